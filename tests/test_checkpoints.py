@@ -1,0 +1,144 @@
+"""Safe reading and atomic writing of checkpoint files."""
+
+import argparse
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from mmvanilla import checkpoints
+from mmvanilla.checkpoints import read_checkpoint, write_checkpoint
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(params=["torch's weights_only", "restricted unpickler"])
+def reader(request, monkeypatch):
+    """Both ways to read: the second is the one of a torch without ``safe_globals``."""
+    if request.param == "restricted unpickler":
+        monkeypatch.delattr(torch.serialization, "safe_globals", raising=False)
+    elif not hasattr(torch.serialization, "safe_globals"):
+        pytest.skip("this torch has no safe_globals")
+    return read_checkpoint
+
+
+class _Attack:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.victim}",))
+
+
+class _AttackByGetattr:
+    def __reduce__(self):
+        return (getattr, (argparse.Namespace, "__init__"))
+
+
+def test_reads_the_authors_file(reader):
+    checkpoint = reader(DATA / "tiny5.official.pth")
+    assert checkpoint["epoch"] == 299
+    assert checkpoint["args"] == argparse.Namespace(model="tiny5", act_num=3)
+    expected = torch.load(DATA / "tiny5.official.pth", weights_only=False)
+    assert list(checkpoint["model_ema"]) == list(expected["model_ema"])
+    for key, tensor in expected["model_ema"].items():
+        assert torch.equal(checkpoint["model_ema"][key], tensor)
+
+
+def test_reads_what_a_training_run_saves(reader, tmp_path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    saved = dict(
+        meta=dict(epoch=3, palette=np.arange(6.0).reshape(2, 3), ratio=np.float64(0.5)),
+        message_hub=dict(log_scalars={"train/loss": history}),
+        state_dict=dict(weight=torch.arange(3.0)),
+    )
+    torch.save(saved, tmp_path / "epoch_3.pth")
+    read = reader(tmp_path / "epoch_3.pth")
+    assert torch.equal(read["state_dict"]["weight"], torch.arange(3.0))
+    assert np.array_equal(read["meta"]["palette"], np.arange(6.0).reshape(2, 3))
+    assert read["meta"]["ratio"] == 0.5
+    assert not isinstance(read["message_hub"]["log_scalars"]["train/loss"], HistoryBuffer)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_malicious_file_is_refused_and_does_not_run(reader, tmp_path, legacy):
+    victim = tmp_path / "victim"
+    path = tmp_path / "bad.pth"
+    torch.save(
+        dict(model=dict(w=torch.zeros(1)), args=_Attack(victim)),
+        path,
+        _use_new_zipfile_serialization=not legacy,
+    )
+    with pytest.raises(ValueError, match=r"refused: it names '(posix|nt)\.system'"):
+        reader(path)
+    assert not victim.exists()
+    torch.load(path, weights_only=False)  # the attack does work on a reader that trusts
+    assert victim.exists()
+
+
+def test_getattr_gives_nothing(reader, tmp_path):
+    torch.save(dict(init=_AttackByGetattr()), tmp_path / "bad.pth")
+    assert isinstance(reader(tmp_path / "bad.pth")["init"], checkpoints._Unread)
+
+
+def test_a_torchscript_program_is_refused(reader, tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.pth"))
+    with pytest.raises(ValueError, match=r"script\.pth"):
+        reader(tmp_path / "script.pth")
+
+
+def test_damaged_and_foreign_files(reader, tmp_path):
+    whole = (DATA / "tiny5.official.pth").read_bytes()
+    contents = dict(
+        truncated=whole[: len(whole) // 2],
+        empty=b"",
+        text=b"<html>404</html>",
+        pickle=pickle.dumps(print),
+    )
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} (is|cannot be)") as caught:
+            reader(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    torch.save([torch.zeros(1)], tmp_path / "list")
+    with pytest.raises(ValueError, match="holds a list; expected a dict"):
+        reader(tmp_path / "list")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        reader(tmp_path / "missing")
+
+
+def test_write_round_trip_without_any_class(tmp_path):
+    path = tmp_path / "new" / "folder" / "out.pth"
+    checkpoint = dict(meta=dict(a=1), state_dict=dict(w=torch.rand(2, 3)))
+    write_checkpoint(checkpoint, path)
+    read = torch.load(path, weights_only=True)
+    assert read["meta"] == dict(a=1)
+    assert torch.equal(read["state_dict"]["w"], checkpoint["state_dict"]["w"])
+    assert [file.name for file in path.parent.iterdir()] == ["out.pth"]
+
+
+def test_write_refuses_what_is_there(tmp_path):
+    path = tmp_path / "out.pth"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        write_checkpoint(dict(a=1), path)
+    assert path.read_text() == "mine"
+    write_checkpoint(dict(a=1), path, overwrite=True)
+    assert read_checkpoint(path) == dict(a=1)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        write_checkpoint(dict(a=1), tmp_path, overwrite=True)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "out.pth"
+    write_checkpoint(dict(a=1), path)
+    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
+        write_checkpoint(dict(a=lambda: 1), path, overwrite=True)
+    assert read_checkpoint(path) == dict(a=1)
+    assert [file.name for file in tmp_path.iterdir()] == ["out.pth"]
