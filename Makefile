@@ -1,0 +1,46 @@
+# `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
+# To choose the interpreter: make PYTHON=python3.11 ...
+
+PYTHON ?= python3
+STACK  ?= fork
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+
+.PHONY: help env demo test test-original lint format clean
+
+help:
+	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
+	@echo 'make test           set up, then run the tests (PYTEST_ARGS="-m \"not slow\"" for fewer)'
+	@echo 'make test-original  the same tests on the last releases of the original OpenMMLab'
+	@echo 'make lint           check style, format and types'
+	@echo 'make format         let ruff correct style and format'
+	@echo 'make env            only set up $(VENV)'
+	@echo 'make clean          delete environments, caches and what training wrote'
+
+# Does nothing when the environment is as the lock files say.
+env:
+	@$(PYTHON) requirements/install.py $(STACK) $(VENV)
+
+demo: env
+	$(PY) tools/demo.py
+
+test: env
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-original:
+	@$(MAKE) --no-print-directory test STACK=original VENV=.venv-original
+
+lint: env
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy mmvanilla
+
+format: env
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# The wheel of mmcv stays in the user's cache folder: compiling it again takes minutes.
+clean:
+	rm -rf .venv .venv-original build dist mmvanilla.egg-info mmvanilla/.mim work_dirs
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find mmvanilla configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +

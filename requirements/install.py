@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Set up one environment of the project: `python3 requirements/install.py STACK VENV`.
+
+STACK is `fork` (the maintained fork, the default of `make`) or `original` (OpenMMLab's last
+releases); VENV is the folder of the virtual environment. Nothing is done twice: a stamp in VENV
+holds a hash of what decides its content, and is written last of all.
+
+Needs the standard library alone, and no new Python to say that a new Python is needed.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+from common import HERE, STACKS, SetupError, ask, lock_file, run, say
+from mmcv_wheel import check_ops, install_mmcv
+
+ROOT = os.path.dirname(HERE)
+STAMP = "mmvanilla-setup.json"
+# Installed ahead of the rest: mmcv's setup.py imports them, and without torch in sight it silently
+# builds a wheel that has no ops.
+BUILD_TOOLS = ["torch", "numpy", "setuptools", "wheel", "ninja", "packaging", "psutil"]
+
+
+def fingerprint(stack):
+    """Return a hash of everything that decides what the environment holds."""
+    # The project is installed editable, so that its folder counts as well.
+    digest = hashlib.sha256(f"{stack} {ROOT}".encode())
+    scripts = [os.path.join(HERE, name) for name in ("install.py", "mmcv_wheel.py", "common.py")]
+    project = [os.path.join(ROOT, name) for name in ("setup.py", "pyproject.toml")]
+    for path in [*scripts, lock_file(stack), lock_file("dev"), *project]:
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def is_up_to_date(venv, key):
+    """Tell whether an earlier run finished the same environment."""
+    try:
+        with open(os.path.join(venv, STAMP), encoding="utf-8") as file:
+            stamped = json.load(file).get("key")
+    except (OSError, ValueError):
+        return False
+    return stamped == key and os.path.exists(os.path.join(venv, "bin", "python"))
+
+
+def check_python(stack, version):
+    """Refuse a Python for which the stack has no wheels."""
+    supported = STACKS[stack][2]
+    if tuple(version) not in supported:
+        names = ", ".join(f"{major}.{minor}" for major, minor in supported)
+        raise SetupError(
+            f"Python {version[0]}.{version[1]} found, but the {stack} stack needs one of {names}: "
+            "name it, as in `make env PYTHON=python3.11`"
+        )
+
+
+def create_venv(stack, venv):
+    """Create the virtual environment unless it is there; return its interpreter."""
+    python = os.path.join(venv, "bin", "python")
+    if not os.path.exists(python):
+        check_python(stack, sys.version_info[:2])
+        if os.path.isdir(venv) and os.listdir(venv):
+            raise SetupError(
+                f"{venv} holds files but no virtual environment: name another folder, or delete it"
+            )
+        say(f"creating the virtual environment {venv} with {sys.executable}")
+        try:
+            run([sys.executable, "-m", "venv", venv])
+        except BaseException as error:
+            shutil.rmtree(venv, ignore_errors=True)
+            if not isinstance(error, SetupError):
+                raise
+            raise SetupError(
+                f"{error} On Debian and Ubuntu the module venv is in the package python3-venv."
+            ) from error
+    version = ask([python, "-c", "import sys; print(*sys.version_info[:2])"])
+    check_python(stack, [int(part) for part in version.split()])
+    return python
+
+
+def set_up(stack, venv):
+    """Bring the environment to what the lock files say; return False when it was so already."""
+    venv = os.path.abspath(venv)
+    stamp = os.path.join(venv, STAMP)
+    key = fingerprint(stack)
+    if is_up_to_date(venv, key):
+        return False
+    # From here to the last line the environment counts as unfinished.
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(stamp)
+
+    python = create_venv(stack, venv)
+    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    say("installing torch and the build tools (several GB the first time)")
+    run([*pip, "--constraint", lock_file(stack), *BUILD_TOOLS])
+    folder = install_mmcv(stack, python)
+    say(f"installing what requirements/{stack}.txt and requirements/dev.txt pin")
+    # Without isolation source packages, too, are built with the pinned setuptools.
+    run([*pip, "--no-build-isolation", "-r", lock_file(stack), "-r", lock_file("dev")])
+    run([*pip, "--no-build-isolation", "--no-deps", "--editable", ROOT])
+    check_ops(python, folder)
+
+    with open(stamp + ".new", "w", encoding="utf-8") as file:
+        json.dump({"stack": stack, "key": key}, file)
+    os.replace(stamp + ".new", stamp)
+    return True
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Set up an environment of the project.")
+    parser.add_argument("stack", choices=sorted(STACKS), help="which OpenMMLab stack")
+    parser.add_argument("venv", help="folder of the virtual environment")
+    options = parser.parse_args(arguments)
+    try:
+        done = set_up(options.stack, options.venv)
+    except (SetupError, OSError, subprocess.CalledProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; run again to go on", file=sys.stderr)
+        return 130
+    say(f"{options.venv} is {'ready' if done else 'up to date'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""mmcv with compiled ops, from a wheel folder that all clones on the machine share.
+
+mmcv is source-only on the package index and has to be compiled against the torch it will run with.
+pip's own cache keeps such a wheel without regard to torch; here the folder is named after torch's
+version, the Python tag and what the ops were built for, and pip's cache is not asked.
+"""
+
+import contextlib
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+from common import HERE, STACKS, SetupError, ask, pinned_version, run, say
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two set-ups at once are the user's affair
+    fcntl = None
+
+# What decides for which machine the ops are built, asked from the environment's own torch.
+PROBE = """
+import json, sys, sysconfig, torch
+from torch.utils.cpp_extension import CUDA_HOME
+gpu = torch.cuda.is_available()
+print(json.dumps({
+    "torch": torch.__version__,
+    "cuda": torch.version.cuda,
+    "arch": "%d.%d" % torch.cuda.get_device_capability() if gpu else None,
+    "cuda_home": CUDA_HOME,
+    "tag": "cp%d%d" % sys.version_info[:2],
+    "platform": sysconfig.get_platform(),
+}))
+"""
+
+
+def cuda_release(cuda_home):
+    """Return the release ("12.8") of the CUDA compiler in `cuda_home`, None without one."""
+    nvcc = os.path.join(cuda_home, "bin", "nvcc") if cuda_home else None
+    if not nvcc or not os.path.exists(nvcc):
+        return None
+    found = re.search(r"release (\d+\.\d+)", ask([nvcc, "--version"]))
+    return found.group(1) if found else None
+
+
+def plan_build(stack, probe, nvcc):
+    """Decide for what the ops are built.
+
+    Args:
+        stack: Name of the stack.
+        probe: What PROBE printed.
+        nvcc: Release of the CUDA compiler, None without one.
+
+    Returns:
+        The end of the wheel folder's name and the environment variables of the build.
+    """
+    # A GPU that must not be used is hidden, or mmcv would ask for the CUDA compiler.
+    cpu = ("cpu", {"CUDA_VISIBLE_DEVICES": ""})
+    if probe["arch"] is None:
+        return cpu
+    major = probe["cuda"].split(".")[0]
+    # torch refuses a CUDA compiler of another major release than its own.
+    if nvcc is not None and nvcc.split(".")[0] == major:
+        folder = f"cu{nvcc}-sm{probe['arch']}".replace(".", "")
+        return folder, {"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": probe["arch"]}
+    distribution, mim, _ = STACKS[stack]
+    compiler = "no nvcc" if nvcc is None else f"nvcc is of CUDA {nvcc}"
+    say(
+        f"NOTE: there is a GPU, but {compiler} and torch is of CUDA {probe['cuda']}: mmcv's ops "
+        "are built for the CPU only. Detectors that call nms, RoIAlign, deformable convolution and "
+        "the like will not run on this GPU; VanillaNet, classification and most segmentation "
+        f"will. Install CUDA {major}'s nvcc, delete the environment and run again; or take a "
+        f"prebuilt mmcv where mim has one for this torch: `pip install {mim}`, then "
+        f"`mim install {distribution}`."
+    )
+    return cpu
+
+
+def cache_folder():
+    """Return where the wheel folders of this user are."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "mmvanilla", "wheels")
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Let one set-up at a time work in `folder`; a second one waits for it."""
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, ".lock"), "w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another set-up that is working in {folder}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def build_jobs():
+    """Return how many compilers fit: one a core, and 2 GiB of memory for each."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, OSError, ValueError):
+        return os.cpu_count() or 1
+    return max(1, min(cores, int(memory / 2)))
+
+
+def holds_ops(wheel):
+    """Tell whether a wheel of mmcv has the compiled ops inside."""
+    with zipfile.ZipFile(wheel) as archive:
+        return any(name.startswith("mmcv/_ext.") for name in archive.namelist())
+
+
+def compile_wheel(python, requirement, folder, variables):
+    """Compile one wheel and move it into `folder` when it is whole; return its path."""
+    if not shutil.which(os.environ.get("CXX", "c++")):
+        raise SetupError(
+            "no C++ compiler found, and mmcv's ops have to be compiled: install one "
+            "(Debian and Ubuntu: apt-get install g++) and run again"
+        )
+    env = {name: value for name, value in os.environ.items() if name != "FORCE_CUDA"}
+    env.update(variables, MMCV_WITH_OPS="1")
+    env.setdefault("MAX_JOBS", str(build_jobs()))
+    # The environment's ninja comes first.
+    env["PATH"] = os.path.dirname(python) + os.pathsep + env.get("PATH", "")
+    log = os.path.join(folder, "build.log")
+    say(
+        f"compiling the ops of {requirement} with {env['MAX_JOBS']} jobs, once for this machine: "
+        f"about 10 minutes on two cores; log: {log}"
+    )
+    scratch = tempfile.mkdtemp(prefix=".building-", dir=folder)
+    command = [python, "-m", "pip", "wheel", "--verbose", "--no-deps", "--no-build-isolation"]
+    command += ["--no-cache-dir", "--no-binary", requirement.split("==")[0]]
+    try:
+        with open(log, "w") as file:
+            done = subprocess.run(
+                command + ["--wheel-dir", scratch, requirement],
+                env=env,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        if done.returncode != 0:
+            with open(log, errors="replace") as file:
+                print("".join(file.readlines()[-15:]), file=sys.stderr)
+            raise SetupError(f"mmcv did not compile; the whole output is in {log}")
+        (wheel,) = glob.glob(os.path.join(scratch, "*.whl"))
+        if not holds_ops(wheel):
+            raise SetupError(f"mmcv was built without its ops; the build's output is in {log}")
+        # Within one file system: the folder never holds half a wheel.
+        target = os.path.join(folder, os.path.basename(wheel))
+        os.replace(wheel, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def install_mmcv(stack, python):
+    """Install mmcv with its ops, compiling it at most once; return the wheel folder."""
+    distribution = STACKS[stack][0]
+    version = pinned_version(stack, distribution)
+    probe = json.loads(ask([python, "-c", PROBE]).splitlines()[-1])
+    variant, variables = plan_build(stack, probe, cuda_release(probe["cuda_home"]))
+    folder = os.path.join(cache_folder(), f"torch{probe['torch']}-{probe['tag']}-{variant}")
+    platform = re.sub(r"[-.]", "_", probe["platform"])
+    pattern = f"{distribution.replace('-', '_')}-{version}-*-{platform}.whl"
+    with locked(folder):
+        wheels = glob.glob(os.path.join(folder, pattern))
+        if wheels:
+            wheel = wheels[0]
+        else:
+            wheel = compile_wheel(python, f"{distribution}=={version}", folder, variables)
+    say(f"installing {wheel}")
+    # pip takes a wheel of the installed version for done, even when what is installed is broken.
+    force = ["--force-reinstall"] if ops_error(python) else []
+    run([python, "-m", "pip", "install", "-q", "--no-deps", *force, wheel])
+    return folder
+
+
+def ops_error(python):
+    """Import the compiled ops, as mmdet will; return what went wrong, None when nothing did."""
+    done = subprocess.run(
+        [python, "-c", "import mmcv.ops"],
+        cwd=HERE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+    )
+    if done.returncode == 0:
+        return None
+    return (done.stdout.strip().splitlines() or ["no output"])[-1]
+
+
+def check_ops(python, folder):
+    """Refuse an environment whose ops do not load."""
+    error = ops_error(python)
+    if error is not None:
+        raise SetupError(
+            f"`import mmcv.ops` fails ({error}): the wheel does not fit this torch. Delete the "
+            f"folder {folder} and run again: the ops are then compiled anew"
+        )

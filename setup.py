@@ -1,0 +1,95 @@
+"""Packaging of mmvanilla. The configs and tools of the repository travel inside the package."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+
+
+class BuildWithConfigsAndTools(build_py):
+    """Copy configs/ and tools/ to mmvanilla/.mim of what is built, where OpenMMLab expects them.
+
+    An editable install copies nothing: mmvanilla/locations.py then looks into the clone.
+    """
+
+    def run(self) -> None:
+        """Build as usual, then copy."""
+        super().run()
+        if self.editable_mode:
+            return
+        inside = Path(self.build_lib, "mmvanilla", ".mim")
+        shutil.rmtree(inside, ignore_errors=True)  # an earlier build may have left deleted files
+        for folder in ("configs", "tools"):
+            shutil.copytree(
+                ROOT / folder,
+                inside / folder,
+                ignore=shutil.ignore_patterns("__pycache__", "*.pyc"),
+            )
+
+
+def read_version() -> str:
+    """Read the version without importing the package, which would need torch."""
+    text = (ROOT / "mmvanilla" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    if found is None:
+        raise RuntimeError('mmvanilla/__init__.py has no line __version__ = "..."')
+    return found.group(1)
+
+
+def read_readme() -> str:
+    """Return the text that a package index shows."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="mmvanilla",
+    version=read_version(),
+    description="VanillaNet as a plug-in backbone for the OpenMMLab toolboxes",
+    long_description=read_readme(),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["mmvanilla", "mmvanilla.*"]),
+    include_package_data=False,
+    python_requires=">=3.10",
+    # Neither mmengine nor mmcv is named here, though nothing works without them. The maintained
+    # fork (onedl-mmengine, onedl-mmcv) and the original (mmengine, mmcv, mmcv-lite) are different
+    # distributions of the same import names: requiring one of them would make pip write it over
+    # the other in the environments of those who use that. `import mmvanilla` checks what is there
+    # and names the command that installs what is not (mmvanilla/compat.py).
+    install_requires=["torch>=2.1", "numpy"],
+    # mmcv with compiled ops is in no extra: pip would build it in an isolated environment without
+    # torch, that is, without its ops. See the README for the command.
+    extras_require={
+        "fork": [
+            "onedl-mmengine>=0.10.12,<1",
+            "onedl-mmdetection>=3.5.1,<4",
+            "onedl-mmsegmentation>=1.4.2,<2",
+            "onedl-mmpretrain>=1.3.6,<2",
+            "torchvision",
+        ],
+        "original": [
+            "mmengine>=0.10.7,<1",
+            "mmdet>=3.3.0,<4",
+            "mmsegmentation>=1.2.2,<2",
+            "mmpretrain>=1.2.0,<2",
+            "ftfy",
+            "regex",
+            "torchvision",
+        ],
+        "lite": ["mmengine>=0.10.7,<1", "mmcv-lite>=2.1.0,<2.3"],
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
+    },
+    cmdclass={"build_py": BuildWithConfigsAndTools},
+    zip_safe=False,
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
