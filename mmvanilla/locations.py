@@ -1,0 +1,54 @@
+"""Where the configs and tools are: inside an installed package, or in the clone around it.
+
+A config of another project inherits one of ours by
+
+    _base_ = __import__("mmvanilla").config_path("maskrcnn_vanillanet.py")
+
+mmengine's `_base_ = 'package::folder/file.py'` is no way: it knows a fixed list of packages.
+"""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def _folder(name: str) -> Path:
+    inside = _PACKAGE / ".mim" / name
+    if inside.is_dir():
+        return inside
+    clone = _PACKAGE.parent
+    # Beside an installed package lie anybody's folders: only a clone has setup.py there.
+    if (clone / "setup.py").is_file() and (clone / name).is_dir():
+        return clone / name
+    raise RuntimeError(
+        f"found no {name} of mmvanilla, neither in {inside} nor in {clone}: "
+        "the installation is incomplete; run `pip install --force-reinstall --no-deps` on the "
+        "project's folder again"
+    )
+
+
+def configs_dir() -> Path:
+    """Return the folder of the configs that come with this package."""
+    return _folder("configs")
+
+
+def tools_dir() -> Path:
+    """Return the folder of the command-line tools that come with this package."""
+    return _folder("tools")
+
+
+def config_path(name: str) -> str:
+    """Return the absolute path of a config that comes with this package.
+
+    Args:
+        name: Path of the config relative to configs/, as "maskrcnn_vanillanet.py".
+
+    Raises:
+        ValueError: If there is no such config.
+    """
+    folder = configs_dir()
+    path = folder / name
+    if not path.is_file():
+        known = ", ".join(sorted(file.name for file in folder.glob("*.py")))
+        raise ValueError(f"no config named {name!r} in {folder}; the configs there: {known}")
+    return str(path)
