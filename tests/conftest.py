@@ -1,0 +1,56 @@
+"""What all tests share: markers that skip, fixed seeds, and no network."""
+
+import os
+import random
+import socket
+
+import numpy as np
+import pytest
+import torch
+
+from mmvanilla.compat import TOOLBOXES, has_toolbox
+
+try:
+    import hypothesis
+except ImportError:  # tests that need it skip themselves
+    pass
+else:
+    # The same examples every time, and no clock: the machine may be busy.
+    hypothesis.settings.register_profile("ours", deadline=None, derandomize=True, max_examples=50)
+    hypothesis.settings.load_profile("ours")
+
+# Small models: more threads than two only get in each other's way.
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run, saying what is missing."""
+    for mark in item.iter_markers("toolbox"):
+        for name in mark.args:
+            if name not in TOOLBOXES:
+                raise pytest.UsageError(f"{item.nodeid}: unknown toolbox {name!r}")
+            if not has_toolbox(name):
+                pytest.skip(f"{name} is not installed")
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections that leave the machine; gloo and file sockets stay."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else "localhost"
+        if self.family != socket.AF_UNIX and host not in ("localhost", "127.0.0.1", "::1"):
+            raise RuntimeError(f"a test tried to connect to {host}: tests use no network")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
