@@ -1,0 +1,307 @@
+"""The set-up script, run whole with an interpreter that only pretends to install and compile."""
+
+import importlib
+import json
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+FAKE_PYTHON = """\
+    #!{python} -S
+    import json, os, sys, zipfile
+    arguments = sys.argv[1:]
+    log = os.environ["FAKE_LOG"]
+    fail = os.environ.get("FAKE_FAIL", "")
+    def note(text):
+        with open(log, "a") as file:
+            file.write(text + "\\n")
+    if arguments[0] == "-c":
+        if "CUDA_HOME" in arguments[1]:
+            print("a line of noise")
+            print(os.environ["FAKE_PROBE"])
+        elif "mmcv.ops" in arguments[1]:
+            note("check")
+            if fail == "import":
+                sys.exit("ImportError: _ext.so: undefined symbol: _ZN3c10")
+        else:
+            print(os.environ.get("FAKE_VERSION", "3 11"))
+    elif arguments[:3] == ["-m", "pip", "wheel"]:
+        names = ("MMCV_WITH_OPS", "FORCE_CUDA", "CUDA_VISIBLE_DEVICES", "TORCH_CUDA_ARCH_LIST")
+        note("wheel " + json.dumps({{name: os.environ.get(name) for name in names}}))
+        note("options " + " ".join(arguments))
+        print("the compiler complains")
+        folder = arguments[arguments.index("--wheel-dir") + 1]
+        name = arguments[-1].replace("-", "_").replace("==", "-") + "-cp311-cp311-linux_x86_64.whl"
+        with zipfile.ZipFile(os.path.join(folder, name), "w") as archive:
+            if fail != "no_ops":
+                archive.writestr("mmcv/_ext.cpython-311-x86_64-linux-gnu.so", "")
+            archive.writestr("mmcv/__init__.py", "")
+        if fail == "compile":
+            sys.exit(1)
+    else:
+        note(" ".join(arguments[1:]))
+        if fail.startswith("install:") and fail.split(":")[1] in arguments:
+            sys.exit(1)
+    """
+CPU = {
+    "torch": "2.10.0+cu128",
+    "cuda": "12.8",
+    "arch": None,
+    "cuda_home": None,
+    "tag": "cp311",
+    "platform": "linux-x86_64",
+}
+FOLDER = "torch2.10.0+cu128-cp311-cpu"
+WHEEL = "onedl_mmcv-2.3.6-cp311-cp311-linux_x86_64.whl"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "requirements")
+    names = ("common", "mmcv_wheel", "install")
+    yield {name: importlib.import_module(name) for name in names}
+    for name in names:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch, scripts):
+    """Return a machine with an empty cache, on which environments can be set up."""
+
+    class Machine:
+        cache = tmp_path / "cache" / "mmvanilla" / "wheels"
+        log = tmp_path / "log"
+
+        def venv(self, name="venv"):
+            binaries = tmp_path / name / "bin"
+            binaries.mkdir(parents=True)
+            python = binaries / "python"
+            python.write_text(textwrap.dedent(FAKE_PYTHON).format(python=sys.executable))
+            python.chmod(0o755)
+            return binaries.parent
+
+        def set_up(self, venv, stack="fork", fail="", probe=CPU, **variables):
+            self.log.write_text("")
+            monkeypatch.setenv("FAKE_FAIL", fail)
+            monkeypatch.setenv("FAKE_PROBE", json.dumps(probe))
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            return scripts["install"].main([stack, str(venv)])
+
+        def calls(self, start=""):
+            lines = self.log.read_text().splitlines()
+            return [line for line in lines if line.startswith(start)]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("CXX", sys.executable)  # any program counts as a compiler here
+    return Machine()
+
+
+def stamp_of(venv):
+    return venv / "mmvanilla-setup.json"
+
+
+def test_order_of_a_first_set_up(machine, capsys):
+    venv = machine.venv()
+    assert machine.set_up(venv) == 0
+    installs = [call.split(" ", 2)[2] for call in machine.calls("pip install")]
+    assert "--constraint" in installs[0]
+    assert " torch " in installs[0]
+    assert installs[1].endswith(str(machine.cache / FOLDER / WHEEL))
+    assert "--no-deps" in installs[1]
+    assert "fork.txt" in installs[2]
+    assert "dev.txt" in installs[2]
+    assert installs[3].endswith(f"--no-deps --editable {ROOT}")
+    assert machine.calls()[-1] == "check"
+    assert json.loads(stamp_of(venv).read_text())["stack"] == "fork"
+    assert capsys.readouterr().out.splitlines()[-1] == f"[setup] {venv} is ready"
+
+
+def test_nothing_is_done_twice(machine, capsys):
+    venv = machine.venv()
+    machine.set_up(venv)
+    assert machine.set_up(venv) == 0
+    assert machine.calls() == []
+    assert capsys.readouterr().out.splitlines()[-1] == f"[setup] {venv} is up to date"
+
+
+def test_another_clone_compiles_nothing(machine):
+    machine.set_up(machine.venv("one"))
+    assert len(machine.calls("wheel")) == 1
+    assert machine.set_up(machine.venv("two")) == 0
+    assert machine.calls("wheel") == []
+    assert any(WHEEL in call for call in machine.calls("pip install"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"torch": "2.11.0"}, {"tag": "cp312"}, {"platform": "linux-aarch64"}]
+)
+def test_a_wheel_of_another_torch_python_or_platform_is_not_taken(machine, change):
+    machine.set_up(machine.venv("one"))
+    machine.set_up(machine.venv("two"), probe={**CPU, **change})
+    assert len(machine.calls("wheel")) == 1
+
+
+def test_how_mmcv_is_compiled(machine):
+    machine.set_up(machine.venv(), FORCE_CUDA="1")
+    (variables,) = machine.calls("wheel")
+    # FORCE_CUDA left over in the shell must not turn a build for the CPU into one for CUDA.
+    assert json.loads(variables.split(" ", 1)[1]) == {
+        "MMCV_WITH_OPS": "1",
+        "FORCE_CUDA": None,
+        "CUDA_VISIBLE_DEVICES": "",
+        "TORCH_CUDA_ARCH_LIST": None,
+    }
+    (options,) = machine.calls("options")
+    for option in ("--no-build-isolation", "--no-cache-dir", "--no-deps", "--no-binary onedl-mmcv"):
+        assert option in options
+    assert options.endswith(" onedl-mmcv==2.3.6")
+    assert "the compiler complains" in (machine.cache / FOLDER / "build.log").read_text()
+
+
+def test_original_stack_has_its_own_mmcv(machine):
+    venv = machine.venv()
+    machine.set_up(venv, stack="original")
+    (options,) = machine.calls("options")
+    assert options.endswith(" mmcv==2.1.0")
+    assert any("original.txt" in call for call in machine.calls("pip install"))
+    # The same folder for the other stack afterwards is not taken for up to date.
+    machine.set_up(venv, stack="fork")
+    assert any("fork.txt" in call for call in machine.calls("pip install"))
+
+
+@pytest.mark.parametrize(
+    "fail",
+    ["install:torch", "compile", "no_ops", "install:-r", "install:--editable", "import"],
+)
+def test_a_failure_leaves_no_stamp_and_the_next_run_finishes(machine, fail, capsys):
+    venv = machine.venv()
+    machine.set_up(venv)  # an older stamp must not survive either
+    stamp_of(venv).write_text(json.dumps({"stack": "fork", "key": "old"}))
+    for wheel in machine.cache.rglob("*.whl"):
+        wheel.unlink()
+    assert machine.set_up(venv, fail=fail) == 1
+    assert not stamp_of(venv).exists()
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    left = [path.name for path in machine.cache.rglob("*") if path.name.startswith(".building")]
+    assert left == []
+    assert machine.set_up(venv) == 0
+    assert stamp_of(venv).exists()
+
+
+@pytest.mark.parametrize("fail", ["compile", "no_ops"])
+def test_a_bad_build_is_not_kept(machine, fail, capsys):
+    assert machine.set_up(machine.venv(), fail=fail) == 1
+    assert list(machine.cache.rglob("*.whl")) == []
+    error = capsys.readouterr().err
+    assert str(machine.cache / FOLDER / "build.log") in error
+    if fail == "compile":
+        assert "the compiler complains" in error
+
+
+def test_ops_that_do_not_load_name_the_folder_to_delete(machine, capsys):
+    assert machine.set_up(machine.venv(), fail="import") == 1
+    error = capsys.readouterr().err
+    assert "undefined symbol: _ZN3c10" in error
+    assert f"Delete the folder {machine.cache / FOLDER} and run again" in error
+    # What is broken is installed over again, although pip finds its version there.
+    assert any("--force-reinstall" in call for call in machine.calls("pip install"))
+
+
+def test_no_compiler(machine, capsys):
+    assert machine.set_up(machine.venv(), CXX="no-such-compiler") == 1
+    assert "error: no C++ compiler found" in capsys.readouterr().err
+    assert machine.calls("wheel") == []
+
+
+@pytest.mark.parametrize(
+    ("stack", "version"), [("fork", "3 9"), ("fork", "3 13"), ("original", "3 12")]
+)
+def test_python_without_wheels(machine, capsys, stack, version):
+    assert machine.set_up(machine.venv(), stack=stack, FAKE_VERSION=version) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: Python {version.replace(' ', '.')} found, but the {stack}")
+    assert "PYTHON=python3.11" in line
+    assert machine.calls() == []
+
+
+def test_folder_that_is_no_environment_is_left_alone(machine, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    assert machine.set_up(tmp_path / "mine") == 1
+    assert "holds files but no virtual environment" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_failed_venv_leaves_no_folder(machine, scripts, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    assert machine.set_up(tmp_path / "new") == 1
+    assert "python3-venv" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+GPU = {**CPU, "arch": "9.0", "cuda_home": "/usr/local/cuda"}
+
+
+@pytest.mark.parametrize(
+    ("probe", "nvcc", "folder", "variables"),
+    [
+        (CPU, None, "cpu", {"CUDA_VISIBLE_DEVICES": ""}),
+        (CPU, "12.8", "cpu", {"CUDA_VISIBLE_DEVICES": ""}),
+        (GPU, "12.8", "cu128-sm90", {"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "9.0"}),
+        (GPU, "12.4", "cu124-sm90", {"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "9.0"}),
+        (GPU, "13.0", "cpu", {"CUDA_VISIBLE_DEVICES": ""}),
+        (GPU, None, "cpu", {"CUDA_VISIBLE_DEVICES": ""}),
+    ],
+)
+@pytest.mark.parametrize("stack", ["fork", "original"])
+def test_what_the_ops_are_built_for(scripts, capsys, stack, probe, nvcc, folder, variables):
+    assert scripts["mmcv_wheel"].plan_build(stack, probe, nvcc) == (folder, variables)
+    note = capsys.readouterr().out
+    if probe is GPU and folder == "cpu":
+        mim = {"fork": "`mim install onedl-mmcv`", "original": "`mim install mmcv`"}[stack]
+        assert "nms" in note
+        assert "RoIAlign" in note
+        assert mim in note
+        assert (nvcc or "no nvcc") in note
+    else:
+        assert note == ""
+
+
+def test_release_of_nvcc(scripts, tmp_path):
+    release = scripts["mmcv_wheel"].cuda_release
+    assert release(None) is None
+    assert release(str(tmp_path)) is None
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.8, V12.8.93'\n")
+    nvcc.chmod(0o755)
+    assert release(str(tmp_path)) == "12.8"
+
+
+def test_jobs_fit_cores_and_memory(scripts, monkeypatch):
+    jobs = scripts["mmcv_wheel"].build_jobs
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 16 * 2**30 // 4096}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    assert jobs() == 8
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    assert jobs() == 2
+    pages["SC_PHYS_PAGES"] = 2**30 // 4096
+    assert jobs() == 1
+
+
+def test_cache_folder_of_the_user(scripts, monkeypatch):
+    folder = scripts["mmcv_wheel"].cache_folder
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert folder() == "/caches/mmvanilla/wheels"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert folder() == "/home/somebody/.cache/mmvanilla/wheels"
