@@ -137,6 +137,20 @@ def _refusal(message: str) -> str:
     return f"no checkpoint that can be read safely ({message.splitlines()[-1][:120]})"
 
 
+def refuse_existing(path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Say early what :func:`write_checkpoint` would say late.
+
+    Raises:
+        FileExistsError: The file is there already, and ``overwrite`` is False.
+        IsADirectoryError: It is a folder.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists already; pass --overwrite to replace it")
+
+
 def write_checkpoint(
     checkpoint: dict[str, Any], path: str | os.PathLike[str], overwrite: bool = False
 ) -> None:
@@ -149,12 +163,10 @@ def write_checkpoint(
 
     Raises:
         FileExistsError: The file is there already, and ``overwrite`` is False.
+        IsADirectoryError: It is a folder.
     """
+    refuse_existing(path, overwrite)
     path = Path(path).expanduser()
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already; pass --overwrite to replace it")
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since a rename is atomic only within one file system.
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -1,0 +1,267 @@
+"""The authors' names of weights and ours (state dict to state dict; no file is read here).
+
+Layouts: the authors' repository, ``models/vanillanet.py`` (training form, and the deploy form that
+its ``switch_to_deploy`` leaves). Their detectors have the same names below ``backbone.``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CLASSIFIER, BACKBONE, DETECTOR = KINDS = ("classifier", "backbone", "detector")
+_BACKBONE = "backbone."
+_HEAD = "head."
+_BN = ("weight", "bias", "running_mean", "running_var")
+_COUNTER = "num_batches_tracked"
+_KERNELS = {"stem2.2.weight": False, "stem.1.weight": True}  # key: whether it is the deploy form's
+_BLOCK = re.compile(r"^stages\.(\d+)\.")
+_OURS = re.compile(r"^(backbone\.)?(stem\.conv|blocks\.\d+)\.")
+_NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Weights under our names, and what they are of.
+
+    Args:
+        state_dict: Keys below ``backbone.`` and ``head.`` (classifier), bare (backbone), or below
+            ``backbone.`` beside everything else (detector).
+        kind: One of :data:`KINDS`.
+        dims: Channels of the stem, then of each block.
+        act_num: n of the series activation.
+        num_classes: K of the classifier; None without one.
+        deploy: Whether the weights are fused.
+    """
+
+    state_dict: dict[str, Tensor]
+    kind: str
+    dims: tuple[int, ...]
+    act_num: int
+    num_classes: int | None
+    deploy: bool
+
+
+def convert_authors(
+    state_dict: Mapping[str, Any], target: str | None = None, act_lambda: float = 1.0
+) -> Converted:
+    """Give the authors' weights our names; every key and every shape is accounted for.
+
+    Args:
+        state_dict: Of a classifier or backbone in training or deploy form, or of a detector
+            (``backbone.`` and others), with or without the ``module.`` of a distributed wrapper.
+        target: One of :data:`KINDS`: what to make of it. Default: what it is. A classifier and a
+            detector can also become a backbone.
+        act_lambda: λ that weights in training form were trained at. Default: 1, as at the end.
+
+    Raises:
+        ValueError: It is another network, has leftover or missing keys or other shapes, a tensor
+            with NaN or inf, or cannot become ``target``.
+    """
+    given = _without_wrapper(state_dict)
+    not_tensors = [str(key) for key, value in given.items() if not isinstance(value, Tensor)]
+    if not_tensors or not all(isinstance(key, str) for key in given):
+        raise ValueError(
+            f"expected a state dict, names to tensors; not a tensor: {_listed(not_tensors)}"
+        )
+    others = {key: value for key, value in given.items() if not key.startswith(_BACKBONE)}
+    if len(others) < len(given):
+        theirs = {k.removeprefix(_BACKBONE): v for k, v in given.items() if k not in others}
+        kind = DETECTOR if others else BACKBONE
+    else:
+        theirs, others = given, {}
+        kind = CLASSIFIER if any(key.startswith("cls") for key in theirs) else BACKBONE
+    target = kind if target is None else target
+    _check_target(kind, target)
+
+    deploy, dims, act_num = _read_shapes(theirs)
+    num_classes = _read_num_classes(theirs, deploy) if kind == CLASSIFIER else None
+    in_channels = _dimension(theirs, "stem.0.weight" if deploy else "stem1.0.weight", 1)
+    layout = authors_layout(dims, act_num, num_classes, deploy, in_channels)
+    _check_accounted(theirs, layout)
+    _check_finite({**theirs, **others})
+
+    converted = {}
+    for key, (ours, _) in layout.items():
+        is_head = ours.startswith(_HEAD)
+        if key not in theirs or (is_head and target == BACKBONE):
+            continue
+        prefix = "" if is_head or target == BACKBONE else _BACKBONE
+        converted[prefix + ours] = theirs[key]
+        if ours.endswith("first.conv.weight"):
+            # One of these stands in each pair; it has no counterpart among the authors' keys.
+            name = prefix + ours.removesuffix("first.conv.weight") + "act.act_lambda"
+            converted[name] = torch.tensor(act_lambda, dtype=torch.float64)
+    if target == DETECTOR:
+        converted.update(others)
+    if target != CLASSIFIER:
+        num_classes = None
+    return Converted(converted, target, dims, act_num, num_classes, deploy)
+
+
+def authors_layout(
+    dims: tuple[int, ...],
+    act_num: int = 3,
+    num_classes: int | None = None,
+    deploy: bool = False,
+    in_channels: int = 3,
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every key of the authors' model: our name for it and its shape.
+
+    Args:
+        dims: Channels of the stem, then of each block.
+        act_num: n of the series activation.
+        num_classes: K; None: without the classifier.
+        deploy: Their fused form.
+        in_channels: Channels of the image.
+
+    Returns:
+        Their key → (our key, shape); keys of the classifier have our prefix ``head.``, those of
+        the backbone have none.
+    """
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
+
+    def conv(theirs: str, ours: str, *shape: int, bias: bool = True) -> None:
+        layout[f"{theirs}.weight"] = (f"{ours}.weight", shape)
+        if bias:
+            layout[f"{theirs}.bias"] = (f"{ours}.bias", shape[:1])
+
+    def norm(theirs: str, ours: str, channels: int) -> None:
+        layout.update({f"{theirs}.{name}": (f"{ours}.{name}", (channels,)) for name in _BN})
+        layout[f"{theirs}.{_COUNTER}"] = (f"{ours}.{_COUNTER}", ())
+
+    def activation(theirs: str, ours: str, channels: int) -> None:
+        kernel = (channels, 1, 2 * act_num + 1, 2 * act_num + 1)
+        if deploy:
+            conv(theirs, f"{ours}.conv", *kernel)
+        else:
+            conv(theirs, f"{ours}.conv.conv", *kernel, bias=False)
+            norm(f"{theirs}.bn", f"{ours}.conv.norm", channels)
+
+    def pair(first: str, second: str, ours: str, mid: int, *shape: int) -> None:
+        conv(f"{first}.0", f"{ours}.first.conv", mid, *shape[1:])
+        norm(f"{first}.1", f"{ours}.first.norm", mid)
+        conv(f"{second}.0", f"{ours}.second.conv", shape[0], mid, 1, 1)
+        norm(f"{second}.1", f"{ours}.second.norm", shape[0])
+
+    stem_shape = (dims[0], in_channels, 4, 4)
+    if deploy:
+        conv("stem.0", "stem.conv", *stem_shape)
+        activation("stem.1", "stem.act", dims[0])
+    else:
+        pair("stem1", "stem2", "stem.conv", dims[0], *stem_shape)
+        activation("stem2.2", "stem.act", dims[0])
+    for block in range(len(dims) - 1):
+        theirs, ours = f"stages.{block}", f"blocks.{block}"
+        shape = (dims[block + 1], dims[block], 1, 1)
+        if deploy:
+            conv(f"{theirs}.conv", f"{ours}.conv", *shape)
+        else:
+            pair(f"{theirs}.conv1", f"{theirs}.conv2", f"{ours}.conv", dims[block], *shape)
+        activation(f"{theirs}.act", f"{ours}.act", dims[block + 1])
+    if num_classes is not None and deploy:
+        conv("cls.2", "head.conv", num_classes, dims[-1], 1, 1)
+    elif num_classes is not None:
+        conv("cls1.2", "head.conv.first.conv", num_classes, dims[-1], 1, 1)
+        norm("cls1.3", "head.conv.first.norm", num_classes)
+        conv("cls2.0", "head.conv.second.conv", num_classes, num_classes, 1, 1)
+    return layout
+
+
+def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    wrapper = "module."
+    if state_dict and all(str(key).startswith(wrapper) for key in state_dict):
+        return {key.removeprefix(wrapper): value for key, value in state_dict.items()}
+    return dict(state_dict)
+
+
+def _check_target(kind: str, target: str) -> None:
+    if target not in KINDS:
+        raise ValueError(f"target must be one of {', '.join(KINDS)}, found {target!r}")
+    if target not in (kind, BACKBONE):
+        raise ValueError(
+            f"these are the weights of a {kind}, which lacks what a {target} has besides the "
+            f"backbone; take target {kind} or {BACKBONE}"
+        )
+
+
+def _read_shapes(theirs: Mapping[str, Tensor]) -> tuple[bool, tuple[int, ...], int]:
+    """Form, widths and act_num."""
+    kernel_key = next((key for key in _KERNELS if key in theirs), None)
+    if kernel_key is None:
+        raise ValueError(_foreign(theirs))
+    kernel = theirs[kernel_key]
+    size = kernel.shape[-1] if kernel.dim() == 4 else 0
+    if kernel.dim() != 4 or kernel.shape[1:] != (1, size, size) or size % 2 == 0:
+        raise ValueError(
+            f"{kernel_key} has shape {tuple(kernel.shape)}; expected (C, 1, 2n + 1, 2n + 1) with "
+            "act_num n"
+        )
+    blocks = {int(match[1]) for match in map(_BLOCK.match, theirs) if match}
+    if blocks != set(range(len(blocks))) or not blocks:
+        raise ValueError(
+            f"found stages {sorted(blocks) or 'none'}; expected them numbered from 0 without a gap"
+        )
+    widths = [_dimension(theirs, f"stages.{block}.act.weight", 0) for block in sorted(blocks)]
+    return _KERNELS[kernel_key], (kernel.shape[0], *widths), size // 2
+
+
+def _read_num_classes(theirs: Mapping[str, Tensor], deploy: bool) -> int:
+    return _dimension(theirs, "cls.2.weight" if deploy else "cls2.0.weight", 0)
+
+
+def _dimension(theirs: Mapping[str, Tensor], key: str, axis: int) -> int:
+    if key not in theirs:
+        raise ValueError(f"missing: {key}")
+    if theirs[key].dim() != 4:
+        raise ValueError(f"{key} has shape {tuple(theirs[key].shape)}; expected 4 dimensions")
+    return theirs[key].shape[axis]
+
+
+def _foreign(theirs: Mapping[str, Tensor]) -> str:
+    if any(_OURS.match(key) for key in theirs):
+        return "these weights have mmvanilla's names already: use the file as it is"
+    return (
+        "these are no VanillaNet weights of the authors: expected stem2.2.weight (training form) "
+        f"or stem.1.weight (deploy form), found {_listed(theirs) or 'nothing'}"
+    )
+
+
+def _check_accounted(
+    theirs: Mapping[str, Tensor], layout: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> None:
+    problems = []
+    missing = [key for key in layout if key not in theirs and not key.endswith(_COUNTER)]
+    if missing:
+        problems.append(f"{len(missing)} missing: {_listed(missing)}")
+    leftover = [key for key in theirs if key not in layout]
+    if leftover:
+        problems.append(f"{len(leftover)} left over: {_listed(leftover)}")
+    misshaped = [
+        f"{key} {tuple(theirs[key].shape)} instead of {shape}"
+        for key, (_, shape) in layout.items()
+        if key in theirs and tuple(theirs[key].shape) != shape
+    ]
+    if misshaped:
+        problems.append(f"{len(misshaped)} of another shape: {_listed(misshaped)}")
+    if problems:
+        raise ValueError(f"the weights do not add up to a VanillaNet; {'; '.join(problems)}")
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    broken = [
+        key for key, value in tensors.items() if not value.is_meta and not value.isfinite().all()
+    ]
+    if broken:
+        raise ValueError(f"NaN or inf in {_listed(broken)}; take another copy of the file")
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    rest = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

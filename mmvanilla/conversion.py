@@ -1,0 +1,174 @@
+"""From the authors' checkpoints to ours: what tools/convert_checkpoint.py does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmvanilla.archs import Arch
+from mmvanilla.authors_keys import BACKBONE, CLASSIFIER, DETECTOR, Converted, convert_authors
+from mmvanilla.checkpoints import MapLocation, read_checkpoint, refuse_existing, write_checkpoint
+from mmvanilla.deep_training import SCHEDULES
+from mmvanilla.published import identify_arch
+
+# The published accuracy is that of the averaged weights; mmdet 2 has its own key.
+_WEIGHTS_KEYS = ("model_ema", "model", "state_dict")
+
+
+def convert_checkpoint(
+    checkpoint: Mapping[str, Any], target: str | None = None
+) -> tuple[dict[str, Any], Converted]:
+    """Convert the content of an authors' file.
+
+    Args:
+        checkpoint: ``model_ema`` is taken before ``model``, then ``state_dict``; else it is a
+            state dict itself.
+        target: As in :func:`mmvanilla.authors_keys.convert_authors`.
+
+    Returns:
+        A checkpoint of plain types (``meta`` and ``state_dict``), and what was found.
+
+    Raises:
+        ValueError: As :func:`mmvanilla.authors_keys.convert_authors` says.
+    """
+    key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
+    weights = checkpoint if key is None else checkpoint[key]
+    act_lambda = _read_act_lambda(checkpoint)
+    converted = convert_authors(weights, target, act_lambda)
+    meta: dict[str, Any] = dict(
+        converted_from=key or "state dict",
+        dims=list(converted.dims),
+        act_num=converted.act_num,
+        deploy=converted.deploy,
+    )
+    if not converted.deploy:
+        meta["act_lambda"] = act_lambda
+    classes = _read_classes(checkpoint)
+    if classes and converted.kind == DETECTOR:
+        meta["dataset_meta"] = dict(classes=classes)
+    return dict(meta=meta, state_dict=converted.state_dict), converted
+
+
+def convert_file(
+    path: str | os.PathLike[str], target: str | None = None, map_location: MapLocation = "cpu"
+) -> tuple[dict[str, Any], Converted]:
+    """Read an authors' file and convert it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As :func:`convert_checkpoint`, with the name of the file.
+    """
+    checkpoint = read_checkpoint(path, map_location)
+    try:
+        return convert_checkpoint(checkpoint, target)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_act_lambda(checkpoint: Mapping[str, Any]) -> float:
+    """λ of a file from the middle of the authors' training: they set it from epoch and args."""
+    epoch = checkpoint.get("epoch")
+    decay_epochs = getattr(checkpoint.get("args"), "decay_epochs", None)
+    if not isinstance(epoch, int) or not isinstance(decay_epochs, int) or epoch >= decay_epochs:
+        return 1.0
+    is_linear = getattr(checkpoint["args"], "decay_linear", True)
+    return SCHEDULES["linear" if is_linear else "cosine"](epoch / decay_epochs)
+
+
+def _read_classes(checkpoint: Mapping[str, Any]) -> list[str] | None:
+    meta = checkpoint.get("meta")
+    classes = meta.get("CLASSES") if isinstance(meta, Mapping) else None
+    return [str(name) for name in classes] if isinstance(classes, list | tuple) else None
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What :func:`convert_and_write` found and wrote.
+
+    Args:
+        path: The file written.
+        arch: The variant, as a config names it.
+        meta: The ``meta`` of the written checkpoint.
+        found: The weights.
+    """
+
+    path: Path
+    arch: str | dict[str, Any]
+    meta: dict[str, Any]
+    found: Converted
+
+    @property
+    def backbone_cfg(self) -> str:
+        """The config's line for the backbone."""
+        deploy = ", deploy=True" if self.found.deploy else ""
+        return (
+            f"backbone=dict(type='VanillaNet', arch={self.arch!r}, act_num={self.found.act_num}"
+            f"{deploy})"
+        )
+
+    def describe(self) -> str:
+        """Several lines for the user: what it is, and how a config takes it."""
+        found = self.found
+        form = "deploy form" if found.deploy else "training form"
+        lines = [
+            f"found:  VanillaNet arch={self.arch!r}, act_num={found.act_num}, {form}, from "
+            f"{self.meta['converted_from']}",
+            f"wrote:  {len(found.state_dict)} tensors of a {found.kind} to {self.path}",
+            f"config: {self.backbone_cfg}",
+        ]
+        if found.kind == CLASSIFIER:
+            deploy = ", deploy=True" if found.deploy else ""
+            lines.append(
+                f"        head=dict(type='VanillaNetClsHead', num_classes={found.num_classes}, "
+                f"in_channels={found.dims[-1]}{deploy})"
+            )
+        prefix = "" if found.kind == BACKBONE else ", prefix='backbone.'"
+        lines.append(
+            "weights of the backbone alone: "
+            f"init_cfg=dict(type='Pretrained', checkpoint={str(self.path)!r}{prefix})"
+        )
+        if self.meta.get("act_lambda", 1.0) != 1.0:
+            lines.append(
+                f"note:   saved at λ = {self.meta['act_lambda']:g}, before the end of the decay: "
+                "it cannot be fused yet"
+            )
+        return "\n".join(lines)
+
+
+def convert_and_write(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    arch: str | int | Mapping[str, Any] | Arch | None = None,
+    strides: Sequence[int] | None = None,
+    target: str | None = None,
+    overwrite: bool = False,
+) -> ConversionReport:
+    """Convert an authors' file into one for our classifier, backbone or detector.
+
+    Args:
+        source: The authors' file.
+        path: The file to write; nothing is written unless all of it converts.
+        arch: As in :func:`mmvanilla.published.identify_arch`.
+        strides: As there.
+        target: As in :func:`mmvanilla.authors_keys.convert_authors`.
+        overwrite: Replace ``path`` if it exists. Default: False.
+
+    Raises:
+        FileNotFoundError: There is no ``source``.
+        FileExistsError: There is a file at ``path``, and ``overwrite`` is False.
+        ValueError: The file is not one of the authors', or not of ``arch``.
+    """
+    refuse_existing(path, overwrite)  # before the work, not after it
+    checkpoint = read_checkpoint(source)
+    try:
+        converted, found = convert_checkpoint(checkpoint, target)
+        origin = f"{Path(source).name} {getattr(checkpoint.get('args'), 'model', '')}"
+        name = identify_arch(found.dims, arch, strides, origin)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    converted["meta"]["arch"] = name
+    write_checkpoint(converted, path, overwrite)
+    return ConversionReport(Path(path), name, converted["meta"], found)

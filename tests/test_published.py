@@ -1,0 +1,79 @@
+"""The table of the authors' files, and naming a variant by its widths."""
+
+import pytest
+
+from mmvanilla.archs import ARCHS, Arch
+from mmvanilla.published import PUBLISHED, addresses_that_fit, identify_arch
+
+
+def test_the_files_are_those_of_the_release():
+    assert sorted(entry.file for entry in PUBLISHED.values()) == sorted(
+        [
+            *(f"vanillanet_{depth}.pth" for depth in range(5, 14)),
+            "vanillanet_13_x1_5.pth",
+            "vanillanet_13_x1_5_ada_pool.pth",
+            "vanillanet_13_act_num_4_kd_pretrain.pth",
+            "mask_rcnn_vanillanet_13.pth",
+            "retinanet_vanillanet_13.pth",
+        ]
+    )
+    assert set(ARCHS) <= set(PUBLISHED)
+    assert all(entry.arch in ARCHS for entry in PUBLISHED.values())
+
+
+def test_addresses_that_fit():
+    dims = ARCHS["13"].dims
+    assert addresses_that_fit(dims, 3) == ["vanillanet://13"]
+    act4 = ["vanillanet://13-act4", "vanillanet://mask-rcnn-13", "vanillanet://retinanet-13"]
+    assert addresses_that_fit(dims, 4) == act4
+    assert addresses_that_fit(dims, 5) == []
+    assert addresses_that_fit((8, 16), 3) == []
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHS if "1.5x" not in name])
+def test_widths_name_the_variant(name):
+    assert identify_arch(ARCHS[name].dims) == name
+
+
+def test_the_two_of_the_same_widths_need_to_be_told():
+    dims = ARCHS["13-1.5x"].dims
+    with pytest.raises(ValueError, match="same shapes .* --arch 13-1.5x or --arch 13-1.5x-ada"):
+        identify_arch(dims)
+    assert identify_arch(dims, arch="13-1.5x-ada") == "13-1.5x-ada"
+    assert identify_arch(dims, origin="my/vanillanet_13_x1_5_ada_pool.pth") == "13-1.5x-ada"
+    assert identify_arch(dims, origin="my/vanillanet_13_x1_5.pth") == "13-1.5x"
+    assert identify_arch(dims, origin="best.pth vanillanet_13_x1_5_ada_pool") == "13-1.5x-ada"
+
+
+def test_widths_of_no_variant_need_strides():
+    with pytest.raises(ValueError, match="of no published variant.* strides of the 2 blocks"):
+        identify_arch((8, 16, 24))
+    assert identify_arch((8, 16, 24), strides=[2, 1]) == dict(dims=(8, 16, 24), strides=(2, 1))
+    with pytest.raises(ValueError, match="must be one longer than strides"):
+        identify_arch((8, 16, 24), strides=[2])
+    with pytest.raises(ValueError, match="arch or strides, not both"):
+        identify_arch((8, 16, 24), arch="13", strides=[2, 1])
+
+
+def test_a_wrong_arch_is_refused():
+    with pytest.raises(ValueError, match="arch='12' has dims=.*; they fit 13"):
+        identify_arch(ARCHS["13"].dims, arch="12")
+    with pytest.raises(ValueError, match="leave arch out"):
+        identify_arch((8, 16), arch="12")
+
+
+def test_a_whole_arch_becomes_a_config():
+    arch = dict(
+        dims=[8, 16], strides=[2], adaptive_pools=[4], stem_stride=3, stem_padding=1, input_size=64
+    )
+    named = identify_arch((8, 16), arch=arch)
+    assert isinstance(named, dict)
+    assert Arch(**named) == Arch(
+        dims=(8, 16),
+        strides=(2,),
+        adaptive_pools=(4,),
+        stem_stride=3,
+        stem_padding=1,
+        input_size=64,
+    )
+    assert identify_arch((8, 16), arch=Arch((8, 16), (2,))) == dict(dims=(8, 16), strides=(2,))

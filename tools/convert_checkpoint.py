@@ -1,0 +1,64 @@
+"""Convert a checkpoint of VanillaNet's authors: tools/convert_checkpoint.py IN OUT [options].
+
+Reads a classifier (training or deploy form) or a detector of MMDetection 2.x, checks every weight,
+and prints what it found with the config line to use.
+"""
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from mmvanilla import cli
+from mmvanilla.authors_keys import KINDS
+from mmvanilla.conversion import convert_and_write
+
+
+def parse_arch(text: str | None) -> str | dict[str, Any] | None:
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--arch is no JSON: {error}; found {text}") from error
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("input", type=Path, metavar="IN", help="the authors' file")
+    parser.add_argument("output", type=Path, metavar="OUT", help="the file to write")
+    parser.add_argument(
+        "--arch",
+        help="the variant, where the weights leave it open: a name such as 13-1.5x-ada, or JSON "
+        'such as \'{"dims": [16, 32, 64], "strides": [2, 2]}\'; also checks that it is that one',
+    )
+    parser.add_argument(
+        "--strides",
+        type=int,
+        nargs="+",
+        metavar="S",
+        help="stride of each block, for widths that were not published",
+    )
+    parser.add_argument(
+        "--target",
+        choices=KINDS,
+        help="what to write (default: what the file is; 'backbone' drops everything else)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+    return parser
+
+
+def convert(args: Namespace) -> None:
+    report = convert_and_write(
+        args.input,
+        args.output,
+        parse_arch(args.arch),
+        args.strides,
+        args.target,
+        args.overwrite,
+    )
+    print(report.describe())
+
+
+if __name__ == "__main__":
+    cli.run(build_parser(), convert)
