@@ -3,8 +3,8 @@
 The tools of the repository are found where the package was installed without a clone, too.
 """
 
-import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 2
     if path.suffix == ".sh":
-        os.execvp("bash", ["bash", str(path), *arguments[1:]])
+        return subprocess.call(["bash", str(path), *arguments[1:]])
     # As if the script had been started by its path.
     sys.argv = [str(path), *arguments[1:]]
     sys.path.insert(0, str(path.parent))

@@ -96,7 +96,7 @@ def set_up(stack, venv):
         os.remove(stamp)
 
     python = create_venv(stack, venv)
-    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     say("installing torch and the build tools (several GB the first time)")
     run([*pip, "--constraint", lock_file(stack), *BUILD_TOOLS])
     folder = install_mmcv(stack, python)

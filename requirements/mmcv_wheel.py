@@ -178,7 +178,7 @@ def install_mmcv(stack, python):
     say(f"installing {wheel}")
     # pip takes a wheel of the installed version for done, even when what is installed is broken.
     force = ["--force-reinstall"] if ops_error(python) else []
-    run([python, "-m", "pip", "install", "-q", "--no-deps", *force, wheel])
+    run([python, "-m", "pip", "install", "-qq", "--no-deps", *force, wheel])
     return folder
 
 

@@ -1,0 +1,226 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import mmvanilla
+from mmvanilla.compat import TOOLBOXES
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+NEEDED = ("mmvanilla", "configs", "tools", "requirements", "tests")
+
+if not LOCKS:
+    pytest.skip("not in a clone", allow_module_level=True)
+
+
+def pins(stem: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / "requirements" / f"{stem}.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split(";")[0].strip().split("==")
+            found.setdefault(name.lower(), []).append(version)
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_every_requirement_is_pinned_and_names_no_place(lock):
+    for line in lock.read_text().splitlines():
+        if line and not line.startswith("#"):
+            pin = r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*"
+            assert re.fullmatch(rf'{pin}(; [a-z_]+ [<>=]+ ".*")?', line), line
+        assert "://" not in line
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_one_version_for_each_python(lock):
+    for name, versions in pins(lock.stem).items():
+        text = lock.read_text().lower()
+        lines = [line for line in text.splitlines() if line.startswith(f"{name}==")]
+        assert len(set(versions)) == len(versions) <= 2, name
+        if len(versions) == 2:
+            assert 'python_version >= "3.11"' in lines[0]
+            assert 'python_version < "3.11"' in lines[1]
+
+
+@pytest.mark.parametrize("stack", ["fork", "original"])
+def test_stack_and_tools_pin_nothing_twice(stack):
+    assert set(pins(stack)) & set(pins("dev")) == set()
+
+
+@pytest.mark.parametrize("stack", ["fork", "original"])
+def test_pins_are_the_versions_that_error_messages_call_tested(stack):
+    locked = pins(stack)
+    for entries in TOOLBOXES.values():
+        for entry in entries:
+            if entry.stack == stack and entry.name != "mmcv-lite":
+                assert locked[entry.name] == [entry.tested]
+                assert entry.covers(entry.tested)
+
+
+def test_the_two_opencv_of_the_fork_do_not_clash():
+    locked = pins("fork")
+    assert locked["opencv-python"] == locked["opencv-python-headless"]
+
+
+def copy_of_the_project(target: Path) -> Path:
+    """Copy what a clone has, so that building leaves nothing in the working tree."""
+    clone = target / "clone"
+    clone.mkdir()
+    unwanted = shutil.ignore_patterns("__pycache__", ".mim", "*.egg-info")
+    for name in NEEDED:
+        shutil.copytree(ROOT / name, clone / name, ignore=unwanted)
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy2(path, clone)
+    return clone
+
+
+def run(*command: object, cwd: Path, **variables: str) -> str:
+    result = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **variables},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def pip(*arguments: object, cwd: Path) -> None:
+    options = ("-q", "--no-deps", "--no-index", "--no-build-isolation")
+    run(sys.executable, "-m", "pip", arguments[0], *options, *arguments[1:], cwd=cwd)
+
+
+def scripts_in(folder: str) -> set[str]:
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".sh")
+    }
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """Return wheels built from a clone and from a source distribution of it."""
+    pytest.importorskip("setuptools", minversion="64")
+    base = tmp_path_factory.mktemp("packaging")
+    clone = copy_of_the_project(base)
+    (clone / "configs" / "_base_").mkdir(exist_ok=True)
+    (clone / "configs" / "_base_" / "probe.py").write_text("only_in_the_wheel = 1\n")
+    # An earlier build in the same clone must not leave its files in the next one.
+    stale = clone / "build" / "lib" / "mmvanilla" / ".mim" / "configs" / "deleted.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    pip("wheel", "--wheel-dir", base / "from_clone", clone, cwd=base)
+    backend = "import setuptools.build_meta as backend; backend.build_sdist('dist')"
+    run(sys.executable, "-c", backend, cwd=clone)
+    (archive,) = (clone / "dist").glob("*.tar.gz")
+    pip("wheel", "--wheel-dir", base / "from_sdist", archive, cwd=base)
+    names = ("from_clone", "from_sdist")
+    return {name: next((base / name).glob("*.whl")) for name in names} | {"sdist": archive}
+
+
+@pytest.mark.slow
+class TestBuilds:
+    @pytest.mark.parametrize("source", ["from_clone", "from_sdist"])
+    def test_wheel_holds_package_configs_and_tools_only(self, wheels, source):
+        names = set(zipfile.ZipFile(wheels[source]).namelist())
+        scripts = scripts_in("configs") | scripts_in("tools") | {"configs/_base_/probe.py"}
+        inside = {name for name in names if name.startswith("mmvanilla/.mim/")}
+        assert inside == {f"mmvanilla/.mim/{name}" for name in scripts}
+        modules = {name for name in scripts_in("mmvanilla") if "/.mim/" not in name}
+        others = {name for name in names - inside if ".dist-info/" not in name}
+        assert others == modules
+
+    def test_sdist_holds_the_tests_and_lock_files(self, wheels):
+        with tarfile.open(wheels["sdist"]) as archive:
+            names = {name.split("/", 1)[-1] for name in archive.getnames()}
+        assert "Makefile" in names
+        assert {f"requirements/{path.name}" for path in LOCKS} <= names
+        assert scripts_in("tests") <= names
+
+    def test_metadata(self, wheels):
+        archive = zipfile.ZipFile(wheels["from_clone"])
+        (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        lines = archive.read(name).decode().splitlines()
+        assert f"Version: {mmvanilla.__version__}" in lines
+        assert "Requires-Python: >=3.10" in lines
+        required = [line for line in lines if line.startswith("Requires-Dist:")]
+        always = {line.split(": ")[1] for line in required if "extra ==" not in line}
+        # Naming one distribution of mmengine or mmcv would overwrite the other one's files.
+        assert always == {"torch>=2.1", "numpy"}
+        # pip would build it without torch in sight, that is, without its ops.
+        assert not [line for line in required if re.search(r": (onedl-)?mmcv\b(?!-lite)", line)]
+
+    def test_works_away_from_the_clone(self, wheels, tmp_path):
+        site = tmp_path / "site"
+        pip("install", "--target", site, wheels["from_clone"], cwd=tmp_path)
+        where = {"PYTHONPATH": str(site)}
+        (tmp_path / "theirs.py").write_text(
+            "_base_ = __import__('mmvanilla').config_path('_base_/probe.py')\nadded = 2\n"
+        )
+        script = """if True:
+            import json, mmvanilla
+            from mmengine.config import Config
+            config = Config.fromfile("theirs.py").to_dict()
+            path = mmvanilla.config_path("_base_/probe.py")
+            print(json.dumps([mmvanilla.__file__, path, config]))
+        """
+        output = run(sys.executable, "-c", script, cwd=tmp_path, **where)
+        package = site / "mmvanilla"
+        assert json.loads(output.splitlines()[-1]) == [
+            str(package / "__init__.py"),
+            str(package / ".mim" / "configs" / "_base_" / "probe.py"),
+            {"only_in_the_wheel": 1, "added": 2},
+        ]
+        listing = run(sys.executable, "-m", "mmvanilla", cwd=tmp_path, **where)
+        tools = {path.stem for path in (ROOT / "tools").glob("[!_]*.py")}
+        assert tools <= set(listing.split())
+        for tool in sorted(tools):
+            if "argparse" in (ROOT / "tools" / f"{tool}.py").read_text():
+                text = run(sys.executable, "-m", "mmvanilla", tool, "--help", cwd=tmp_path, **where)
+                assert f"{tool}.py" in text
+                break
+
+
+class TestCommands:
+    def test_continuous_integration_runs_the_test_command_and_the_checks(self):
+        script = ROOT / ".ci" / "run"
+        assert os.access(script, os.X_OK)
+        commands = script.read_text().splitlines()
+        assert "set -euo pipefail" in commands
+        assert "make test" in commands
+        assert "make lint" in commands
+        subprocess.run(["bash", "-n", script], check=True)
+
+    @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+    def test_help_names_every_target(self):
+        makefile = (ROOT / "Makefile").read_text()
+        (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+        text = run("make", "--no-print-directory", "help", cwd=ROOT)
+        assert set(phony.split()) - {"help"} <= set(re.findall(r"^make (\S+)", text, re.MULTILINE))
+
+    @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+    @pytest.mark.parametrize(
+        ("target", "stack", "command"),
+        [
+            ("test", "fork .venv", ".venv/bin/python -m pytest"),
+            ("demo", "fork .venv", ".venv/bin/python tools/demo.py"),
+            ("lint", "fork .venv", ".venv/bin/python -m mypy mmvanilla"),
+            ("test-original", "original .venv-original", ".venv-original/bin/python -m pytest"),
+        ],
+    )
+    def test_targets_set_up_first(self, target, stack, command):
+        lines = [line.strip() for line in run("make", "-n", target, cwd=ROOT).splitlines()]
+        set_up = [line for line in lines if f"requirements/install.py {stack}" in line]
+        assert len(set_up) == 1
+        assert lines.index(set_up[0]) < lines.index(command)
