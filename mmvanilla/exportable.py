@@ -1,0 +1,234 @@
+"""What of a model goes into an ONNX file, as a module from one tensor to tensors.
+
+A detector gives its backbone, a classifier its logits, a segmenter its logit maps. Whatever keeps
+an exporter from leaving height and width open is put into a form that does not.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmvanilla.fusion import fuse_model
+from mmvanilla.vanillanet import VanillaNet
+
+PARTS = ("backbone", "classifier", "segmenter")
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A model that is ready for an exporter.
+
+    Attributes:
+        module: From (N, C, H, W) to a tuple of tensors; in eval mode, on the CPU, float32.
+        part: Which of :data:`PARTS` it is.
+        output_names: One for each tensor.
+        spatial_outputs: For each output, whether it has a height and a width.
+        fixed_size: The height and width it serves; None: any.
+    """
+
+    module: nn.Module
+    part: str
+    output_names: tuple[str, ...]
+    spatial_outputs: tuple[bool, ...]
+    fixed_size: tuple[int, int] | None
+
+
+def make_exportable(
+    model: nn.Module, part: str | None = None, softmax: bool = False, full_size: bool = False
+) -> Exportable:
+    """Fuse a copy of a model and cut out what is to be exported.
+
+    Args:
+        model: A detector, segmenter, classifier or bare backbone, in eval mode.
+        part: One of :data:`PARTS`. None: what the model is; of a detector the backbone.
+        softmax: Let a classifier end in probabilities instead of logits. Default: False.
+        full_size: Let a segmenter resize its logits to the size of the input, instead of
+            leaving them at the decode head's. Default: False.
+
+    Raises:
+        ValueError: The model has no such part, or an option does not apply to it.
+        RuntimeError: The model cannot be fused (training mode, λ ≠ 1).
+    """
+    part = _resolve_part(model, part)
+    if softmax and part != "classifier":
+        raise ValueError(f"softmax is for classifiers; this exports a {part}")
+    if full_size and part != "segmenter":
+        raise ValueError(f"full_size is for segmenters; this exports a {part}")
+    fused = fuse_model(copy.deepcopy(model).cpu().float(), inplace=True).model.eval()
+    fixed_size = _fixed_size(fused)
+    for parent in list(fused.modules()):
+        _free_adaptive_pools(parent)
+    if fixed_size is not None:
+        _fix_adaptive_pools(fused, fixed_size)
+    module: nn.Module
+    if part == "backbone":
+        backbone = getattr(fused, "backbone", fused)
+        module = _Wrapped(backbone, lambda net, x: _as_tuple(net(x)))
+        names, spatial = _backbone_outputs(backbone)
+    elif part == "classifier":
+        module = _Wrapped(fused, _probabilities if softmax else _logits)
+        names, spatial = ("probabilities" if softmax else "logits",), (False,)
+    else:
+        module = _Wrapped(fused, _full_size_maps if full_size else _maps)
+        names, spatial = ("logits",), (True,)
+    return Exportable(module.eval(), part, names, spatial, fixed_size)
+
+
+def _resolve_part(model: nn.Module, part: str | None) -> str:
+    found = "backbone"
+    if hasattr(model, "decode_head"):
+        found = "segmenter"
+    elif hasattr(model, "head") and hasattr(model, "backbone"):
+        found = "classifier"
+    if part is None:
+        return found
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, found {part!r}")
+    if part not in (found, "backbone"):
+        raise ValueError(
+            f"{type(model).__name__} is no {part}; it can be exported as {found}"
+            + ("" if found == "backbone" else " or backbone")
+        )
+    return part
+
+
+def _backbone_outputs(backbone: nn.Module) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+    indices = getattr(backbone, "out_indices", None)
+    if indices is None:
+        raise ValueError(
+            f"{type(backbone).__name__} has no out_indices, so its outputs cannot be named; export "
+            "the whole classifier or segmenter"
+        )
+    return tuple(f"level{index}" for index in indices), (True,) * len(indices)
+
+
+def _fixed_size(model: nn.Module) -> tuple[int, int] | None:
+    for module in model.modules():
+        if isinstance(module, VanillaNet) and module.arch.is_adaptive:
+            assert module.arch.input_size is not None
+            return module.arch.input_size, module.arch.input_size
+    return None
+
+
+class _Wrapped(nn.Module):
+    def __init__(self, net: nn.Module, call: Callable[[Any, Tensor], tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.net = net
+        self.call = call
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.call(self.net, x)
+
+
+def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def _logits(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    return _as_tuple(net(x, mode="tensor"))
+
+
+def _probabilities(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    return (functional.softmax(_logits(net, x)[0], dim=1),)
+
+
+def _maps(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    return _as_tuple(net(x, mode="tensor"))
+
+
+def _full_size_maps(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    (maps,) = _maps(net, x)
+    return (
+        functional.interpolate(
+            maps, size=x.shape[-2:], mode="bilinear", align_corners=net.align_corners
+        ),
+    )
+
+
+class SizeFreeAvgPool(nn.Module):
+    """Adaptive average pooling as two matrix products, one an axis.
+
+    It equals ``nn.AdaptiveAvgPool2d``, whose bins an exporter can only write down for one input
+    size: here the bins are computed from the size inside the graph.
+
+    Args:
+        output_size: Height and width in pixels.
+    """
+
+    def __init__(self, output_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) in, (N, C, *output_size) out."""
+        rows = _bins(x.shape[-2], self.output_size[0], x)
+        columns = _bins(x.shape[-1], self.output_size[1], x)
+        return rows @ x @ columns.transpose(0, 1)
+
+
+def _bins(size: Any, count: int, like: Tensor) -> Tensor:
+    """(count, size): row i averages the pixels from ⌊i·size/count⌋ to ⌈(i + 1)·size/count⌉."""
+    pixels = torch.arange(size, device=like.device)
+    index = torch.arange(count, device=like.device)
+    start = index * size // count
+    stop = ((index + 1) * size + count - 1) // count
+    inside = (pixels[None] >= start[:, None]) & (pixels[None] < stop[:, None])
+    inside = inside.to(like.dtype)
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
+def _free_adaptive_pools(parent: nn.Module) -> None:
+    for name, child in parent._modules.items():
+        if isinstance(child, nn.AdaptiveAvgPool2d):
+            size = child.output_size
+            height, width = size if isinstance(size, tuple) else (size, size)
+            # Of 1 pixel ONNX has it as global pooling; None keeps an axis as it is.
+            if height is not None and width is not None and (height, width) != (1, 1):
+                parent._modules[name] = SizeFreeAvgPool((height, width))
+
+
+def _fix_adaptive_pools(model: nn.Module, size: tuple[int, int]) -> None:
+    """Replace adaptive max pooling by the plain one that equals it at the one size there is."""
+    backbone = next(module for module in model.modules() if isinstance(module, VanillaNet))
+    x = torch.zeros(1, backbone.stem.conv.in_channels, *size)
+    with torch.no_grad():
+        x = backbone.stem(x)
+        for block in backbone.blocks:
+            pool = block.pool
+            if isinstance(pool, nn.AdaptiveMaxPool2d):
+                assert isinstance(pool.output_size, int)
+                block.pool = equal_max_pool(x.shape[-1], pool.output_size)
+            x = block(x)
+
+
+def equal_max_pool(size: int, output_size: int) -> nn.MaxPool2d:
+    """The plain max pooling that takes ``size`` pixels to ``output_size`` with the adaptive bins.
+
+    Args:
+        size: Height and width of the input.
+        output_size: Height and width of the output.
+
+    Raises:
+        ValueError: No kernel, stride and padding give these bins.
+    """
+    bins = [
+        (index * size // output_size, -(-(index + 1) * size // output_size))
+        for index in range(output_size)
+    ]
+    for stride in (size // output_size, -(-size // output_size)):
+        for kernel in range(1, 2 * stride + 2):
+            for padding in range(kernel // 2 + 1):
+                starts = range(-padding, size + padding - kernel + 1, stride)
+                if [(max(at, 0), min(at + kernel, size)) for at in starts] == bins:
+                    return nn.MaxPool2d(kernel, stride, padding)
+    raise ValueError(
+        f"adaptive pooling from {size} to {output_size} pixels has bins of uneven steps, which no "
+        "max pooling in ONNX has; take output sizes of half the input's, rounded up"
+    )

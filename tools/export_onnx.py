@@ -1,0 +1,93 @@
+"""Fuse a model and export it to ONNX: tools/export_onnx.py CONFIG CHECKPOINT OUT [options].
+
+A classifier gives logits, a segmenter logit maps, a detector the features of its backbone. The file
+is run in ONNX Runtime and compared with PyTorch before it is written. Images go in normalised; how,
+is in the file's metadata.
+"""
+
+import json
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from mmengine.config import DictAction
+from rich.console import Console
+
+from mmvanilla import cli
+from mmvanilla.deployment import load_model
+from mmvanilla.export import DEFAULT_TOLERANCE, EXPORTERS, export_onnx
+from mmvanilla.exportable import PARTS
+from mmvanilla.running import load_config
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
+    parser.add_argument("out", help=".onnx file to write")
+    parser.add_argument("--part", choices=PARTS, help="default: what the model is")
+    parser.add_argument(
+        "--size", nargs=2, type=int, default=(224, 224), metavar=("H", "W"), help="default: 224 224"
+    )
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="serve --size alone; default: any height and width",
+    )
+    parser.add_argument(
+        "--softmax", action="store_true", help="of a classifier: probabilities instead of logits"
+    )
+    parser.add_argument(
+        "--full-size", action="store_true", help="of a segmenter: logits at the input's size"
+    )
+    parser.add_argument(
+        "--exporter", choices=EXPORTERS, default="torchscript", help="default: torchscript"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=DEFAULT_TOLERANCE, help="default: 1e-4, relative"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        help="override entries of the config, as key=value with dots in the key",
+    )
+    return parser
+
+
+def export(args: Namespace) -> None:
+    console = Console()
+    with console.status("loading") as status:
+        cfg = load_config(args.config, args.cfg_options)
+        model, meta = load_model(cfg, args.checkpoint)
+        metadata = {"config": Path(args.config).name}
+        classes = (meta.get("dataset_meta") or {}).get("classes")
+        if classes:
+            metadata["classes"] = json.dumps(list(classes))
+        report = export_onnx(
+            model,
+            args.out,
+            size=tuple(args.size),
+            part=args.part,
+            softmax=args.softmax,
+            full_size=args.full_size,
+            dynamic=not args.fixed_size,
+            exporter=args.exporter,
+            tolerance=args.tolerance,
+            overwrite=args.overwrite,
+            metadata=metadata,
+            progress=status.update,
+        )
+    nodes = ", ".join(f"{count} {name}" for name, count in sorted(report.node_counts.items()))
+    shapes = ", ".join("x".join(map(str, shape)) for shape in report.compared_shapes)
+    print(f"{report.path}: {report.part}, {report.size_bytes / 1e6:.1f} MB")
+    print(f"outputs: {', '.join(report.output_names)}")
+    print(f"input: any batch, {'any height and width' if report.dynamic else 'one size only'}")
+    print(f"nodes: {nodes}")
+    print(f"differs from PyTorch by at most {report.max_difference:.1e} of each output's maximum,")
+    print(f"on inputs of {shapes}")
+    print("normalisation is not inside: see the file's metadata, entry preprocessing")
+
+
+if __name__ == "__main__":
+    cli.run(build_parser(), export)
