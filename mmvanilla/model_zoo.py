@@ -1,0 +1,136 @@
+"""The authors' weights by name: ``vanillanet://13``, wherever mmengine takes a checkpoint.
+
+``vanillanet://NAME`` fetches a published file once into torch's cache, ``vanillanet:///a/file.pth``
+reads one from disk. Either is checked and converted as it is read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+
+from mmvanilla.archs import ARCHS
+from mmvanilla.authors_keys import CLASSIFIER, DETECTOR
+from mmvanilla.checkpoints import MapLocation, read_checkpoint
+from mmvanilla.conversion import convert_checkpoint, convert_file
+from mmvanilla.published import PUBLISHED, RELEASE_URL, SCHEME, PublishedFile
+
+#: Where to fetch from instead of the authors' release: the address of a folder with their files.
+MIRROR_VARIABLE = "MMVANILLA_ZOO"
+
+
+def cache_path(published: PublishedFile) -> Path:
+    """Where the file is kept: torch's own cache (``TORCH_HOME`` moves it)."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / published.file
+
+
+def fetch(name: str) -> Path:
+    """Have a published file in the cache, complete and checked; fetch it where it is not.
+
+    Of several processes the first one fetches; the others follow, and fetch for themselves only
+    if they do not see its file.
+
+    Args:
+        name: A name of :data:`mmvanilla.published.PUBLISHED`.
+
+    Raises:
+        ValueError: There is no such name.
+        RuntimeError: The file cannot be fetched, or what came is not it.
+    """
+    if name not in PUBLISHED:
+        raise ValueError(
+            f"there are no published weights '{name}'; there are {', '.join(PUBLISHED)}, and "
+            f"{SCHEME}/path/to/file.pth reads a file"
+        )
+    published = PUBLISHED[name]
+    path = cache_path(published)
+    try:
+        if get_rank() == 0 and not path.is_file():
+            _download(published, path)
+    finally:
+        barrier()  # also when it failed, or the others would wait for ever
+    if not path.is_file():
+        _download(published, path)
+    return path
+
+
+def _download(published: PublishedFile, path: Path) -> None:
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    url = f"{(mirror or RELEASE_URL).rstrip('/')}/{published.file}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    print_log(f"fetching {url} to {path}", "current")
+    try:
+        torch.hub.download_url_to_file(url, str(partial), progress=sys.stderr.isatty())
+        # A connection that ends early raises nothing: only reading the file shows it.
+        check_published(published, read_checkpoint(partial))
+        partial.replace(path)
+    except (URLError, HTTPException, OSError, ValueError) as error:
+        reason = str(error).replace(str(partial), "what came")
+        raise RuntimeError(
+            f"cannot fetch {published.file} from {url} ({reason}); fetch it by other means and put "
+            f"it at {path}, or set {MIRROR_VARIABLE} to the address of a folder that has it"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_published(published: PublishedFile, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the content of a published file, and make sure that it is what its name says.
+
+    Returns:
+        The converted checkpoint.
+
+    Raises:
+        ValueError: It is of another variant, act_num or kind, or not VanillaNet's.
+    """
+    checkpoint, found = convert_checkpoint(checkpoint)
+    is_detector = found.kind == DETECTOR
+    wanted = (ARCHS[published.arch].dims, published.act_num, published.is_detector)
+    if (found.dims, found.act_num, is_detector) != wanted:
+        raise ValueError(
+            f"it holds a {found.kind} with dims={found.dims} and act_num={found.act_num}; expected "
+            f"a {DETECTOR if published.is_detector else CLASSIFIER} with dims={wanted[0]} and "
+            f"act_num={published.act_num}"
+        )
+    return checkpoint
+
+
+@CheckpointLoader.register_scheme(prefixes=SCHEME)
+def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """What mmengine calls for ``vanillanet://NAME`` and ``vanillanet:///a/local/file.pth``.
+
+    The state dict of a classifier has its keys below ``backbone.`` and ``head.``, so a backbone
+    takes it with ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix='backbone.')``.
+
+    Args:
+        filename: The address.
+        map_location: As in ``torch.load``; None: the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such local file.
+        ValueError: No such name, or the file is not of the authors' format.
+        RuntimeError: The file cannot be fetched.
+    """
+    address = filename.removeprefix(SCHEME)
+    is_local = address.startswith(("/", ".", "~"))
+    path = Path(address).expanduser() if is_local else fetch(address)
+    map_location = "cpu" if map_location is None else map_location
+    if is_local:
+        return convert_file(path, map_location=map_location)[0]
+    try:
+        return check_published(PUBLISHED[address], read_checkpoint(path, map_location))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not {PUBLISHED[address].file}: {error}; delete it, and it is fetched again"
+        ) from error
