@@ -1,0 +1,197 @@
+"""Deep training: λ over the course of a training, and the hook that sets it (paper, section 3.1).
+
+λ (``act_lambda``) is one number for the whole model. It starts at 0, where the activation inside
+each :class:`mmvanilla.layers.ConvPair` is a ReLU, and ends at 1, where it is the identity and the
+pair can be fused.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
+from torch import nn
+
+from mmvanilla.layers import FadingReLU
+
+_LOG_NAME = "train/act_lambda"  # LoggerHook prints every scalar whose name begins with train/
+
+
+def linear_lambda(progress: float) -> float:
+    """λ = e / E.
+
+    The paper prints E / e in equation 2, which would start at infinity: a slip.
+
+    Args:
+        progress: e / E, how much of the decay is over; below 0 counts as 0, above 1 as 1.
+    """
+    return min(max(progress, 0.0), 1.0)
+
+
+def cosine_lambda(progress: float) -> float:
+    """λ = (1 − cos(π e / E)) / 2: slow at both ends. Arguments as :func:`linear_lambda`."""
+    if progress >= 1.0:
+        return 1.0  # exactly, since fusing asks for it
+    return (1.0 - math.cos(math.pi * max(progress, 0.0))) / 2.0
+
+
+SCHEDULES = {"linear": linear_lambda, "cosine": cosine_lambda}
+
+
+def set_act_lambda(model: nn.Module, value: float) -> int:
+    """Set λ in the whole model, inside wrappers of any kind.
+
+    Args:
+        model: Any module.
+        value: λ, from 0 (ReLU) to 1 (identity).
+
+    Returns:
+        How many modules have a λ; 0 if ``model`` is not made for deep training, or is fused.
+
+    Raises:
+        ValueError: λ is out of its range.
+    """
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"λ goes from 0 (ReLU) to 1 (identity), found {value!r}")
+    fading = [module for module in model.modules() if isinstance(module, FadingReLU)]
+    for module in fading:
+        module.act_lambda = float(value)
+    return len(fading)
+
+
+def get_act_lambda(model: nn.Module) -> float | None:
+    """λ of a model; None if nothing in it has one.
+
+    Raises:
+        RuntimeError: Its modules differ, so that the model has no one λ.
+    """
+    values = {module.act_lambda for module in model.modules() if isinstance(module, FadingReLU)}
+    if len(values) > 1:
+        raise RuntimeError(
+            f"this model has several λ, {', '.join(f'{value:g}' for value in sorted(values))}; "
+            "give it one with mmvanilla.deep_training.set_act_lambda(model, value)"
+        )
+    return values.pop() if values else None
+
+
+@HOOKS.register_module()
+class DeepTrainingHook(Hook):
+    """Raises λ from 0 to 1 during training, and keeps it at 1 for the rest.
+
+    λ depends on the number of the epoch or iteration alone, so a resumed run goes on as if it had
+    not been interrupted. The copy of the model that an ``EMAHook`` averages gets the same λ, so
+    that it is evaluated and saved with it. λ is logged with the losses as ``act_lambda``.
+
+    A model that is only fine-tuned has λ = 1 from the start and needs no hook.
+
+    Args:
+        decay_epochs: E, the number of epochs until λ = 1. Epoch e, counted from 0, has
+            λ = e / E if the schedule is linear, so epoch E is the first with λ = 1.
+        decay_iters: The same in iterations, for loops that count those. Give one of the two.
+        schedule: ``'linear'`` (default) or ``'cosine'``.
+        by_epoch: Whether λ changes once an epoch, as the authors have it, or with every iteration.
+            None (default): once an epoch with ``decay_epochs``, which has the choice; with every
+            iteration with ``decay_iters``.
+
+    Raises:
+        TypeError: A length is no whole number.
+        ValueError: Not exactly one length, one below 1, no such schedule, or ``by_epoch`` with
+            ``decay_iters``.
+
+    Examples:
+        >>> custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=100)]
+    """
+
+    def __init__(
+        self,
+        decay_epochs: int | None = None,
+        decay_iters: int | None = None,
+        schedule: str = "linear",
+        by_epoch: bool | None = None,
+    ) -> None:
+        if (decay_epochs is None) == (decay_iters is None):
+            raise ValueError(
+                "DeepTrainingHook takes one of decay_epochs and decay_iters, found "
+                f"decay_epochs={decay_epochs} and decay_iters={decay_iters}"
+            )
+        for name, length in dict(decay_epochs=decay_epochs, decay_iters=decay_iters).items():
+            if length is None:
+                continue
+            if not isinstance(length, int) or isinstance(length, bool):
+                raise TypeError(f"{name} must be a whole number, found {length!r}")
+            if length < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, found {length}; to train at λ = 1 throughout, "
+                    "leave DeepTrainingHook out"
+                )
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, found {schedule!r}")
+        if by_epoch and decay_iters is not None:
+            raise ValueError(
+                "decay_iters changes λ with every iteration; for once an epoch, by_epoch=True, "
+                "give decay_epochs"
+            )
+        self.decay_epochs, self.decay_iters = decay_epochs, decay_iters
+        self.schedule = schedule
+        self.by_epoch = decay_iters is None if by_epoch is None else by_epoch
+        self._current: float | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Set λ for where the run starts or resumes.
+
+        Raises:
+            RuntimeError: Nothing in the model has a λ.
+            ValueError: ``decay_epochs``, but the loop counts iterations.
+        """
+        if self.decay_epochs is not None and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                f"decay_epochs={self.decay_epochs}, but this training counts iterations "
+                "(IterBasedTrainLoop has one epoch only); give decay_iters"
+            )
+        if get_act_lambda(runner.model) is None:
+            raise RuntimeError(
+                f"DeepTrainingHook: nothing in this {type(runner.model).__name__} has a λ; train a "
+                "VanillaNet with deploy=False and deep_training=True, or another network with "
+                "conv_cfg=dict(type='ConvPair'), or leave the hook out"
+            )
+        last = self._lambda_at(runner.max_epochs - 1, runner.max_iters - 1, runner)
+        if last < 1.0:
+            runner.logger.warning(
+                f"this training ends at λ = {last:g}: its model cannot be fused before it has been "
+                "trained on to λ = 1; train longer, or shorten the decay"
+            )
+        self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Set λ for this epoch."""
+        self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Set λ for this iteration, unless it is one for the epoch, and log it."""
+        if not self.by_epoch:
+            self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
+        runner.message_hub.update_scalar(_LOG_NAME, self._current)
+
+    def _lambda_at(self, epoch: int, iteration: int, runner: Any) -> float:
+        if self.decay_iters is not None:
+            progress = iteration / self.decay_iters
+        elif self.by_epoch:
+            assert self.decay_epochs is not None
+            progress = epoch / self.decay_epochs
+        else:
+            assert self.decay_epochs is not None
+            progress = iteration / (self.decay_epochs * len(runner.train_dataloader))
+        return SCHEDULES[self.schedule](progress)
+
+    def _set(self, runner: Any, value: float) -> None:
+        set_act_lambda(runner.model, value)
+        for hook in runner.hooks:
+            # EMAHook, and whatever else averages a copy of the model: λ is no parameter or buffer,
+            # so averaging leaves the copy's alone.
+            averaged = getattr(hook, "ema_model", None)
+            if isinstance(averaged, nn.Module):
+                set_act_lambda(averaged, value)
+        self._current = value

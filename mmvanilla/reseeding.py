@@ -1,0 +1,70 @@
+"""Random numbers that do not depend on whether a training was interrupted."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
+
+
+@HOOKS.register_module()
+class ReseedHook(Hook):
+    """Makes an interrupted and resumed run draw the numbers of an uninterrupted one.
+
+    Checkpoints of mmengine hold no states of random number generators: after a resume, dropout,
+    mixup and the pipeline's augmentations start over, and the weights come out different. With this
+    hook each epoch (each iteration, in a loop that counts those) begins from a seed made of the
+    run's seed, its own number and the rank. On CPU, where the kernels are deterministic, resuming
+    then gives the same weights bit for bit.
+
+    It needs ``randomness=dict(seed=...)``, and a train dataloader whose random numbers it reaches:
+    ``num_workers=0``, or in a loop that counts epochs ``persistent_workers=False``, whose workers
+    are started and seeded anew by mmengine for each epoch.
+    """
+
+    # Before every hook that might draw numbers.
+    priority = "VERY_HIGH"
+
+    def before_train(self, runner: Any) -> None:
+        """Refuse settings under which the promise would not hold.
+
+        Raises:
+            ValueError: No seed was given, or the dataloader keeps random states of its own.
+        """
+        if runner.cfg.get("randomness", {}).get("seed") is None:
+            raise ValueError("ReseedHook needs a fixed seed: randomness=dict(seed=0)")
+        loader = runner.train_dataloader
+        self._by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
+        if loader.num_workers and (loader.persistent_workers or self._by_iteration):
+            raise ValueError(
+                f"ReseedHook cannot reach the random numbers of num_workers={loader.num_workers} "
+                f"with persistent_workers={loader.persistent_workers} in a "
+                f"{type(runner.train_loop).__name__}; set num_workers=0"
+                + ("" if self._by_iteration else ", or persistent_workers=False")
+            )
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Seed the epoch."""
+        # The first batch of a loop that counts iterations is drawn before its first iteration.
+        self._seed(runner, runner.iter if self._by_iteration else runner.epoch)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Seed the next iteration, its data included, in a loop that counts those."""
+        if self._by_iteration:
+            self._seed(runner, runner.iter + 1)
+
+    def _seed(self, runner: Any, number: int) -> None:
+        # A sequence of numbers seeds numpy's SeedSequence: neighbours have nothing in common.
+        words = np.random.SeedSequence([runner.seed, number, get_rank()]).generate_state(2)
+        seed = int(words[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed((int(words[1]) << 32) | seed)

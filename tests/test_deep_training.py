@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+import mmvanilla
+from mmvanilla import DeepTrainingHook, get_act_lambda, set_act_lambda
+from mmvanilla.deep_training import SCHEDULES, cosine_lambda, linear_lambda
+from mmvanilla.layers import ConvPair, FadingReLU
+
+NUM_BATCHES = 3
+
+
+class Numbers(Dataset):
+    metainfo: dict = {}
+
+    def __len__(self) -> int:
+        return 2 * NUM_BATCHES
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(index))
+
+
+class ToyModel(BaseModel):
+    """Two pairs in places far apart, as a backbone and a head are; remembers each step's λ."""
+
+    def __init__(self, deep: bool = True) -> None:
+        super().__init__()
+        layer = ConvPair if deep else nn.Conv2d
+        self.backbone = nn.Sequential(layer(3, 4, 3, padding=1))
+        self.head = nn.ModuleDict(dict(conv=layer(4, 2, 1)))
+        self.seen: list[float | None] = []
+
+    def forward(self, inputs, data_samples=None, mode: str = "tensor"):
+        self.seen.append(get_act_lambda(self))
+        out = self.head["conv"](self.backbone(torch.stack(list(inputs))))
+        return dict(loss=out.pow(2).mean()) if mode == "loss" else out
+
+    def train_step(self, data, optim_wrapper):
+        loss, log = self.parse_losses(self(data, mode="loss"))
+        optim_wrapper.update_params(loss)
+        return log
+
+
+def make_runner(tmp_path: Path, hooks: list, *, model=None, **overrides) -> Runner:
+    settings = dict(
+        model=model or ToyModel(),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            dataset=Numbers(),
+            sampler=dict(type="DefaultSampler", shuffle=True),
+        ),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=1e-3)),
+        train_cfg=dict(by_epoch=True, max_epochs=4),
+        custom_hooks=hooks,
+        default_hooks=dict(logger=dict(type="LoggerHook", interval=1)),
+        randomness=dict(seed=0),
+        experiment_name=f"{tmp_path.name}_{len(list(tmp_path.iterdir()))}",
+    )
+    return Runner(**{**settings, **overrides}, cfg=Config(dict(randomness=dict(seed=0))))
+
+
+def per_epoch(values: list) -> list:
+    assert len(values) % NUM_BATCHES == 0
+    return values[::NUM_BATCHES]
+
+
+class TestSchedules:
+    def test_linear_is_e_over_E_and_not_E_over_e(self):
+        assert [linear_lambda(e / 4) for e in range(6)] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+    def test_cosine_follows_its_formula(self):
+        for e in range(5):
+            expected = (1 - math.cos(math.pi * e / 4)) / 2
+            assert cosine_lambda(e / 4) == pytest.approx(expected, abs=1e-15)
+
+    @pytest.mark.parametrize("schedule", SCHEDULES.values())
+    def test_ends_are_exact_and_it_only_rises(self, schedule):
+        values = [schedule(step / 100) for step in range(-5, 120)]
+        assert values[0] == 0.0
+        assert values[105:] == [1.0] * len(values[105:])
+        assert values == sorted(values)
+        assert 0.0 < schedule(0.01) < schedule(0.99) < 1.0
+
+
+class TestActLambda:
+    def test_sets_every_module_that_has_one(self):
+        model = ToyModel()
+        assert set_act_lambda(model, 0.25) == 2
+        assert [m.act_lambda for m in model.modules() if isinstance(m, FadingReLU)] == [0.25] * 2
+        assert get_act_lambda(model) == 0.25
+
+    def test_reaches_through_wrappers(self):
+        model = ToyModel()
+        wrapped = torch.compile(nn.Sequential(model))
+        assert set_act_lambda(wrapped, 0.5) == 2
+        assert get_act_lambda(model) == 0.5
+
+    def test_none_where_nothing_has_one(self):
+        assert set_act_lambda(nn.Conv2d(1, 1, 1), 0.5) == 0
+        assert get_act_lambda(nn.Conv2d(1, 1, 1)) is None
+
+    def test_fresh_model_is_at_one(self):
+        assert get_act_lambda(ToyModel()) == 1.0
+
+    @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf")])
+    def test_refuses_what_is_no_lambda(self, value):
+        with pytest.raises(ValueError, match="from 0 .* to 1"):
+            set_act_lambda(ToyModel(), value)
+
+    def test_refuses_a_model_of_several(self):
+        model = ToyModel()
+        model.backbone[0].act.act_lambda = 0.5
+        with pytest.raises(RuntimeError, match="several λ, 0.5, 1"):
+            get_act_lambda(model)
+
+
+class TestHookArguments:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (dict(), "one of decay_epochs and decay_iters"),
+            (dict(decay_epochs=2, decay_iters=2), "one of decay_epochs and decay_iters"),
+            (dict(decay_epochs=0), "leave DeepTrainingHook out"),
+            (dict(decay_iters=-1), "at least 1"),
+            (dict(decay_epochs=2, schedule="step"), "linear, cosine"),
+            (dict(decay_iters=2, by_epoch=True), "give decay_epochs"),
+        ],
+    )
+    def test_refuses(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            DeepTrainingHook(**arguments)
+
+    @pytest.mark.parametrize("length", [2.5, "2", True])
+    def test_refuses_lengths_that_are_no_whole_numbers(self, length):
+        with pytest.raises(TypeError, match="whole number"):
+            DeepTrainingHook(decay_epochs=length)
+
+    def test_every_toolbox_finds_it(self):
+        assert HOOKS.get("DeepTrainingHook") is DeepTrainingHook
+
+
+class TestHook:
+    def train(self, tmp_path, model=None, hooks=(), **arguments):
+        runner = make_runner(
+            tmp_path, [DeepTrainingHook(**arguments), *hooks], model=model or ToyModel()
+        )
+        runner.train()
+        return runner
+
+    def test_once_an_epoch(self, tmp_path):
+        seen = self.train(tmp_path, decay_epochs=2).model.seen
+        assert seen == [0.0] * 3 + [0.5] * 3 + [1.0] * 6
+
+    def test_cosine(self, tmp_path):
+        seen = self.train(tmp_path, decay_epochs=3, schedule="cosine").model.seen
+        assert per_epoch(seen) == pytest.approx([0.0, 0.25, 0.75, 1.0])
+
+    def test_every_iteration_over_epochs(self, tmp_path):
+        seen = self.train(tmp_path, decay_epochs=2, by_epoch=False).model.seen
+        assert seen == [min(i / 6, 1.0) for i in range(12)]
+
+    def test_iterations(self, tmp_path):
+        seen = self.train(tmp_path, decay_iters=5).model.seen
+        assert seen == [min(i / 5, 1.0) for i in range(12)]
+
+    def test_loop_that_counts_iterations(self, tmp_path):
+        runner = make_runner(
+            tmp_path,
+            [DeepTrainingHook(decay_iters=4)],
+            train_cfg=dict(by_epoch=False, max_iters=7),
+            train_dataloader=dict(
+                batch_size=2,
+                num_workers=0,
+                dataset=Numbers(),
+                sampler=dict(type="InfiniteSampler", shuffle=True),
+            ),
+        )
+        runner.train()
+        assert runner.model.seen == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+    def test_epochs_in_a_loop_that_counts_iterations(self, tmp_path):
+        runner = make_runner(
+            tmp_path,
+            [DeepTrainingHook(decay_epochs=4)],
+            train_cfg=dict(by_epoch=False, max_iters=7),
+        )
+        with pytest.raises(ValueError, match="give decay_iters"):
+            runner.train()
+
+    def test_nothing_has_a_lambda(self, tmp_path):
+        with pytest.raises(RuntimeError, match="nothing in this ToyModel has a λ.*ConvPair"):
+            self.train(tmp_path, model=ToyModel(deep=False), decay_epochs=2)
+
+    def test_warns_when_the_training_ends_before_the_decay(self, tmp_path):
+        runner = self.train(tmp_path, decay_epochs=4)
+        assert get_act_lambda(runner.model) == 0.75
+        assert "ends at λ = 0.75" in Path(runner.log_dir, f"{runner.timestamp}.log").read_text()
+
+    def test_logs_with_the_losses(self, tmp_path):
+        runner = self.train(tmp_path, decay_epochs=2)
+        log = Path(runner.log_dir, f"{runner.timestamp}.log").read_text()
+        lines = [line for line in log.splitlines() if "Epoch(train)" in line]
+        assert len(lines) == 12
+        assert all("loss:" in line and "act_lambda:" in line for line in lines)
+        assert "act_lambda: 0.0000" in lines[0]
+        assert "act_lambda: 0.5000" in lines[3]
+        assert "act_lambda: 1.0000" in lines[-1]
+        scalars = Path(runner.log_dir, "vis_data", "scalars.json").read_text()
+        assert '"act_lambda": 0.5' in scalars
+
+    def test_resume_continues_with_the_right_lambda(self, tmp_path):
+        checkpoint = dict(type="CheckpointHook", interval=1)
+        make_runner(
+            tmp_path,
+            [DeepTrainingHook(decay_epochs=3)],
+            train_cfg=dict(by_epoch=True, max_epochs=2),
+            default_hooks=dict(checkpoint=checkpoint),
+        ).train()
+        saved = torch.load(tmp_path / "epoch_2.pth", weights_only=False)["state_dict"]
+        assert float(saved["backbone.0.act.act_lambda"]) == pytest.approx(1 / 3)
+        resumed = make_runner(
+            tmp_path,
+            [DeepTrainingHook(decay_epochs=3)],
+            load_from=str(tmp_path / "epoch_2.pth"),
+            resume=True,
+        )
+        resumed.train()
+        assert per_epoch(resumed.model.seen) == pytest.approx([2 / 3, 1.0])
+
+    @pytest.mark.parametrize("update_buffers", [False, True])
+    def test_averaged_model_has_the_lambda_of_the_moment(self, tmp_path, update_buffers):
+        ema = dict(type="EMAHook", update_buffers=update_buffers)
+        runner = make_runner(
+            tmp_path,
+            [DeepTrainingHook(decay_epochs=2), ema],
+            default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1)),
+        )
+        runner.train()
+        for epoch, expected in enumerate([0.0, 0.5, 1.0, 1.0], start=1):
+            saved = torch.load(tmp_path / f"epoch_{epoch}.pth", weights_only=False)
+            # EMAHook writes the averaged weights as state_dict.
+            averaged, raw = saved["state_dict"], saved["ema_state_dict"]
+            assert float(averaged["head.conv.act.act_lambda"]) == expected
+            assert float(raw["module.head.conv.act.act_lambda"]) == expected
+        resumed = make_runner(
+            tmp_path,
+            [DeepTrainingHook(decay_epochs=2), copy.copy(ema)],
+            load_from=str(tmp_path / "epoch_1.pth"),
+            resume=True,
+            train_cfg=dict(by_epoch=True, max_epochs=2),
+        )
+        resumed.train()
+        averages = [hook.ema_model for hook in resumed.hooks if hasattr(hook, "ema_model")]
+        assert [get_act_lambda(model) for model in averages] == [0.5]
+
+    @pytest.mark.parametrize("act_lambda", [0.0, 0.5, 1.0])
+    def test_trains_under_autocast(self, act_lambda):
+        model = ToyModel()
+        before = copy.deepcopy(model.state_dict())
+        set_act_lambda(model, act_lambda)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model([Numbers()[0], Numbers()[1]], mode="loss")["loss"]
+        loss.backward()
+        optimizer.step()
+        after = model.state_dict()
+        moved = [key for key in before if not torch.equal(before[key], after[key])]
+        assert "backbone.0.first.conv.weight" in moved
+        assert "head.conv.second.conv.weight" in moved
+        assert all(torch.isfinite(value).all() for value in after.values())
+
+    def test_reaches_into_a_distributed_wrapper(self, tmp_path):
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
+        )
+        try:
+            model = ToyModel()
+            wrapped = nn.parallel.DistributedDataParallel(model)
+            assert set_act_lambda(wrapped, 0.5) == 2
+            assert get_act_lambda(model) == 0.5
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+class TestFadingReLU:
+    def test_costs_nothing_at_one(self):
+        x = torch.randn(2, 3, requires_grad=True)
+        assert FadingReLU()(x) is x
+
+    def test_saves_no_tensor_for_backward_at_one(self):
+        pair = ConvPair(3, 4, 1)
+
+        def num_saved(forward) -> int:
+            saved: list[torch.Tensor] = []
+            with torch.autograd.graph.saved_tensors_hooks(
+                lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor
+            ):
+                forward(torch.randn(2, 3, 8, 8))
+            return len(saved)
+
+        without_activation = num_saved(lambda x: pair.second(pair.first(x)))
+        assert num_saved(pair) == without_activation
+        set_act_lambda(pair, 0.5)
+        assert num_saved(pair) > without_activation
+
+    @pytest.mark.parametrize("act_lambda", [0.0, 0.3, 1.0])
+    def test_is_the_blend_of_relu_and_identity(self, act_lambda):
+        act = FadingReLU()
+        act.act_lambda = act_lambda
+        x = torch.randn(50)
+        expected = (1 - act_lambda) * x.relu() + act_lambda * x
+        torch.testing.assert_close(act(x.clone()), expected)
+
+
+class TestFusingBeforeTheEnd:
+    def test_a_checkpoint_knows_its_lambda_and_is_refused(self):
+        model = ToyModel()
+        set_act_lambda(model, 0.37)
+        again = ToyModel()
+        again.load_state_dict(model.state_dict())
+        assert get_act_lambda(again) == 0.37
+        with pytest.raises(RuntimeError, match="λ = 0.37"):
+            mmvanilla.fuse_model(again.eval())
+
+    def test_fuses_after_the_end(self):
+        model = ToyModel()
+        set_act_lambda(model, 1.0)
+        assert mmvanilla.fuse_model(model.eval()).num_fused == 2
