@@ -1,0 +1,178 @@
+"""The variants of VanillaNet as a table, and how a user names one of them or writes his own.
+
+Source: arXiv 2305.12972, table 1 of the appendix (dims and strides), and the authors' released
+models for the 1.5x ones. This module needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+# Widths that a device's kernels like; every published width is a multiple of it.
+_WIDTH_DIVISOR = 8
+
+
+@dataclass(frozen=True)
+class Arch:
+    """The shape of one VanillaNet: what its layers are, without their weights.
+
+    Layers are counted from the input: layer 0 is the stem, layer ``i + 1`` is block ``i``.
+
+    Args:
+        dims: Output channels of the stem, then of each block.
+        strides: Stride of each block (it acts by max pooling); one entry fewer than ``dims``.
+        adaptive_pools: Output size in pixels of each block's adaptive max pooling, 0 for a block
+            that pools by its stride. Empty: no block pools adaptively.
+        stem_stride: Stride of the stem's 4x4 convolution.
+        stem_padding: Padding of the stem's 4x4 convolution.
+        input_size: The one height and width in pixels that a variant with adaptive pooling
+            serves; None: any size.
+
+    Raises:
+        ValueError: The entries contradict each other.
+    """
+
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    adaptive_pools: tuple[int, ...] = ()
+    stem_stride: int = 4
+    stem_padding: int = 0
+    input_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("dims", "strides", "adaptive_pools"):
+            values = getattr(self, field)
+            minimum = 0 if field == "adaptive_pools" else 1
+            if not all(_is_int(value) and value >= minimum for value in values):
+                raise ValueError(
+                    f"arch: {field} must be integers of at least {minimum}, found {values}"
+                )
+        if not self.strides:
+            raise ValueError("arch: a VanillaNet needs at least one block, found strides=()")
+        if len(self.dims) != len(self.strides) + 1:
+            raise ValueError(
+                "arch: dims has the stem's channels and then one entry a block, so it must be one "
+                f"longer than strides; found {len(self.dims)} dims and {len(self.strides)} strides"
+            )
+        if self.adaptive_pools and len(self.adaptive_pools) != len(self.strides):
+            raise ValueError(
+                "arch: adaptive_pools needs one entry a block (0 for none); found "
+                f"{len(self.adaptive_pools)} entries for {len(self.strides)} blocks"
+            )
+        if any(self.adaptive_pools) and self.input_size is None:
+            raise ValueError(
+                "arch: adaptive pooling to fixed sizes serves one input size only; add it, for "
+                "example input_size=224"
+            )
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether some block pools to a fixed size, so that only ``input_size`` fits."""
+        return any(self.adaptive_pools)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """For each resolution, finest first, the index of the last layer that has it."""
+        last_layers = [layer for layer, stride in enumerate(self.strides) if stride > 1]
+        return (*last_layers, len(self.strides))
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of each level's output, finest first."""
+        return tuple(self.dims[layer] for layer in self.levels)
+
+    def scaled(self, width_mult: float) -> Arch:
+        """The same depth with every width multiplied, rounded to a multiple of 8, at least 8.
+
+        Raises:
+            ValueError: ``width_mult`` is not a positive number.
+        """
+        if not width_mult > 0:
+            raise ValueError(f"width_mult must be a positive number, found {width_mult!r}")
+        if width_mult == 1:
+            return self
+        dims = tuple(
+            max(_WIDTH_DIVISOR, round(dim * width_mult / _WIDTH_DIVISOR) * _WIDTH_DIVISOR)
+            for dim in self.dims
+        )
+        return replace(self, dims=dims)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _published(middle_blocks: int) -> Arch:
+    """Variants 8 to 13: they differ only in the number of 2048-channel blocks at 1/16."""
+    return Arch(
+        dims=(512, 512, 1024, *[2048] * middle_blocks, 4096, 4096),
+        strides=(1, 2, 2, *[1] * (middle_blocks - 1), 2, 1),
+    )
+
+
+_ARCH_13 = _published(7)
+
+ARCHS: dict[str, Arch] = {
+    "5": Arch(dims=(512, 1024, 2048, 4096), strides=(2, 2, 2)),
+    "6": Arch(dims=(512, 1024, 2048, 4096, 4096), strides=(2, 2, 2, 1)),
+    "7": Arch(dims=(512, 512, 1024, 2048, 4096, 4096), strides=(1, 2, 2, 2, 1)),
+    "8": _published(2),
+    "9": _published(3),
+    "10": _published(4),
+    "11": _published(5),
+    "12": _published(6),
+    "13": _ARCH_13,
+    "13-1.5x": _ARCH_13.scaled(1.5),
+    "13-1.5x-ada": replace(
+        _ARCH_13.scaled(1.5),
+        adaptive_pools=(0, 38, 19, 0, 0, 0, 0, 0, 0, 10, 0),
+        stem_stride=3,
+        stem_padding=1,
+        input_size=224,
+    ),
+}
+
+
+def resolve_arch(arch: str | int | Mapping[str, Any] | Arch, width_mult: float = 1.0) -> Arch:
+    """Turn what a config says into an :class:`Arch`.
+
+    Args:
+        arch: A name of :data:`ARCHS` (``'5'`` … ``'13-1.5x-ada'``; 5 … 13 as integers too), or a
+            dict with ``dims`` and ``strides`` and, where wanted, ``adaptive_pools``,
+            ``stem_stride``, ``stem_padding`` and ``input_size``, as :class:`Arch` has them.
+        width_mult: Multiplies every width, for small devices. There are no published weights
+            for any other value than 1.
+
+    Raises:
+        ValueError: No variant of that name, or entries that contradict each other.
+        TypeError: ``arch`` is of another type, or the dict has a key that is not one of these.
+
+    Examples:
+        >>> resolve_arch("13").levels
+        (1, 2, 9, 11)
+        >>> resolve_arch(dict(dims=(16, 32, 64), strides=(2, 2))).level_channels
+        (16, 32, 64)
+    """
+    if isinstance(arch, Arch):
+        return arch.scaled(width_mult)
+    if isinstance(arch, str) or _is_int(arch):
+        if str(arch) not in ARCHS:
+            raise ValueError(f"arch={arch!r} is no VanillaNet; there are {', '.join(ARCHS)}")
+        return ARCHS[str(arch)].scaled(width_mult)
+    if isinstance(arch, Mapping):
+        known = set(Arch.__dataclass_fields__)
+        unknown = set(arch) - known
+        missing = {"dims", "strides"} - set(arch)
+        if unknown or missing:
+            raise TypeError(
+                f"arch: a dict needs dims and strides and takes {', '.join(sorted(known))}; "
+                f"missing: {sorted(missing)}, unknown: {sorted(unknown)}"
+            )
+        entries = {
+            key: tuple(value) if isinstance(value, list | tuple) else value
+            for key, value in arch.items()
+        }
+        return Arch(**entries).scaled(width_mult)
+    raise TypeError(f"arch must be a name or a dict, found {type(arch).__name__}")

@@ -1,0 +1,44 @@
+"""What several test modules need: small nets with nothing left at its initial value."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmvanilla.archs import ARCHS, Arch
+
+TINY = dict(dims=(8, 8, 16, 24, 24), strides=(1, 2, 2, 2))
+
+
+def tiny_arch(name: str) -> Arch:
+    """A published variant with its depth, strides and pooling, 1/64 as wide."""
+    return ARCHS[name].scaled(1 / 64)
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights and norm statistics, so that a fuse that forgot one of them shows."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
+        values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+        tensor.data.copy_(low + (high - low) * values)
+
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            uniform(module.running_mean, -0.5, 0.5)
+            uniform(module.running_var, 0.5, 2.0)
+            uniform(module.weight, 0.5, 1.5)
+            uniform(module.bias, -0.5, 0.5)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            bound = module.weight[0].numel() ** -0.5
+            uniform(module.weight, -2 * bound, 2 * bound)
+            if module.bias is not None:
+                uniform(module.bias, -0.5, 0.5)
+    return model
+
+
+def relative_difference(expected: torch.Tensor, found: torch.Tensor) -> float:
+    """Largest difference, relative to the largest expected value."""
+    assert expected.shape == found.shape
+    return float((expected - found).abs().max() / expected.abs().max())
