@@ -1,0 +1,143 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mmvanilla.fusion import FuseResult, fuse_conv_bn, fuse_model, merge_pointwise, read_conv_norm
+from mmvanilla.layers import ConvNorm, ConvPair
+from tests.helpers import randomise, relative_difference
+
+EXACT = 1e-12
+
+
+def conv2d(x, weight, bias, **geometry):
+    return nn.functional.conv2d(x, weight, bias, **geometry)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    groups=st.integers(1, 3),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
+    kernel_size=st.integers(1, 4),
+    with_biases=st.booleans(),
+)
+def test_merge_pointwise_is_both_convolutions(groups, channels, kernel_size, with_biases):
+    inside, mid, outside = (groups * count for count in channels)
+    weight1 = torch.randn(mid, inside // groups, kernel_size, kernel_size, dtype=torch.float64)
+    weight2 = torch.randn(outside, mid // groups, 1, 1, dtype=torch.float64)
+    bias1 = torch.randn(mid, dtype=torch.float64) if with_biases else None
+    bias2 = torch.randn(outside, dtype=torch.float64) if with_biases else None
+    x = torch.randn(2, inside, 7, 6, dtype=torch.float64)
+
+    expected = conv2d(
+        conv2d(x, weight1, bias1, padding=1, groups=groups), weight2, bias2, groups=groups
+    )
+    weight, bias = merge_pointwise(weight1, bias1, weight2, bias2, groups=groups)
+
+    found = conv2d(x, weight, bias, padding=1, groups=groups)
+    assert relative_difference(expected, found) < EXACT
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_fuse_conv_bn_is_convolution_and_norm(affine, with_bias):
+    conv = nn.Conv2d(3, 5, 3, padding=1, bias=with_bias).double()
+    norm = nn.BatchNorm2d(5, eps=0.1, affine=affine).double()
+    for name in ("running_mean", "weight", "bias"):
+        if getattr(norm, name) is not None:
+            nn.init.normal_(getattr(norm, name))
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    norm.eval()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    weight, bias = fuse_conv_bn(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias, 0.1
+    )
+    assert relative_difference(norm(conv(x)), conv2d(x, weight, bias, padding=1)) < EXACT
+
+
+def test_merged_weights_have_plain_strides_and_inputs_stay():
+    weight1 = torch.randn(6, 4, 1, 1).to(memory_format=torch.channels_last)
+    weight2 = torch.randn(5, 6, 1, 1).transpose(0, 1).contiguous().transpose(0, 1)
+    copies = weight1.clone(), weight2.clone()
+    weight, bias = merge_pointwise(weight1, None, weight2, None)
+    # contiguous() would say yes to either; the strides themselves are what a backend reads.
+    assert weight.stride() == (4, 1, 1, 1)
+    assert torch.equal(bias, torch.zeros(5))
+    assert torch.equal(weight1, copies[0]) and torch.equal(weight2, copies[1])
+
+
+def test_algebra_is_float64_inside():
+    # 1 + 1e-9 is 1 in float32; the difference survives only where the inside is wider.
+    weight, bias = fuse_conv_bn(
+        torch.full((1, 1, 1, 1), 1e4),
+        torch.tensor([1e4]),
+        torch.tensor([1e4 - 1.0]),
+        torch.tensor([1.0]),
+        None,
+        None,
+        1e-9,
+    )
+    assert weight.dtype == bias.dtype == torch.float32
+    assert bias.item() == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "groups"),
+    [(((4, 3, 1, 1), (5, 3, 1, 1)), 1), (((4, 3, 1, 1), (5, 4, 3, 3)), 1)]
+    + [(((4, 3, 1, 1), (5, 4, 1, 1)), 2)],
+)
+def test_merge_pointwise_refuses_what_does_not_follow(shapes, groups):
+    first, second = (torch.zeros(shape) for shape in shapes)
+    with pytest.raises(ValueError, match="merge_pointwise"):
+        merge_pointwise(first, None, second, None, groups=groups)
+
+
+def test_fuse_conv_bn_refuses_another_length():
+    ones = torch.ones(4)
+    with pytest.raises(ValueError, match=r"mean has shape \(3,\), expected \(4,\)"):
+        fuse_conv_bn(torch.zeros(4, 2, 1, 1), None, torch.ones(3), ones, ones, ones, 1e-5)
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 4), nn.BatchNorm2d(4, track_running_stats=False)])
+def test_a_norm_without_statistics_is_refused(norm):
+    with pytest.raises(TypeError, match="without running statistics"):
+        read_conv_norm(nn.Conv2d(2, 4, 1), norm)
+
+
+def test_fuse_model_replaces_layers_anywhere_and_leaves_the_original():
+    model = nn.ModuleDict(
+        dict(neck=nn.Sequential(ConvPair(3, 8, 1), nn.ReLU()), head=ConvNorm(8, 2, 3))
+    )
+    randomise(model).double().eval()
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    expected = model["head"](model["neck"](x))
+
+    result = fuse_model(model)
+
+    assert isinstance(result, FuseResult) and result.num_fused == 2
+    assert type(result.model["neck"][0]) is type(result.model["head"]) is nn.Conv2d
+    assert type(model["head"]) is ConvNorm
+    assert relative_difference(expected, result.model["head"](result.model["neck"](x))) < EXACT
+    assert fuse_model(result.model).num_fused == 0
+
+
+def test_a_shared_layer_stays_shared():
+    shared = ConvPair(4, 4, 1)
+    model = nn.ModuleDict(dict(a=nn.Sequential(shared), b=nn.Sequential(shared))).eval()
+    fused, num_fused = fuse_model(model)
+    assert num_fused == 1
+    assert fused["a"][0] is fused["b"][0]
+
+
+def test_a_refusal_leaves_the_model_whole():
+    model = nn.Sequential(
+        ConvPair(3, 4, 1), ConvNorm(4, 4, 1, norm_cfg=dict(type="GN", num_groups=1))
+    )
+    with pytest.raises(TypeError, match="GroupNorm"):
+        fuse_model(model.eval(), inplace=True)
+    assert type(model[0]) is ConvPair
+    with pytest.raises(RuntimeError, match="training mode"):
+        fuse_model(model.train(), inplace=True)
+    with pytest.raises(ValueError, match="fuse()"):
+        fuse_model(model[0].eval())
