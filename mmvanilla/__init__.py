@@ -1,0 +1,39 @@
+"""mmvanilla: VanillaNet (arXiv 2305.12972) as a backbone for OpenMMLab.
+
+Importing it registers everything; ``custom_imports = dict(imports=['mmvanilla'])`` in a config does
+the same. It needs torch, mmengine and mmcv or mmcv-lite, no toolbox and no compiled op.
+"""
+
+from mmvanilla.compat import require
+
+# Before anything imports them: what is missing or does not fit gets a message with the remedy.
+require("mmengine", "mmcv")
+
+from mmvanilla.archs import ARCHS, Arch, resolve_arch
+from mmvanilla.deep_training import DeepTrainingHook, get_act_lambda, set_act_lambda
+from mmvanilla.fusion import FuseResult, fuse_model
+from mmvanilla.layer_decay import LayerDecayOptimWrapperConstructor
+from mmvanilla.layers import ConvPair
+from mmvanilla.locations import config_path
+from mmvanilla.model_zoo import load_from_vanillanet
+from mmvanilla.reseeding import ReseedHook
+from mmvanilla.vanillanet import VanillaNet
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ARCHS",
+    "Arch",
+    "ConvPair",
+    "DeepTrainingHook",
+    "FuseResult",
+    "LayerDecayOptimWrapperConstructor",
+    "ReseedHook",
+    "VanillaNet",
+    "config_path",
+    "fuse_model",
+    "get_act_lambda",
+    "load_from_vanillanet",
+    "resolve_arch",
+    "set_act_lambda",
+]

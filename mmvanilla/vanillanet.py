@@ -1,0 +1,249 @@
+"""VanillaNet as a backbone for every OpenMMLab toolbox (arXiv 2305.12972)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmvanilla.archs import Arch, resolve_arch
+from mmvanilla.block import DEFAULT_ACT_CFG, VanillaBlock
+from mmvanilla.layers import DEFAULT_NORM_CFG
+from mmvanilla.strict_loading import StrictLoadingMixin
+
+_DEFAULT_INIT_CFG = [
+    dict(type="TruncNormal", layer="Conv2d", std=0.02, bias=0.0),
+    dict(type="Constant", layer="_BatchNorm", val=1.0, bias=0.0),
+]
+
+
+@MODELS.register_module()
+class VanillaNet(StrictLoadingMixin, BaseModule):
+    """VanillaNet: a plain CNN of 5 to 13 layers without shortcuts or attention.
+
+    The outputs are those of resolution levels: with the published strides level 0 is 1/4 of the
+    input, 1 is 1/8, 2 is 1/16 and 3 is 1/32, and each is the output of the last layer that has
+    its resolution (for variants 5 and 6 the 1/4 level is the stem's). Any height and width do
+    that leave at least one pixel on the coarsest level; sizes round down on the way.
+
+    Args:
+        arch: ``'5'`` … ``'13'``, ``'13-1.5x'``, ``'13-1.5x-ada'``, or a dict of ``dims`` and
+            ``strides`` (see :func:`mmvanilla.archs.resolve_arch`).
+        width_mult: Multiplies every width (rounded to a multiple of 8), for small devices. Only 1
+            has published weights. Default: 1.
+        in_channels: Channels of the input. Default: 3.
+        out_indices: The levels to return, ascending; negative ones count from the coarsest.
+            None: all of them, but the coarsest alone where ``arch`` pools adaptively.
+        act_num: n of the series activation, whose kernel is (2n + 1) × (2n + 1). Default: 3.
+        act_cfg: The base activation. Default: ReLU.
+        norm_cfg: BN (default) or SyncBN; eps is 1e-6, the authors', unless it says otherwise.
+            Norms without running statistics train, but refuse to fuse.
+        frozen_stages: Freeze the stem (0), or the stem and every layer up to and including level
+            ``frozen_stages - 1``, as ResNet counts. -1 (default): nothing.
+        norm_eval: Keep batch norm in eval mode while training. Default: False.
+        with_cp: Activation checkpointing: keep one tensor a layer for backward and recompute the
+            rest. Gradients and running statistics stay what they were. Default: False.
+        deploy: Build the fused form. Weights of the training form are then fused when they are
+            loaded. Default: False.
+        deep_training: Train each convolution as a pair (paper, section 3.1). Default: True.
+        series_activation: Use the series activation (section 3.2); False: the base activation
+            alone. Default: True.
+        shortcut: None (default), ``'before_act'`` or ``'after_act'``: the paper's ablation.
+        init_cfg: Default: truncated normal of std 0.02, biases 0.
+
+    Attributes:
+        arch (Arch): What was built.
+        out_channels (tuple[int, ...]): Channels of each output, for a neck's ``in_channels``.
+        deploy (bool): Whether this is the fused form.
+
+    Raises:
+        TypeError: A misspelt argument, or one of a wrong type.
+        ValueError: An argument out of its range.
+
+    Examples:
+        >>> import torch
+        >>> from mmvanilla import VanillaNet
+        >>> net = VanillaNet(dict(dims=(8, 16, 32, 64), strides=(2, 2, 2))).eval()
+        >>> [tuple(out.shape) for out in net(torch.rand(1, 3, 64, 96))]
+        [(1, 8, 16, 24), (1, 16, 8, 12), (1, 32, 4, 6), (1, 64, 2, 3)]
+        >>> net.switch_to_deploy()
+        >>> net.deploy
+        True
+    """
+
+    def __init__(
+        self,
+        arch: str | int | Mapping[str, Any] | Arch,
+        width_mult: float = 1.0,
+        in_channels: int = 3,
+        out_indices: Sequence[int] | int | None = None,
+        act_num: int = 3,
+        act_cfg: dict[str, Any] = DEFAULT_ACT_CFG,
+        norm_cfg: dict[str, Any] = DEFAULT_NORM_CFG,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        deploy: bool = False,
+        deep_training: bool = True,
+        series_activation: bool = True,
+        shortcut: str | None = None,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(_DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
+        self.arch = resolve_arch(arch, width_mult)
+        self.out_indices = _resolve_out_indices(out_indices, self.arch)
+        num_levels = len(self.arch.levels)
+        if not isinstance(act_num, int) or act_num < 0:
+            raise ValueError(f"act_num must be an integer of at least 0, found {act_num!r}")
+        if not -1 <= frozen_stages <= num_levels:
+            raise ValueError(
+                f"frozen_stages must be -1 (none), 0 (the stem) or up to {num_levels} (all), "
+                f"found {frozen_stages}"
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self._layer_cfg = dict(
+            act_num=act_num,
+            act_cfg=act_cfg,
+            norm_cfg={**DEFAULT_NORM_CFG, **norm_cfg},
+            deep_training=deep_training,
+            series_activation=series_activation,
+            with_cp=with_cp,
+        )
+        self._in_channels = in_channels
+        self._shortcut = shortcut
+        dims = self.arch.dims
+        self.stem = VanillaBlock(
+            in_channels,
+            dims[0],
+            kernel_size=4,
+            stride=self.arch.stem_stride,
+            padding=self.arch.stem_padding,
+            mid_channels=dims[0],
+            deploy=deploy,
+            **self._layer_cfg,
+        )
+        self.blocks = nn.ModuleList(
+            VanillaBlock(
+                dims[block],
+                dims[block + 1],
+                pool=_build_pool(self.arch, block),
+                shortcut=shortcut,
+                deploy=deploy,
+                **self._layer_cfg,
+            )
+            for block in range(len(self.arch.strides))
+        )
+        self._freeze_stages()
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each output."""
+        return tuple(self.arch.level_channels[level] for level in self.out_indices)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of the levels in ``out_indices``.
+
+        Args:
+            x: (N, in_channels, H, W).
+
+        Returns:
+            For each level, (N, C, H // s, W // s) with its stride s.
+
+        Raises:
+            ValueError: The variant pools adaptively and was made for another input size.
+        """
+        size = self.arch.input_size
+        if self.arch.is_adaptive and tuple(x.shape[-2:]) != (size, size):
+            raise ValueError(
+                f"this arch pools to fixed sizes and serves {size}x{size} inputs only, found "
+                f"{x.shape[-2]}x{x.shape[-1]}; take an arch without adaptive pooling ('13-1.5x')"
+            )
+        wanted = {self.arch.levels[level] for level in self.out_indices}
+        outs = []
+        for layer, module in enumerate((self.stem, *self.blocks)):
+            x = module(x)
+            if layer in wanted:
+                outs.append(x)
+            if len(outs) == len(wanted):
+                break
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> VanillaNet:
+        """Set training mode, except for what is frozen and for norms under ``norm_eval``."""
+        super().train(mode)
+        if mode:
+            self._freeze_stages()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        last_layer = 0 if self.frozen_stages == 0 else self.arch.levels[self.frozen_stages - 1]
+        for module in (self.stem, *self.blocks)[: last_layer + 1]:
+            module.eval()
+            module.requires_grad_(False)
+
+    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
+        """How deep a parameter lies, as layer-wise learning rate decay asks.
+
+        The stem is depth 0, block ``i`` is ``i + 1``, whatever follows the backbone is the last.
+
+        Args:
+            param_name: Full name of the parameter in the model.
+            prefix: What the backbone's own parameter names begin with, ``'backbone.'`` mostly.
+
+        Returns:
+            The depth, and the number of depths (blocks + 2).
+        """
+        num_depths = len(self.blocks) + 2
+        own_name = param_name.removeprefix(prefix)
+        if not param_name.startswith(prefix) or not own_name.startswith(("stem.", "blocks.")):
+            return num_depths - 1, num_depths
+        part, index = own_name.split(".")[:2]
+        return (0 if part == "stem" else int(index) + 1), num_depths
+
+    def build_training_form(self) -> VanillaNet:
+        """A VanillaNet of the same arguments in training form."""
+        return VanillaNet(
+            self.arch,
+            in_channels=self._in_channels,
+            out_indices=self.out_indices,
+            shortcut=self._shortcut,
+            **self._layer_cfg,
+        )
+
+
+def _build_pool(arch: Arch, block: int) -> nn.Module | None:
+    if arch.adaptive_pools and arch.adaptive_pools[block]:
+        return nn.AdaptiveMaxPool2d(arch.adaptive_pools[block])
+    stride = arch.strides[block]
+    return nn.MaxPool2d(stride) if stride > 1 else None
+
+
+def _resolve_out_indices(out_indices: Sequence[int] | int | None, arch: Arch) -> tuple[int, ...]:
+    num_levels = len(arch.levels)
+    if out_indices is None:
+        return (num_levels - 1,) if arch.is_adaptive else tuple(range(num_levels))
+    asked = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+    resolved = tuple(index + num_levels if index < 0 else index for index in asked)
+    in_range = all(0 <= index < num_levels for index in resolved)
+    if not resolved or not in_range or list(resolved) != sorted(set(resolved)):
+        raise ValueError(
+            f"out_indices must be ascending levels from 0 to {num_levels - 1} (this arch has "
+            f"{num_levels} resolutions, not one output a block), found {asked}"
+        )
+    if arch.is_adaptive and resolved != (num_levels - 1,):
+        raise ValueError(
+            "an arch with adaptive pooling serves classification only: its one output is level "
+            f"{num_levels - 1}, found out_indices={asked}; take '13-1.5x' for several levels"
+        )
+    return resolved
