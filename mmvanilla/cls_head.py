@@ -72,7 +72,7 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and below 1, found {dropout}")
         self.num_classes, self.in_channels = num_classes, in_channels
-        self._training_form_cfg: dict[str, Any] = dict(norm_cfg=norm_cfg, deep_training=deep_training)
+        self._form_cfg: dict[str, Any] = dict(norm_cfg=norm_cfg, deep_training=deep_training)
         self.dropout = nn.Dropout(dropout)
         self.conv = (
             ConvPair(
@@ -113,4 +113,4 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
 
     def build_training_form(self) -> VanillaNetClsHead:
         """A head of the same arguments in training form."""
-        return VanillaNetClsHead(self.num_classes, self.in_channels, **self._training_form_cfg)
+        return VanillaNetClsHead(self.num_classes, self.in_channels, **self._form_cfg)

@@ -1,0 +1,209 @@
+"""conv_cfg=dict(type='ConvPair') in the networks of others: what it computes and what it leaves."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmcv.cnn import ConvModule, build_conv_layer
+from mmcv.cnn.utils import fuse_conv_bn
+from torch import nn
+
+from mmvanilla import fuse_model, set_act_lambda
+from mmvanilla.layers import ConvPair
+from tests.helpers import randomise, relative_difference
+
+PAIR = dict(type="ConvPair")
+
+
+def outputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        out = model(x)
+    return list(out) if isinstance(out, tuple) else [out]
+
+
+def module_types(model: nn.Module) -> list[tuple[str, type]]:
+    return [(name, type(module)) for name, module in model.named_modules()]
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def assert_fuses_to(pairs: nn.Module, plain: nn.Module, x: torch.Tensor) -> nn.Module:
+    """Fused in float64, ``pairs`` computes what it did and is built as ``plain`` is."""
+    randomise(pairs).double().eval()
+    expected = outputs(pairs, x)
+    fused, num_fused = fuse_model(pairs)
+    assert num_fused == sum(isinstance(module, ConvPair) for module in pairs.modules()) > 0
+    for before, after in zip(expected, outputs(fused, x), strict=True):
+        assert relative_difference(before, after) < 1e-9
+    assert module_types(fused) == module_types(plain)
+    assert shapes(fused) == shapes(plain)
+    return fused
+
+
+class TestConvModule:
+    @pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "circular"])
+    @pytest.mark.parametrize(
+        "geometry",
+        [
+            dict(kernel_size=1),
+            dict(kernel_size=3, padding=1),
+            dict(kernel_size=3, stride=2, padding=1),
+            dict(kernel_size=3, padding=2, dilation=2),
+            dict(kernel_size=5, padding=2, groups=2),
+            dict(kernel_size=3, padding=1, groups=4, stride=2),
+            dict(kernel_size=(1, 3), padding=1),
+        ],
+        ids=str,
+    )
+    def test_every_geometry(self, geometry, padding_mode):
+        arguments = dict(
+            in_channels=8,
+            out_channels=12,
+            norm_cfg=dict(type="BN"),
+            padding_mode=padding_mode,
+            **geometry,
+        )
+        pairs, plain = ConvModule(conv_cfg=PAIR, **arguments), ConvModule(**arguments)
+        assert isinstance(pairs.conv, ConvPair)
+        fused = assert_fuses_to(pairs, plain, torch.randn(2, 8, 11, 13, dtype=torch.float64))
+        assert fused.conv.bias is None
+
+    def test_without_norm_the_bias_stays(self):
+        pairs = ConvModule(8, 12, 3, padding=1, conv_cfg=PAIR)
+        plain = ConvModule(8, 12, 3, padding=1)
+        fused = assert_fuses_to(pairs, plain, torch.randn(2, 8, 7, 7, dtype=torch.float64))
+        assert fused.conv.bias is not None
+
+    @torch.no_grad()
+    def test_norm_that_cannot_take_the_bias_keeps_it_in_the_convolution(self):
+        pairs = ConvModule(8, 12, 3, conv_cfg=PAIR, norm_cfg=dict(type="GN", num_groups=4))
+        randomise(pairs).double().eval()
+        x = torch.randn(2, 8, 7, 7, dtype=torch.float64)
+        expected = pairs(x)
+        fused = fuse_model(pairs).model
+        assert relative_difference(expected, fused(x)) < 1e-9
+        assert fused.conv.bias is not None
+
+    @torch.no_grad()
+    def test_bn_fusing_of_mmcv_goes_on_from_there(self):
+        pairs = ConvModule(8, 12, 3, padding=1, conv_cfg=PAIR, norm_cfg=dict(type="BN"))
+        randomise(pairs).double().eval()
+        x = torch.randn(2, 8, 9, 9, dtype=torch.float64)
+        expected = pairs(x)
+        bare = fuse_conv_bn(fuse_model(pairs).model)
+        assert relative_difference(expected, bare(x)) < 1e-9
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in bare.modules())
+
+    def test_refuses_before_the_end_and_leaves_the_model_whole(self):
+        pairs = ConvModule(8, 12, 3, conv_cfg=PAIR, norm_cfg=dict(type="BN"))
+        randomise(pairs).eval()
+        set_act_lambda(pairs, 0.5)
+        before = copy.deepcopy(pairs.state_dict())
+        with pytest.raises(RuntimeError, match="λ = 0.5"):
+            fuse_model(pairs, inplace=True)
+        assert isinstance(pairs.conv, ConvPair)
+        assert all(torch.equal(before[key], value) for key, value in pairs.state_dict().items())
+
+    def test_original_stays_as_it_was(self):
+        pairs = ConvModule(8, 12, 3, conv_cfg=PAIR, norm_cfg=dict(type="BN"))
+        randomise(pairs).eval()
+        before = copy.deepcopy(pairs.state_dict())
+        fuse_model(pairs)
+        assert all(torch.equal(before[key], value) for key, value in pairs.state_dict().items())
+
+
+class Ordered(nn.Module):
+    """Layers that run in one order and are registered in another."""
+
+    def __init__(self, registered: str) -> None:
+        super().__init__()
+        layers = dict(
+            conv1=build_conv_layer(PAIR, 4, 4, 3, padding=1, bias=False),
+            conv2=build_conv_layer(PAIR, 4, 4, 3, padding=1, bias=False),
+            norm1=nn.BatchNorm2d(4),
+            norm2=nn.BatchNorm2d(4),
+        )
+        for name in registered.split():
+            self.add_module(name, layers[name])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm1(self.conv1(x)).relu()
+        return self.norm2(self.conv2(x))
+
+
+class Shared(nn.Module):
+    """One convolution with a norm for each level, as mmdet's RetinaSepBNHead; or the reverse."""
+
+    def __init__(self, share: str) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            ConvModule(4, 4, 3, padding=1, conv_cfg=PAIR, norm_cfg=dict(type="BN"))
+            for _ in range(2)
+        )
+        name = dict(conv="conv", norm="bn")[share]
+        self.levels[1]._modules[name] = self.levels[0]._modules[name]
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(level(x) for level in self.levels)
+
+
+class TestWhichNormTakesTheBias:
+    @pytest.mark.parametrize(
+        ("registered", "num_without_bias"),
+        [("conv1 norm1 conv2 norm2", 2), ("norm1 norm2 conv1 conv2", 0)],
+    )
+    def test_the_next_one(self, registered, num_without_bias):
+        self.check(Ordered(registered), num_without_bias)
+
+    def test_none_where_the_order_leaves_it_open(self):
+        # conv2 is followed by norm1, which is not its own.
+        self.check(Ordered("conv1 conv2 norm1 norm2"), 0)
+
+    def test_every_norm_of_a_shared_convolution(self):
+        fused = self.check(Shared("conv"), 2)
+        assert fused.levels[0].conv is fused.levels[1].conv
+
+    def test_no_norm_that_two_convolutions_share(self):
+        self.check(Shared("norm"), 0)
+
+    def check(self, model: nn.Module, num_without_bias: int) -> nn.Module:
+        randomise(model).double().eval()
+        x = torch.randn(2, 4, 7, 7, dtype=torch.float64)
+        expected = outputs(model, x)
+        fused = fuse_model(model).model
+        for before, after in zip(expected, outputs(fused, x), strict=True):
+            assert relative_difference(before, after) < 1e-9
+        names = [
+            name
+            for name, module in fused.named_modules(remove_duplicate=False)
+            if isinstance(module, nn.Conv2d) and module.bias is None
+        ]
+        assert len(names) == num_without_bias
+        return fused
+
+
+@pytest.mark.toolbox("mmpretrain")
+class TestNetworksOfMMPretrain:
+    @pytest.mark.parametrize(
+        "network",
+        [
+            dict(type="ResNet", depth=18, base_channels=8, stem_channels=8),
+            dict(type="ResNetV1d", depth=50, base_channels=8, stem_channels=8),
+            dict(type="ResNet_CIFAR", depth=18, base_channels=8, stem_channels=8),
+            dict(type="ResNeXt", depth=50, groups=4, width_per_group=4),
+            dict(type="SEResNet", depth=50, base_channels=8, stem_channels=8),
+            dict(type="MobileNetV2", widen_factor=0.5),
+            dict(type="VGG", depth=11, norm_cfg=dict(type="BN")),
+        ],
+        ids=lambda network: f"{network['type']}{network.get('depth', '')}",
+    )
+    def test_becomes_the_plain_network(self, network):
+        from mmpretrain.registry import MODELS
+
+        pairs = MODELS.build(dict(network, conv_cfg=PAIR))
+        plain = MODELS.build(dict(network))
+        assert_fuses_to(pairs, plain, torch.randn(1, 3, 64, 64, dtype=torch.float64))
