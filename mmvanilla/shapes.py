@@ -60,7 +60,7 @@ SEG_PALETTE: tuple[tuple[int, int, int], ...] = ((128, 128, 128), *SCENE_PALETTE
 
 LAYOUTS: tuple[str, ...] = ("coco", "ade20k", "imagenet")
 MIN_IMAGE_SIZE = 32
-_RECIPE_VERSION = 1  # raise it with every change to the pixels or files
+_RECIPE_VERSION = 2  # raise it with every change to the pixels or files
 _RECIPE_NAME = "recipe.json"
 _SPLITS = ("train", "val")
 _ADE20K_SPLITS = {"train": "training", "val": "validation"}

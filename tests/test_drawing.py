@@ -173,4 +173,4 @@ def test_pixels_are_those_of_this_version():
         for drawn in (scene, portrait):
             digest.update(drawn.image.tobytes())
             digest.update(label_map(drawn).tobytes())
-    assert digest.hexdigest() == "fba32995669c265f50b20894362eb1f9af3c22ed41cfdee73dbf35f7afc46b54"
+    assert digest.hexdigest() == "2bb9344a939d35758b10d8f862999e03fc1e2bab022686f35e67cb61094fa3cc"
