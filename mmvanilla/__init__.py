@@ -17,6 +17,7 @@ from mmvanilla.layers import ConvPair
 from mmvanilla.locations import config_path
 from mmvanilla.model_zoo import load_from_vanillanet
 from mmvanilla.reseeding import ReseedHook
+from mmvanilla.sqrt_lr import SqrtLRRunner
 from mmvanilla.vanillanet import VanillaNet
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "FuseResult",
     "LayerDecayOptimWrapperConstructor",
     "ReseedHook",
+    "SqrtLRRunner",
     "VanillaNet",
     "config_path",
     "fuse_model",

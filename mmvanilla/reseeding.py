@@ -25,7 +25,8 @@ class ReseedHook(Hook):
 
     It needs ``randomness=dict(seed=...)``, and a train dataloader whose random numbers it reaches:
     ``num_workers=0``, or in a loop that counts epochs ``persistent_workers=False``, whose workers
-    are started and seeded anew by mmengine for each epoch.
+    are started and seeded anew by mmengine for each epoch. In a loop that counts iterations the
+    augmentations must draw from numpy or random, as those of OpenMMLab do.
     """
 
     # Before every hook that might draw numbers.
@@ -48,22 +49,38 @@ class ReseedHook(Hook):
                 f"{type(runner.train_loop).__name__}; set num_workers=0"
                 + ("" if self._by_iteration else ", or persistent_workers=False")
             )
+        if (
+            self._by_iteration
+            and runner.iter
+            and not hasattr(runner.train_loop.dataloader_iterator, "skip_iter")
+        ):
+            runner.logger.warning(
+                "this mmengine reads the skipped data again when a loop that counts iterations is "
+                "resumed: the first batch will be augmented otherwise than without interruption"
+            )
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Seed the epoch."""
-        # The first batch of a loop that counts iterations is drawn before its first iteration.
+        """Seed the epoch, or the data of the first iteration."""
         self._seed(runner, runner.iter if self._by_iteration else runner.epoch)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed the step, in a loop that counts iterations."""
+        if self._by_iteration:
+            # Anew after the data: making the iterator, which only the first iteration of a run
+            # does, has drawn from torch.
+            self._seed(runner, runner.iter, 1)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Seed the next iteration, its data included, in a loop that counts those."""
+        """Seed the data of the next iteration, in a loop that counts those."""
         if self._by_iteration:
             self._seed(runner, runner.iter + 1)
 
-    def _seed(self, runner: Any, number: int) -> None:
+    def _seed(self, runner: Any, number: int, part: int = 0) -> None:
         # A sequence of numbers seeds numpy's SeedSequence: neighbours have nothing in common.
-        words = np.random.SeedSequence([runner.seed, number, get_rank()]).generate_state(2)
+        entropy = [runner.seed, number, part, get_rank()]
+        words = np.random.SeedSequence(entropy).generate_state(2)
         seed = int(words[0])
         random.seed(seed)
         np.random.seed(seed)
