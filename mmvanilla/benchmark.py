@@ -1,0 +1,264 @@
+"""Forward passes, detection features and training steps of several networks, timed in one run."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmvanilla.benchmark_report import TRAINING_STEP, compare_with_reference
+from mmvanilla.contenders import Contender, build_ours, build_peer, build_reference
+from mmvanilla.forms import DTYPES, FORMS, Unmeasurable, prepare
+from mmvanilla.timing import (
+    Timing,
+    describe_machine,
+    peak_memory,
+    saved_for_backward,
+    time_interleaved,
+)
+
+#: What to measure: classification, the backbone alone at a detector's size, a training step.
+MODES = ("forward", "features", "train")
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one benchmark measures.
+
+    Attributes:
+        modes: Some of :data:`MODES`.
+        archs: VanillaNets.
+        peers: Names that :func:`mmvanilla.contenders.build_peer` knows.
+        reference: Also measure the plain re-statement of each VanillaNet.
+        forms: Some of :data:`mmvanilla.forms.FORMS`.
+        dtypes: Some of :data:`mmvanilla.forms.DTYPES`.
+        batches: Batch sizes of ``forward`` and ``train``; ``features`` takes one image.
+        sizes: Heights and widths in pixels of ``forward`` and ``train``.
+        feature_size: Height and width in pixels of ``features``.
+        device: Where to run.
+        threads: On the CPU; 0: as torch has it.
+        rounds: How often each is timed.
+        warmup: How often each runs untimed before.
+    """
+
+    modes: tuple[str, ...] = ("forward",)
+    archs: tuple[str, ...] = ("5", "9", "13")
+    peers: tuple[str, ...] = ()
+    reference: bool = True
+    forms: tuple[str, ...] = ("training", "fused", "channels_last", "compiled", "onnxruntime")
+    dtypes: tuple[str, ...] = ("fp32",)
+    batches: tuple[int, ...] = (1,)
+    sizes: tuple[tuple[int, int], ...] = ((224, 224),)
+    feature_size: tuple[int, int] = (800, 1333)
+    device: str = "cpu"
+    threads: int = 0
+    rounds: int = 15
+    warmup: int = 2
+
+    def check(self) -> None:
+        """Refuse what cannot be measured at all.
+
+        Raises:
+            ValueError: An unknown mode, form or dtype, or a number below 1.
+            RuntimeError: The device is not there.
+        """
+        for name, known in (("modes", MODES), ("forms", FORMS), ("dtypes", DTYPES)):
+            unknown = set(getattr(self, name)) - set(known)
+            if unknown:
+                raise ValueError(f"{name}: no {', '.join(unknown)}; there are {', '.join(known)}")
+        if min((*self.batches, *sum((*self.sizes, self.feature_size), ()))) < 1:
+            raise ValueError("batch sizes, heights and widths must be at least 1")
+        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(f"no device {self.device}: torch sees no GPU; run on --device cpu")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all networks share that are timed in turns."""
+
+    mode: str
+    dtype: str
+    batch: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.mode}, batch {self.batch}, {self.height}x{self.width}, {self.dtype}"
+
+
+def run_benchmark(plan: Plan, step: Step = lambda what, done, total: None) -> dict[str, Any]:
+    """Measure everything in a plan.
+
+    Args:
+        plan: What to measure.
+        step: Called after each step with what runs, how much of it is done, and of how much.
+
+    Returns:
+        ``machine``, ``plan``, ``results`` (a list, one entry a network, form and setting, with
+        times in ms) and ``speedups`` over the reference; all of it fit for JSON.
+
+    Raises:
+        ValueError: An entry of the plan that is out of range or unknown.
+        RuntimeError: The device is not there.
+        ImportError: MMPretrain is not installed.
+    """
+    plan.check()
+    if plan.threads:
+        torch.set_num_threads(plan.threads)
+    device = torch.device(plan.device)
+    machine = describe_machine(device)
+    results: list[dict[str, Any]] = []
+    for setting in _settings(plan):
+        runner = _run_training if setting.mode == "train" else _run_forward
+        results += runner(plan, setting, device, step)
+        gc.collect()
+    return dict(
+        machine=machine,
+        plan=asdict(plan),
+        results=results,
+        speedups=compare_with_reference(results),
+    )
+
+
+def _settings(plan: Plan) -> list[Setting]:
+    settings = []
+    for mode in plan.modes:
+        if mode == "features":
+            settings += [Setting(mode, dtype, 1, *plan.feature_size) for dtype in plan.dtypes]
+            continue
+        settings += [
+            Setting(mode, dtype, batch, *size)
+            for dtype in plan.dtypes
+            for size in plan.sizes
+            for batch in plan.batches
+        ]
+    return settings
+
+
+def _contenders(plan: Plan, setting: Setting, step: Step) -> list[Contender]:
+    names = [*plan.archs, *plan.peers]
+    contenders = []
+    for index, name in enumerate(names):
+        step(f"building {name}", index, len(names))
+        if name not in plan.archs:
+            contenders.append(build_peer(name))
+            continue
+        ours = build_ours(name)
+        contenders.append(ours)
+        if plan.reference and ours.has_reference:
+            contenders.append(build_reference(ours))
+        if setting.mode == "train":
+            contenders.append(build_ours(name, with_cp=True))
+    return contenders
+
+
+def _images(setting: Setting, device: torch.device) -> Tensor:
+    shape = (setting.batch, 3, setting.height, setting.width)
+    images = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    return images.to(device, DTYPES[setting.dtype])
+
+
+def _run_forward(
+    plan: Plan, setting: Setting, device: torch.device, step: Step
+) -> list[dict[str, Any]]:
+    contenders = _contenders(plan, setting, step)
+    images = _images(setting, device)
+    entries: dict[str, dict[str, Any]] = {}
+    runs: dict[str, Callable[[], object]] = {}
+    pairs = [(contender, form) for contender in contenders for form in plan.forms]
+    for index, (contender, form) in enumerate(pairs):
+        if contender.kind == "reference" and form not in ("training", "fused"):
+            continue  # it is what it is; the other forms are ours to win
+        key = f"{contender.name} {form}"
+        step(f"preparing {key}", index, len(pairs))
+        entries[key] = _entry(contender, form, setting)
+        try:
+            runs[key] = prepare(
+                contender, form, images, setting.mode == "features", torch.get_num_threads()
+            )
+        except Unmeasurable as error:
+            entries[key]["not_measured"] = str(error)
+    _time(plan, setting, runs, entries, step)
+    return list(entries.values())
+
+
+def _run_training(
+    plan: Plan, setting: Setting, device: torch.device, step: Step
+) -> list[dict[str, Any]]:
+    images = _images(setting, device)
+    labels = torch.randint(1000, (setting.batch,), device=device)
+    entries: dict[str, dict[str, Any]] = {}
+    runs: dict[str, Callable[[], object]] = {}
+    for contender in _contenders(plan, setting, step):
+        form = f"{TRAINING_STEP}, with_cp" if contender.name.endswith("with_cp") else TRAINING_STEP
+        key = f"{contender.name} {form}"
+        entry = entries[key] = _entry(contender, form, setting)
+        if setting.dtype == "fp16":
+            entry["not_measured"] = "a plain fp16 step would overflow; take bf16"
+            continue
+        model = contender.model.to(device, images.dtype).train()
+        forward = _loss(model, images, labels)
+        runs[key] = _training_step(model, forward)
+        step(f"counting {key}", 0, 1)
+        entry["saved_mb"] = saved_for_backward(forward, model.parameters()) / 1e6
+        runs[key]()  # gradients exist from now on, and are no part of the peak
+        peak = peak_memory(runs[key], device)
+        entry["peak_mb"] = None if peak is None else peak / 1e6
+    _time(plan, setting, runs, entries, step)
+    return list(entries.values())
+
+
+def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
+    def forward() -> Tensor:
+        # A classifier of the toolbox needs to be told that it is not to predict.
+        logits = model(images, mode="tensor") if hasattr(model, "backbone") else model(images)
+        logits = logits[-1] if isinstance(logits, tuple) else logits
+        return nn.functional.cross_entropy(logits.float(), labels)
+
+    return forward
+
+
+def _training_step(model: nn.Module, forward: Callable[[], Tensor]) -> Callable[[], object]:
+    def run() -> None:
+        # Zeroed in place: what is measured is the step, not the allocator.
+        model.zero_grad(set_to_none=False)
+        forward().backward()
+
+    return run
+
+
+def _entry(contender: Contender, form: str, setting: Setting) -> dict[str, Any]:
+    return dict(
+        asdict(setting),
+        network=contender.name,
+        kind=contender.kind,
+        arch=contender.arch,
+        form=form,
+        published_top1=contender.published_top1,
+    )
+
+
+def _time(
+    plan: Plan,
+    setting: Setting,
+    runs: dict[str, Callable[[], object]],
+    entries: dict[str, dict[str, Any]],
+    step: Step,
+) -> None:
+    total = len(runs) * (plan.warmup + plan.rounds)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        step(f"timing {setting}", done, total)
+
+    timings: dict[str, Timing] = time_interleaved(runs, plan.rounds, plan.warmup, advance)
+    for key, timing in timings.items():
+        entries[key]["ms"] = asdict(timing)

@@ -1,0 +1,197 @@
+"""What a benchmark's results say: ratios, a table, a plot."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+TRAINING_STEP = "training step"
+_SETTING = ("mode", "dtype", "batch", "height", "width")
+
+
+def compare_with_reference(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How much faster, and with how much saved for backward, ours run than the plain reference.
+
+    Inference is compared with the reference's deploy form, training with its training step. Over
+    several variants the geometric mean counts.
+
+    Args:
+        results: Of :func:`run_benchmark`.
+    """
+    references = {
+        (tuple(entry[key] for key in _SETTING), entry["arch"]): entry
+        for entry in results
+        if entry["kind"] == "reference"
+        and entry["form"] in ("fused", TRAINING_STEP)
+        and "ms" in entry
+    }
+    ratios: dict[tuple[Any, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for entry in results:
+        setting = tuple(entry[key] for key in _SETTING)
+        reference = references.get((setting, entry["arch"]))
+        if entry["kind"] == "ours" and "ms" in entry and reference:
+            ratios.setdefault((*setting, entry["form"]), []).append((entry, reference))
+    return [
+        dict(
+            zip((*_SETTING, "form"), group, strict=True),
+            archs=[ours["arch"] for ours, _ in members],
+            times_as_fast=statistics.geometric_mean(
+                reference["ms"]["median"] / ours["ms"]["median"] for ours, reference in members
+            ),
+            saved_ratio=statistics.geometric_mean(
+                ours["saved_mb"] / reference["saved_mb"] for ours, reference in members
+            )
+            if all("saved_mb" in ours for ours, _ in members)
+            else None,
+        )
+        for group, members in ratios.items()
+    ]
+
+
+def describe(machine: dict[str, Any]) -> str:
+    """The machine in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    load = f", load before {machine['load_before']}" if "load_before" in machine else ""
+    return f"{device}, {machine['threads']} threads, {versions}{load}"
+
+
+def make_tables(report: dict[str, Any]) -> Group:
+    """One table a setting, and one of the speed-ups over the reference.
+
+    Args:
+        report: Of :func:`mmvanilla.benchmark.run_benchmark`.
+    """
+    tables = []
+    for title, entries in _by_setting(report["results"]):
+        table = Table(title=title, title_justify="left")
+        is_training = entries[0]["mode"] == "train"
+        extra = ("saved MB", "peak MB") if is_training else ("top-1 %, published",)
+        for column in ("network", "form"):
+            table.add_column(column)
+        for column in ("median ms", "quartiles ms", "images/s", *extra):
+            table.add_column(column, justify="right")
+        for entry in entries:
+            table.add_row(entry["network"], entry["form"], *_cells(entry, is_training))
+        tables.append(table)
+    if report["speedups"]:
+        table = Table(title="against the plain reference of the same variant", title_justify="left")
+        for column in ("setting", "form", "archs", "times as fast", "saved for backward"):
+            table.add_column(column)
+        for ratio in report["speedups"]:
+            saved = ratio["saved_ratio"]
+            table.add_row(
+                _title(ratio),
+                ratio["form"],
+                " ".join(ratio["archs"]),
+                f"{ratio['times_as_fast']:.2f}",
+                "" if saved is None else f"{saved:.3f} of it",
+            )
+        tables.append(table)
+    return Group(describe(report["machine"]), *tables)
+
+
+def _cells(entry: dict[str, Any], is_training: bool) -> list[str]:
+    if is_training:
+        extra = [_number(entry.get("saved_mb")), _number(entry.get("peak_mb"))]
+    else:
+        extra = [_number(entry["published_top1"], 2)]
+    if "ms" not in entry:
+        return [f"not measured: {entry['not_measured']}", "", "", *extra]
+    ms = entry["ms"]
+    rate = 1e3 * entry["batch"] / ms["median"]
+    quartiles = f"{ms['low']:.1f} to {ms['high']:.1f}"
+    return [_number(ms["median"]), quartiles, _number(rate), *extra]
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _title(entry: dict[str, Any]) -> str:
+    size = f"{entry['height']}x{entry['width']}"
+    return f"{entry['mode']}, batch {entry['batch']}, {size}, {entry['dtype']}"
+
+
+def _by_setting(results: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entry in results:
+        groups.setdefault(_title(entry), []).append(entry)
+    yield from groups.items()
+
+
+def can_plot(report: dict[str, Any]) -> bool:
+    """Whether there is anything that :func:`save_plot` could draw."""
+    return any(_plotted(entry) for entry in report["results"])
+
+
+def _plotted(entry: dict[str, Any]) -> bool:
+    """Classification with a published accuracy; the plain reference has none of its own."""
+    return (
+        entry["mode"] == "forward"
+        and entry["kind"] != "reference"
+        and "ms" in entry
+        and entry["published_top1"] is not None
+    )
+
+
+def save_plot(report: dict[str, Any], path: str | Path) -> None:
+    """Plot measured latency against published accuracy, one panel a setting.
+
+    Args:
+        report: Of :func:`mmvanilla.benchmark.run_benchmark`.
+        path: The ``.png`` to write.
+
+    Raises:
+        ValueError: There is nothing to plot.
+    """
+    from matplotlib.figure import Figure
+
+    groups = [
+        (title, [entry for entry in entries if _plotted(entry)])
+        for title, entries in _by_setting(report["results"])
+        if any(map(_plotted, entries))
+    ]
+    if not groups:
+        raise ValueError("nothing to plot: no classification with a published accuracy was timed")
+    figure = Figure(figsize=(7.5 * len(groups), 6), layout="constrained")
+    panels = figure.subplots(1, len(groups), squeeze=False)[0]
+    for panel, (title, entries) in zip(panels, groups, strict=True):
+        forms = list(dict.fromkeys(entry["form"] for entry in entries))
+        for index, form in enumerate(forms):
+            _draw_form(panel, [entry for entry in entries if entry["form"] == form], f"C{index}")
+        panel.set_xscale("log")
+        panel.set_xlabel("latency measured here, ms (median; bars: quartiles)")
+        panel.set_ylabel("ImageNet-1k top-1 as published, %")
+        panel.set_title(title)
+        panel.grid(alpha=0.3, which="both")
+        panel.legend(fontsize="small", loc="lower right")
+    figure.suptitle(describe(report["machine"]), fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def _draw_form(panel: Any, entries: list[dict[str, Any]], colour: str) -> None:
+    for kind, style in (("ours", "o-"), ("peer", "s")):
+        drawn = [entry for entry in entries if entry["kind"] == kind]
+        if not drawn:
+            continue
+        drawn.sort(key=lambda entry: entry["published_top1"])
+        medians = [entry["ms"]["median"] for entry in drawn]
+        spread = [
+            [entry["ms"]["median"] - entry["ms"]["low"] for entry in drawn],
+            [entry["ms"]["high"] - entry["ms"]["median"] for entry in drawn],
+        ]
+        label = f"{'VanillaNet' if kind == 'ours' else 'peers'}, {drawn[0]['form']}"
+        accuracies = [entry["published_top1"] for entry in drawn]
+        panel.errorbar(
+            medians, accuracies, xerr=spread, fmt=style, color=colour, label=label, markersize=5
+        )
+        for entry, median in zip(drawn, medians, strict=True):
+            name = entry["network"].removeprefix("VanillaNet-")
+            point = (median, entry["published_top1"])
+            panel.annotate(name, point, xytext=(4, 4), textcoords="offset points", fontsize=7)

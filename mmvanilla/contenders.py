@@ -1,0 +1,149 @@
+"""What ``tools/benchmark.py`` times: our networks, the plain reference, and peers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmvanilla.archs import ARCHS, resolve_arch
+from mmvanilla.compat import require
+from mmvanilla.fusion import fuse_model
+from mmvanilla.reference import ReferenceVanillaNet
+
+#: Top-1 accuracy in % on ImageNet-1k, published with the paper (arXiv 2305.12972).
+PUBLISHED_TOP1: dict[str, float] = {
+    "5": 72.49,
+    "6": 76.36,
+    "7": 77.98,
+    "8": 79.13,
+    "9": 79.87,
+    "10": 80.57,
+    "11": 81.08,
+    "12": 81.55,
+    "13": 82.05,
+    "13-1.5x": 82.53,
+    "13-1.5x-ada": 83.11,
+}
+
+#: Short names of peers and what MMPretrain's model zoo calls them.
+PEERS: dict[str, str] = {
+    "resnet18": "resnet18_8xb32_in1k",
+    "resnet50": "resnet50_8xb32_in1k",
+    "resnet101": "resnet101_8xb32_in1k",
+    "swin-t": "swin-tiny_16xb64_in1k",
+    "convnext-t": "convnext-tiny_32xb128_in1k",
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One network.
+
+    Attributes:
+        name: As tables and plots show it.
+        kind: ``'ours'``, ``'reference'`` or ``'peer'``.
+        arch: Of a VanillaNet; of a peer its name in MMPretrain's model zoo.
+        model: In training form, in eval mode, on the CPU; weights are random.
+        fused: Its form for inference; of a peer: with its batch norms folded into convolutions.
+        published_top1: Accuracy in %, None if not known.
+    """
+
+    name: str
+    kind: str
+    arch: str
+    model: nn.Module
+    fused: nn.Module
+    published_top1: float | None
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether there is a plain re-statement to compare with."""
+        return self.kind == "ours" and not resolve_arch(self.arch).is_adaptive
+
+
+def build_ours(arch: str, with_cp: bool = False) -> Contender:
+    """A VanillaNet classifier of 1000 classes at λ = 1.
+
+    Raises:
+        ValueError: No such variant.
+        ImportError: MMPretrain is not installed.
+    """
+    require("mmpretrain")
+    from mmpretrain.models import ImageClassifier
+
+    import mmvanilla.cls_head  # noqa: F401
+
+    resolved = resolve_arch(arch)
+    model = ImageClassifier(
+        backbone=dict(type="VanillaNet", arch=arch, with_cp=with_cp),
+        head=dict(type="VanillaNetClsHead", num_classes=1000, in_channels=resolved.dims[-1]),
+    )
+    _calibrate(model, resolved.input_size or 64)
+    top1 = PUBLISHED_TOP1.get(arch)
+    name = f"VanillaNet-{arch}" + (" with_cp" if with_cp else "")
+    return Contender(name, "ours", arch, model, fuse_model(model).model, top1)
+
+
+def build_reference(ours: Contender) -> Contender:
+    """The plain network that computes the same as one of ours, with the same weights."""
+    arch = ARCHS[ours.arch]
+    model, fused = (ReferenceVanillaNet(arch, deploy=deploy).eval() for deploy in (False, True))
+    model.load_ours(ours.model.state_dict())
+    fused.load_ours(ours.fused.state_dict())
+    name = f"reference-{ours.arch}"
+    return Contender(name, "reference", ours.arch, model, fused, ours.published_top1)
+
+
+def build_peer(name: str) -> Contender:
+    """A classifier of MMPretrain's model zoo, untrained.
+
+    Args:
+        name: One of :data:`PEERS`, or a name of the zoo.
+
+    Raises:
+        ValueError: The zoo has no such model.
+        ImportError: MMPretrain is not installed.
+    """
+    require("mmpretrain")
+    from mmcv.cnn.utils import fuse_conv_bn
+    from mmpretrain.apis import ModelHub, get_model
+
+    zoo_name = PEERS.get(name, name)
+    try:
+        results = ModelHub.get(zoo_name).results or []
+        model = get_model(zoo_name, pretrained=False)
+    except ValueError as error:
+        raise ValueError(
+            f"no peer {name!r}: take one of {', '.join(PEERS)}, or a name of MMPretrain's zoo"
+        ) from error
+    top1 = [
+        float(result.metrics["Top 1 Accuracy"])
+        for result in results
+        if "Top 1 Accuracy" in (result.metrics or {})
+    ]
+    _calibrate(model, 224)
+    fused = fuse_conv_bn(copy.deepcopy(model))
+    return Contender(name, "peer", zoo_name, model, fused, top1[0] if top1 else None)
+
+
+def _calibrate(model: nn.Module, size: int) -> None:
+    """Give batch norms the statistics of noise, so that random weights keep values in range.
+
+    Untrained networks fade to denormal numbers, which some CPUs compute many times slower.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    backbone = model.backbone
+    assert isinstance(backbone, nn.Module)
+    backbone.train()
+    with torch.no_grad():
+        backbone(torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()

@@ -1,0 +1,152 @@
+"""The network as the paper writes it down, for comparison: nothing in it is meant to be fast.
+
+Training form: two convolutions and two norms a layer, with every leaky ReLU computed, at λ = 1 too.
+Deploy form: convolution, pooling, ReLU, depthwise convolution, all in NCHW. ``tools/benchmark.py``
+measures ours against it. It takes its weights from a classifier of ours, so that both compute the
+same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmvanilla.archs import Arch
+
+_EPS = 1e-6
+
+
+class ReferenceActivation(nn.Module):
+    """ReLU, then a depthwise convolution; with batch norm in training form."""
+
+    def __init__(self, channels: int, act_num: int, deploy: bool) -> None:
+        super().__init__()
+        self.padding = act_num
+        kernel = 2 * act_num + 1
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel, kernel))
+        self.bias = nn.Parameter(torch.empty(channels)) if deploy else None
+        self.norm = None if deploy else nn.BatchNorm2d(channels, eps=_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) in and out."""
+        x = functional.conv2d(
+            torch.relu(x), self.weight, self.bias, padding=self.padding, groups=len(self.weight)
+        )
+        return x if self.norm is None else self.norm(x)
+
+
+class ReferencePair(nn.Module):
+    """Two convolutions with norms and a leaky ReLU between them; one convolution in deploy form."""
+
+    def __init__(
+        self,
+        channels: tuple[int, int, int],
+        kernel: int,
+        stride: int,
+        padding: int,
+        deploy: bool,
+        last_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        before, between, after = channels
+        self.act_lambda = 1.0
+        self.deploy = deploy
+        if deploy:
+            self.conv = nn.Conv2d(before, after, kernel, stride, padding)
+            return
+        self.conv1 = nn.Conv2d(before, between, kernel, stride, padding)
+        self.norm1 = nn.BatchNorm2d(between, eps=_EPS)
+        self.conv2 = nn.Conv2d(between, after, 1)
+        self.norm2 = nn.BatchNorm2d(after, eps=_EPS) if last_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) in, (N, C_out, H', W') out."""
+        if self.deploy:
+            return self.conv(x)
+        x = functional.leaky_relu(self.norm1(self.conv1(x)), self.act_lambda)
+        return self.norm2(self.conv2(x))
+
+
+class ReferenceVanillaNet(nn.Module):
+    """A plain VanillaNet classifier.
+
+    Args:
+        arch: Without adaptive pooling.
+        num_classes: K. Default: 1000.
+        act_num: n of the series activation. Default: 3.
+        deploy: The form to build.
+
+    Raises:
+        ValueError: ``arch`` pools adaptively.
+    """
+
+    def __init__(
+        self, arch: Arch, num_classes: int = 1000, act_num: int = 3, deploy: bool = False
+    ) -> None:
+        super().__init__()
+        if arch.is_adaptive:
+            raise ValueError("the reference network does not pool adaptively; take another arch")
+        dims = arch.dims
+        self.stem = ReferencePair(
+            (3, dims[0], dims[0]), 4, arch.stem_stride, arch.stem_padding, deploy
+        )
+        self.stem_act = ReferenceActivation(dims[0], act_num, deploy)
+        self.pairs = nn.ModuleList()
+        self.pools = nn.ModuleList()
+        self.acts = nn.ModuleList()
+        for before, after, stride in zip(dims, dims[1:], arch.strides, strict=False):
+            self.pairs.append(ReferencePair((before, before, after), 1, 1, 0, deploy))
+            self.pools.append(nn.MaxPool2d(stride) if stride > 1 else nn.Identity())
+            self.acts.append(ReferenceActivation(after, act_num, deploy))
+        self.head = ReferencePair(
+            (dims[-1], num_classes, num_classes), 1, 1, 0, deploy, last_norm=False
+        )
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last layer's output, (N, C, H, W)."""
+        x = self.stem_act(self.stem(x))
+        for pair, pool, act in zip(self.pairs, self.pools, self.acts, strict=True):
+            x = act(pool(pair(x)))
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) in, logits (N, K) out."""
+        x = functional.adaptive_avg_pool2d(self.features(x), 1)
+        return self.head(x).flatten(1)
+
+    def load_ours(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Take the weights of a classifier of ours of the same form.
+
+        Args:
+            state_dict: With ``backbone.`` and ``head.`` keys.
+
+        Raises:
+            RuntimeError: They are of another form or arch.
+        """
+        renamed = {}
+        for key, value in state_dict.items():
+            if not key.endswith("act_lambda"):
+                renamed[_reference_key(key)] = value
+        self.load_state_dict(renamed)
+
+
+def _reference_key(key: str) -> str:
+    """The name here of an entry of ours."""
+    parts = key.split(".")
+    if parts[0] == "head":  # head.conv.…
+        prefix, rest = "head", parts[2:]
+    elif parts[1] == "stem":  # backbone.stem.conv.… or backbone.stem.act.…
+        prefix, rest = ("stem" if parts[2] == "conv" else "stem_act"), parts[3:]
+    else:  # backbone.blocks.I.conv.… or backbone.blocks.I.act.…
+        prefix, rest = f"{'pairs' if parts[3] == 'conv' else 'acts'}.{parts[2]}", parts[4:]
+    if prefix.startswith(("acts", "stem_act")):
+        # In deploy form conv.weight and conv.bias, else conv.conv.weight and conv.norm.…
+        inner = rest[1:]
+        return ".".join([prefix, *(inner[1:] if inner[0] == "conv" else inner)])
+    if rest[0] in ("first", "second"):
+        number = "1" if rest[0] == "first" else "2"
+        return ".".join([prefix, rest[1] + number, rest[2]])
+    return ".".join([prefix, "conv", *rest])

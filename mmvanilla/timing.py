@@ -1,0 +1,192 @@
+"""Timing things against each other on one machine, and saying which machine that was."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import platform
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import timer as synchronised_clock
+
+_NAMED_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of repeated runs, in milliseconds.
+
+    Attributes:
+        median: The middle one.
+        low: The first quartile.
+        high: The third quartile.
+        fastest: The shortest.
+        slowest: The longest.
+        rounds: How many runs there were.
+    """
+
+    median: float
+    low: float
+    high: float
+    fastest: float
+    slowest: float
+    rounds: int
+
+
+def time_interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int = 15,
+    warmup: int = 2,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Timing]:
+    """Time several things in turns, so that a machine whose speed drifts does so for all of them.
+
+    The clock waits for a GPU before it is read, if there is one.
+
+    Args:
+        runs: What to time, by name.
+        rounds: How often each is timed, at least 2.
+        warmup: How often each runs untimed before.
+        advance: Called after each run, timed or not.
+
+    Raises:
+        ValueError: Fewer than 2 rounds, or a negative warm-up.
+    """
+    if rounds < 2 or warmup < 0:
+        raise ValueError(
+            f"timing needs at least 2 rounds and no negative warm-up, found {rounds} and {warmup}"
+        )
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    gc.collect()
+    gc.disable()
+    try:
+        for round_index in range(warmup + rounds):
+            for name, run in runs.items():
+                start = synchronised_clock()
+                run()
+                elapsed = synchronised_clock() - start
+                if round_index >= warmup:
+                    samples[name].append(1e3 * elapsed)
+                advance()
+    finally:
+        gc.enable()
+    return {name: _summarise(times) for name, times in samples.items()}
+
+
+def _summarise(times: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+    return Timing(median, low, high, min(times), max(times), len(times))
+
+
+def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[nn.Parameter]) -> int:
+    """Bytes of activations that a forward pass keeps for backward.
+
+    Every storage counts once, however many operators save it; parameters do not count.
+
+    Args:
+        forward: Returns what backward would start from.
+        parameters: Of the model.
+    """
+    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outcome = forward()
+    # The graph is alive until here, so no address was given out twice.
+    assert outcome.requires_grad
+    return sum(storages.values())
+
+
+def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that a run needed at its peak beyond what was in use before it.
+
+    On a GPU as its allocator counts; on a CPU as the kernel counts the process (Linux only).
+
+    Returns:
+        None where it cannot be measured.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    _return_free_memory()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's high-water mark
+        resident = _process_bytes("VmRSS")
+        run()
+        return max(0, _process_bytes("VmHWM") - resident)
+    except (OSError, LookupError):
+        return None
+
+
+def _return_free_memory() -> None:
+    # What the allocator holds back would hide what the run takes from it.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _process_bytes(entry: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(entry + ":"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(entry)
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Device, threads and versions: what a measurement means nothing without."""
+    versions = {"python": platform.python_version()}
+    for name in _NAMED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    machine: dict[str, Any] = {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "versions": versions,
+    }
+    if hasattr(os, "getloadavg"):
+        machine["load_before"] = round(os.getloadavg()[0], 2)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        machine["gpu"] = properties.name
+        machine["gpu_memory_gb"] = round(properties.total_memory / 1e9, 1)
+        versions["cuda"] = str(torch.version.cuda)
+        versions["cudnn"] = str(torch.backends.cudnn.version())
+    return machine
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    entries: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            entries[name.strip()] = value.strip()
+    name = entries.get("model name", platform.machine())
+    if "cpu family" in entries:
+        name += f" (family {entries['cpu family']}, model {entries.get('model', '?')})"
+    return name

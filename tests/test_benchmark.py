@@ -1,0 +1,257 @@
+"""What is timed computes what it should, and the counts and refusals around it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mmvanilla.archs import ARCHS, Arch, resolve_arch
+from mmvanilla.timing import describe_machine, peak_memory, saved_for_backward, time_interleaved
+
+pytest.importorskip("mmpretrain.models")
+
+from mmvanilla.benchmark import Plan, run_benchmark  # noqa: E402
+from mmvanilla.benchmark_report import (  # noqa: E402
+    can_plot,
+    compare_with_reference,
+    make_tables,
+    save_plot,
+)
+from mmvanilla.contenders import PUBLISHED_TOP1, build_ours, build_peer, build_reference  # noqa: E402
+from mmvanilla.forms import Unmeasurable, prepare  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Short name of a variant that is measured in a moment."""
+    monkeypatch.setitem(ARCHS, "tiny", Arch(dims=(8, 16, 24, 32), strides=(2, 2, 2)))
+    monkeypatch.setitem(PUBLISHED_TOP1, "tiny", 12.34)
+    return "tiny"
+
+
+def test_times_are_taken_in_turns_and_without_the_warm_up():
+    calls = []
+    ticks = []
+    runs = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    timings = time_interleaved(runs, rounds=3, warmup=2, advance=lambda: ticks.append(1))
+    assert "".join(calls) == "ab" * 5
+    assert len(ticks) == 10
+    assert {timing.rounds for timing in timings.values()} == {3}
+    for timing in timings.values():
+        assert 0 < timing.fastest <= timing.low <= timing.median <= timing.high <= timing.slowest
+
+
+@pytest.mark.parametrize(("rounds", "warmup"), [(1, 2), (3, -1)])
+def test_too_few_rounds_are_refused(rounds, warmup):
+    with pytest.raises(ValueError, match="at least 2 rounds"):
+        time_interleaved({"a": int}, rounds, warmup)
+
+
+def test_saved_bytes_count_each_tensor_once_and_no_parameter():
+    layer = nn.Linear(10, 10, bias=False)
+    images = torch.randn(4, 10)
+
+    def forward():
+        out = layer(images)  # saves its input (160 bytes) and its weight, a parameter
+        return (out * out).sum()  # saves the same tensor twice: 160 bytes
+
+    assert saved_for_backward(forward, layer.parameters()) == 320
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts it")
+def test_peak_memory_sees_what_a_run_takes():
+    size = 64 * 2**20
+    peak = peak_memory(lambda: torch.ones(size // 4), CPU)
+    if peak is None:
+        pytest.skip("this kernel does not let its high-water mark be reset")
+    assert 0.9 * size < peak < 2 * size
+
+
+def test_machine_is_named():
+    machine = describe_machine(CPU)
+    assert machine["cpu"] and machine["threads"] >= 1
+    assert machine["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+@pytest.mark.parametrize("form", ["training", "fused"])
+def test_reference_computes_what_ours_does(tiny, form):
+    ours = build_ours(tiny)
+    reference = build_reference(ours)
+    images = torch.randn(2, 3, 64, 96)
+    expected = prepare(ours, form, images)()
+    found = prepare(reference, form, images)()
+    assert found.std() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    features = prepare(reference, form, images, features=True)()
+    torch.testing.assert_close(
+        features, prepare(ours, form, images, features=True)()[-1], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_reference_computes_every_leaky_relu(tiny, monkeypatch):
+    calls = []
+    original = torch.nn.functional.leaky_relu
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "leaky_relu",
+        lambda *args, **kw: calls.append(1) or original(*args, **kw),
+    )
+    ours = build_ours(tiny)
+    build_reference(ours).model(torch.randn(1, 3, 64, 64))
+    assert len(calls) == 5  # stem, three blocks, classifier
+
+
+def test_forward_is_measured_in_each_form(tiny, tmp_path):
+    plan = Plan(
+        archs=(tiny,),
+        forms=("training", "fused", "channels_last", "onnxruntime", "cuda_graph"),
+        sizes=((64, 64),),
+        rounds=2,
+        warmup=0,
+    )
+    steps = []
+    report = run_benchmark(plan, lambda what, done, total: steps.append((what, done, total)))
+    by_key = {(entry["kind"], entry["form"]): entry for entry in report["results"]}
+    assert set(by_key) == {
+        *(("ours", form) for form in plan.forms),
+        ("reference", "training"),
+        ("reference", "fused"),
+    }
+    assert by_key["ours", "fused"]["ms"]["median"] > 0
+    assert by_key["ours", "fused"]["published_top1"] == 12.34
+    if not torch.cuda.is_available():
+        assert "CUDA" in by_key["ours", "cuda_graph"]["not_measured"]
+        assert "ms" not in by_key["ours", "cuda_graph"]
+    assert steps[-1][1] == steps[-1][2] == 12
+    assert json.loads(json.dumps(report))["plan"]["archs"] == [tiny]
+    assert {ratio["form"] for ratio in report["speedups"]} == set(plan.forms) - {"cuda_graph"}
+    assert can_plot(report)
+    save_plot(report, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert len(make_tables(report).renderables) == 3
+
+
+def test_features_and_training_steps(tiny):
+    plan = Plan(
+        modes=("features", "train"),
+        archs=(tiny,),
+        forms=("fused",),
+        sizes=((64, 64),),
+        batches=(2,),
+        feature_size=(64, 96),
+        rounds=2,
+        warmup=0,
+    )
+    report = run_benchmark(plan)
+    features = [entry for entry in report["results"] if entry["mode"] == "features"]
+    assert [(entry["batch"], entry["height"], entry["width"]) for entry in features] == [
+        (1, 64, 96)
+    ] * 2
+    steps = [entry for entry in report["results"] if entry["mode"] == "train"]
+    assert [entry["kind"] for entry in steps] == ["ours", "reference", "ours"]
+    saved = [entry["saved_mb"] for entry in steps]
+    assert saved[2] < saved[0] < saved[1]
+    assert not can_plot(dict(results=steps))
+    with pytest.raises(ValueError, match="nothing to plot"):
+        save_plot(dict(results=steps), "unused.png")
+
+
+def test_training_keeps_less_for_backward_than_the_reference():
+    """The largest of the figures in docs/benchmarks.md that no machine changes."""
+    ours, checkpointed = build_ours("6"), build_ours("6", with_cp=True)
+    reference = build_reference(ours)
+    images = torch.randn(1, 3, 96, 96)  # the ratio is the same at 224
+    saved = []
+    for contender in (reference, ours, checkpointed):
+        model = contender.model.train()
+        kwargs = {} if contender is reference else dict(mode="tensor")
+        # One image has one value a channel behind the pooling, which batch norm refuses.
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.num_features == 1000:
+                module.eval()
+        saved.append(
+            saved_for_backward(
+                lambda model=model, kwargs=kwargs: model(images, **kwargs).sum(), model.parameters()
+            )
+        )
+    assert saved[1] / saved[0] <= 0.92
+    assert saved[2] / saved[0] <= 0.5
+
+
+def test_speed_ups_are_geometric_means_over_archs():
+    def entry(kind, arch, form, median):
+        setting = dict(mode="forward", dtype="fp32", batch=1, height=8, width=8)
+        return dict(setting, kind=kind, arch=arch, form=form, ms=dict(median=median))
+
+    results = [
+        entry("reference", "5", "fused", 8.0),
+        entry("reference", "9", "fused", 8.0),
+        entry("reference", "9", "training", 1.0),
+        entry("ours", "5", "compiled", 4.0),
+        entry("ours", "9", "compiled", 1.0),
+        entry("ours", "13", "compiled", 1.0),
+        entry("peer", "9", "compiled", 1.0),
+    ]
+    (ratio,) = compare_with_reference(results)
+    assert ratio["times_as_fast"] == pytest.approx(4.0)
+    assert ratio["archs"] == ["5", "9"]
+
+
+def test_peer_comes_with_its_published_accuracy_and_fused():
+    peer = build_peer("resnet18")
+    assert peer.published_top1 == pytest.approx(69.9)
+    images = torch.randn(1, 3, 64, 64)
+    assert not [m for m in peer.fused.modules() if isinstance(m, nn.BatchNorm2d)]
+    torch.testing.assert_close(
+        prepare(peer, "fused", images)(), prepare(peer, "training", images)(), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_refusals(tiny):
+    with pytest.raises(ValueError, match="no peer 'resnet-eleven'"):
+        build_peer("resnet-eleven")
+    with pytest.raises(ValueError, match="modes: no sleep"):
+        run_benchmark(Plan(modes=("sleep",)))
+    with pytest.raises(ValueError, match="at least 1"):
+        run_benchmark(Plan(batches=(0,)))
+    with pytest.raises(ValueError, match="does not pool adaptively"):
+        build_reference(build_ours_adaptive())
+    ours = build_ours(tiny)
+    with pytest.raises(Unmeasurable, match="fp32"):
+        prepare(ours, "onnxruntime", torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="form must be one of"):
+        prepare(ours, "fast", torch.zeros(1, 3, 64, 64))
+
+
+def build_ours_adaptive():
+    class Ours:
+        arch = "13-1.5x-ada"
+
+    return Ours
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_tool_without_a_gpu_says_so_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "tools/benchmark.py", "--device", "cuda", "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: no device cuda")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_published_accuracies_are_of_known_variants():
+    assert set(PUBLISHED_TOP1) == set(ARCHS)
+    assert all(resolve_arch(name) for name in PUBLISHED_TOP1)

@@ -1,0 +1,118 @@
+"""Time VanillaNets, a plain reference and peers against each other: tools/benchmark.py [options].
+
+Everything of one setting is timed in turns in one process. Weights are random; accuracies are the
+published ones. Writes benchmark.json and, where classification was timed, benchmark.png.
+"""
+
+import json
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mmvanilla import cli
+from mmvanilla.archs import resolve_arch
+from mmvanilla.benchmark import MODES, Plan, run_benchmark
+from mmvanilla.benchmark_report import can_plot, make_tables, save_plot
+from mmvanilla.contenders import PEERS
+from mmvanilla.forms import DTYPES, FORMS
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
+
+
+def build_parser() -> ArgumentParser:
+    forms = "\n".join(f"  {name}: {meaning}" for name, meaning in FORMS.items())
+    parser = ArgumentParser(
+        description=f"{__doc__}\nforms:\n{forms}", formatter_class=RawDescriptionHelpFormatter
+    )
+    plan = Plan()
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(plan.modes))
+    parser.add_argument(
+        "--archs", nargs="*", default=list(plan.archs), help="VanillaNets (default: 5 9 13)"
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help=f"{', '.join(PEERS)}, or a name of MMPretrain's model zoo (default: none)",
+    )
+    parser.add_argument("--no-reference", action="store_true", help="leave the reference out")
+    parser.add_argument(
+        "--forms", nargs="+", choices=list(FORMS), help="default: all that the device has"
+    )
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(plan.dtypes))
+    parser.add_argument("--batches", nargs="+", type=int, default=list(plan.batches), metavar="N")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=parse_size,
+        default=list(plan.sizes),
+        metavar="HxW",
+        help="of forward and train (default: 224x224)",
+    )
+    parser.add_argument(
+        "--feature-size",
+        type=parse_size,
+        default=plan.feature_size,
+        metavar="HxW",
+        help="of features (default: 800x1333)",
+    )
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=int, default=0, help="on the CPU (default: torch's)")
+    parser.add_argument("--rounds", type=int, default=plan.rounds, help="default: 15")
+    parser.add_argument("--warmup", type=int, default=plan.warmup, help="default: 2")
+    parser.add_argument("--out", default="work_dirs/benchmark", help="folder for JSON and plot")
+    return parser
+
+
+def benchmark(args: Namespace) -> None:
+    for arch in args.archs:
+        resolve_arch(arch)  # a misspelt one must not fail after minutes
+    forms = args.forms or [name for name in FORMS if name != "cuda_graph" or "cuda" in args.device]
+    plan = Plan(
+        modes=tuple(args.modes),
+        archs=tuple(args.archs),
+        peers=tuple(args.peers),
+        reference=not args.no_reference,
+        forms=tuple(forms),
+        dtypes=tuple(args.dtypes),
+        batches=tuple(args.batches),
+        sizes=tuple(args.sizes),
+        feature_size=args.feature_size,
+        device=args.device,
+        threads=args.threads,
+        rounds=args.rounds,
+        warmup=args.warmup,
+    )
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    # Redrawn between runs only: a bar that redraws itself would take time from what is measured.
+    with Progress(*columns, console=console, auto_refresh=False) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def step(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total, refresh=True)
+
+        report = run_benchmark(plan, step)
+    console.print(make_tables(report))
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"written: {folder / 'benchmark.json'}")
+    if can_plot(report):
+        save_plot(report, folder / "benchmark.png")
+        print(f"written: {folder / 'benchmark.png'}")
+
+
+if __name__ == "__main__":
+    cli.run(build_parser(), benchmark)
