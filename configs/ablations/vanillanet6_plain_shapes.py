@@ -1,0 +1,10 @@
+# VanillaNet-6 on shapes, ablation:
+# without both: one convolution and ReLU in each place.
+_base_ = ["../_base_/shapes_ablation.py"]
+
+model = dict(
+    backbone=dict(deep_training=False, series_activation=False),
+    head=dict(deep_training=False),
+)
+# Nothing has a λ: no DeepTrainingHook.
+custom_hooks = [dict(type="ReseedHook")]

@@ -1,0 +1,121 @@
+"""Train configs with several seeds, fuse each result, and compare: for the paper's ablations."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.runner import Runner
+from torch import nn
+
+from mmvanilla.fusion import fuse_model
+from mmvanilla.running import build_train_runner
+
+
+@dataclass(frozen=True)
+class AblationRun:
+    """One training.
+
+    Attributes:
+        config: Name of the config, without folder and ending.
+        seed: Of everything random.
+        trained: The validation metric after training, as trained.
+        fused: The same metric of the fused model.
+        num_fused: Layers that fusing replaced.
+        parameters: Parameters after fusing.
+    """
+
+    config: str
+    seed: int
+    trained: float
+    fused: float
+    num_fused: int
+    parameters: int
+
+
+def run_ablation(config: str, seed: int, work_dir: str) -> AblationRun:
+    """Train one config with one seed, then validate the model as trained and fused.
+
+    Args:
+        config: A config file with one validation metric.
+        seed: Replaces the config's.
+        work_dir: Logs and checkpoints go into a folder of it.
+
+    Raises:
+        RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
+    """
+    name = Path(config).stem
+    runner = build_train_runner(
+        config,
+        work_dir=str(Path(work_dir) / f"{name}_seed{seed}"),
+        cfg_options={
+            "randomness.seed": seed,
+            "experiment_name": f"{name}_seed{seed}",
+            "log_level": "WARNING",
+        },
+    )
+    runner.train()
+    trained = _validate(runner, runner.model)
+    fused_model, num_fused = fuse_model(runner.model.eval())
+    fused = _validate(runner, fused_model)
+    parameters = sum(param.numel() for param in fused_model.parameters())
+    return AblationRun(name, seed, trained, fused, num_fused, parameters)
+
+
+def run_ablations(
+    configs: Sequence[str],
+    seeds: Sequence[int],
+    work_dir: str,
+    report: Callable[[AblationRun], object] = lambda run: None,
+) -> list[AblationRun]:
+    """Every config with every seed, seed by seed.
+
+    Args:
+        configs: Config files.
+        seeds: At least one.
+        work_dir: Where the runs' folders go.
+        report: Called with each run as it is done.
+    """
+    runs = []
+    for seed in seeds:
+        for config in configs:
+            runs.append(run_ablation(config, seed, work_dir))
+            report(runs[-1])
+    return runs
+
+
+def ablation_table(runs: Sequence[AblationRun]) -> str:
+    """A Markdown table: a row for each config, mean ± standard deviation over the seeds."""
+    rows = [
+        "| config | seeds | metric | metric, fused | parameters, fused | layers fused |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(run.config for run in runs):
+        own = [run for run in runs if run.config == name]
+        cells = [
+            name,
+            str(len(own)),
+            _mean_and_deviation([run.trained for run in own]),
+            _mean_and_deviation([run.fused for run in own]),
+            f"{own[0].parameters:,}",
+            str(own[0].num_fused),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
+
+
+@torch.no_grad()
+def _validate(runner: Runner, model: nn.Module) -> float:
+    runner.model = model
+    metrics = runner.val()
+    if len(metrics) != 1:
+        raise ValueError(f"an ablation compares one metric, found {', '.join(metrics)}")
+    return float(next(iter(metrics.values())))

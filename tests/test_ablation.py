@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmvanilla import fuse_model, get_act_lambda
+from mmvanilla.ablation import AblationRun, ablation_table
+from mmvanilla.layers import ConvPair, ShortcutConv
+from mmvanilla.shapes import make_shapes
+from tests.helpers import randomise, relative_difference
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "configs" / "ablations"
+VARIANTS = {
+    "full": dict(),
+    "no_deep_training": dict(deep_training=False),
+    "no_series_activation": dict(series_activation=False),
+    "plain": dict(deep_training=False, series_activation=False),
+    "n0": dict(act_num=0),
+    "n1": dict(act_num=1),
+    "n2": dict(act_num=2),
+    "n4": dict(act_num=4),
+    "shortcut_before_act": dict(shortcut="before_act"),
+    "shortcut_after_act": dict(shortcut="after_act"),
+}
+DATA_SETS = ("in1k", "shapes")
+
+
+def narrow(name: str, data_set: str) -> Config:
+    cfg = Config.fromfile(FOLDER / f"vanillanet6_{name}_{data_set}.py")
+    cfg.model.backbone.width_mult = 1 / 64
+    cfg.model.head.in_channels = 64
+    cfg.model.head.num_classes = 6
+    init_default_scope("mmpretrain")
+    return cfg
+
+
+def build(model: dict) -> nn.Module:
+    from mmpretrain.registry import MODELS
+
+    return MODELS.build(copy.deepcopy(model))
+
+
+def test_each_variant_has_a_config_for_each_data_set():
+    expected = {f"vanillanet6_{name}_{data}.py" for name in VARIANTS for data in DATA_SETS}
+    assert {path.name for path in FOLDER.glob("*.py")} == expected
+
+
+@pytest.mark.toolbox("mmpretrain")
+@pytest.mark.parametrize("data_set", DATA_SETS)
+@pytest.mark.parametrize("name", VARIANTS)
+class TestVariant:
+    def test_is_the_published_one_but_for_its_switch(self, name, data_set):
+        cfg = narrow(name, data_set)
+        backbone = dict(cfg.model.backbone)
+        switches = {key: backbone.pop(key) for key in VARIANTS[name]}
+        assert switches == VARIANTS[name]
+        assert backbone == dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=(-1,))
+        assert cfg.model.head.get("deep_training", True) == switches.get("deep_training", True)
+
+    def test_switch_does_what_it_says(self, name, data_set):
+        model = build(narrow(name, data_set).model)
+        deep = VARIANTS[name].get("deep_training", True)
+        assert any(isinstance(module, ConvPair) for module in model.modules()) == deep
+        depthwise = {
+            tuple(module.kernel_size)
+            for module in model.modules()
+            if isinstance(module, nn.Conv2d) and module.groups > 1
+        }
+        size = 2 * VARIANTS[name].get("act_num", 3) + 1
+        has_series = VARIANTS[name].get("series_activation", True)
+        assert depthwise == ({(size, size)} if has_series else set())
+        shortcuts = sum(isinstance(module, ShortcutConv) for module in model.modules())
+        assert shortcuts == (4 if name == "shortcut_before_act" else 0)
+
+    def test_hook_matches_the_model(self, name, data_set):
+        cfg = narrow(name, data_set)
+        has_lambda = get_act_lambda(build(cfg.model)) is not None
+        assert ("DeepTrainingHook" in [hook["type"] for hook in cfg.custom_hooks]) == has_lambda
+
+    @torch.no_grad()
+    def test_fuses_exactly_as_far_as_it_can(self, name, data_set):
+        cfg = narrow(name, data_set)
+        model = randomise(build(cfg.model)).double().eval()
+        x = torch.randn(2, 3, 40, 52, dtype=torch.float64)
+        expected = model(x)
+        fused, num_fused = fuse_model(model)
+        assert num_fused > 0
+        assert relative_difference(expected, fused(x)) < 1e-9
+        # Nothing of the training form is left, and deploy=True builds the same.
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+        cfg.model.backbone.deploy = cfg.model.head.deploy = True
+        deploy = build(cfg.model).double().eval()
+        deploy.load_state_dict(fused.state_dict())
+        assert relative_difference(expected, deploy(x)) < 1e-9
+        # A shortcut before the activation fuses away; one after it stays.
+        plain = build(
+            dict(
+                cfg.model,
+                backbone={k: v for k, v in cfg.model.backbone.items() if k != "shortcut"},
+            )
+        )
+        extra = set(deploy.state_dict()) - set(plain.state_dict())
+        assert bool(extra) == (name == "shortcut_after_act")
+
+
+class TestTable:
+    def test_mean_and_sample_deviation_over_the_seeds(self):
+        runs = [
+            AblationRun("a", 0, 90.0, 90.0, 11, 1234567),
+            AblationRun("b", 0, 80.0, 81.0, 5, 10),
+            AblationRun("a", 1, 94.0, 93.0, 11, 1234567),
+        ]
+        assert ablation_table(runs).splitlines()[2:] == [
+            "| a | 2 | 92.0 ± 2.8 | 91.5 ± 2.1 | 1,234,567 | 11 |",
+            "| b | 1 | 80.0 | 81.0 | 10 | 5 |",
+        ]
+
+
+@pytest.mark.slow
+@pytest.mark.toolbox("mmpretrain")
+def test_tool_trains_fuses_and_reports(tmp_path):
+    make_shapes(tmp_path / "data", layouts=["imagenet"], num_train=12, num_val=6, image_size=48)
+    data = tmp_path / "data" / "imagenet"
+    (tmp_path / "tiny.py").write_text(
+        f"""
+_base_ = [{str(FOLDER / "vanillanet6_full_shapes.py")!r}]
+model = dict(backbone=dict(width_mult=1 / 64), head=dict(in_channels=64))
+train_dataloader = dict(batch_size=6, dataset=dict(data_root={str(data / "train")!r}))
+val_dataloader = dict(dataset=dict(data_root={str(data / "val")!r}))
+train_cfg = dict(max_epochs=3, val_interval=3)
+custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2), dict(type="ReseedHook")]
+"""
+    )
+    command = [sys.executable, str(ROOT / "tools" / "run_ablations.py"), str(tmp_path / "tiny.py")]
+    command += ["--seeds", "0", "1", "--work-dir", str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "tiny, seed 0: " in done.stdout
+    assert "tiny, seed 1: " in done.stdout
+    row = done.stdout.splitlines()[-1]
+    assert row.startswith("| tiny | 2 | ")
+    assert row.endswith(" | 11 |")
+    missing = subprocess.run(
+        [*command[:2], str(tmp_path / "nothing.py")], capture_output=True, text=True, cwd=ROOT
+    )
+    assert missing.returncode != 0
+    assert missing.stderr.strip().splitlines()[-1].startswith("error: no config at")
