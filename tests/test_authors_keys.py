@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from authors_model import authors_model, authors_weights
 
 from mmvanilla import ARCHS, VanillaNet
 from mmvanilla.authors_keys import BACKBONE, CLASSIFIER, DETECTOR, authors_layout, convert_authors
+from tests.authors_model import authors_model, authors_weights
 
 DIMS = (8, 16, 24)
 NECK = {"neck.lateral_convs.0.conv.weight": torch.rand(4, 8, 1, 1)}

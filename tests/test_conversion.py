@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from authors_model import authors_model, authors_weights
 
 from mmvanilla import ARCHS, VanillaNet, fuse_model
 from mmvanilla.conversion import convert_and_write, convert_checkpoint, convert_file
+from tests.authors_model import authors_model, authors_weights
 
 ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "convert_checkpoint.py"

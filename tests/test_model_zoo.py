@@ -6,15 +6,17 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from authors_model import authors_weights
+from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from mmvanilla import ARCHS, Arch, VanillaNet, model_zoo
 from mmvanilla.published import PUBLISHED, PublishedFile
+from tests.authors_model import authors_weights
 
 DATA = Path(__file__).parent / "data"
 TINY5 = dict(dims=(16, 32, 64, 128), strides=(2, 2, 2))
@@ -120,6 +122,31 @@ def test_a_whole_classifier_loads_by_name(mirror):
         logits = classifier.eval()(expected["input"], mode="tensor")
     wanted = expected["outputs"]["1.0"]["logits"]
     torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.toolbox("mmpretrain")
+def test_the_inferencer_takes_a_name(mirror):
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]
+    config = Config(
+        dict(
+            default_scope="mmpretrain",
+            custom_imports=dict(imports=["mmvanilla.cls_head"]),
+            model=dict(
+                type="ImageClassifier",
+                data_preprocessor=dict(mean=[0, 0, 0], std=[255, 255, 255]),
+                backbone=dict(type="VanillaNet", arch=TINY5),
+                head=dict(type="VanillaNetClsHead", num_classes=10, in_channels=128),
+            ),
+            test_dataloader=dict(dataset=dict(type="CIFAR10", pipeline=pipeline)),
+        )
+    )
+    inferencer = ImageClassificationInferencer(config, pretrained="vanillanet://tiny", device="cpu")
+    weight = inferencer.model.backbone.stem.conv.first.conv.weight
+    assert torch.equal(weight, expected_backbone())
+    answer = inferencer(np.zeros((64, 64, 3), np.uint8))[0]
+    assert answer["pred_class"] in inferencer.classes and len(inferencer.classes) == 10
 
 
 def test_map_location(mirror):
