@@ -154,13 +154,9 @@ def read_conv_norm(conv: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Ten
 
 
 class FusableLayer(BaseModule, ABC):
-    """A layer of the training form that one convolution replaces for inference.
+    """A layer of the training form that one convolution replaces for inference."""
 
-    Attributes:
-        brings_no_bias: The plain network has no bias here, since a norm follows; the bias that
-            fusing brings then moves into that norm.
-    """
-
+    #: The plain network has no bias here and a norm behind, into which fusing moves the bias.
     brings_no_bias = False
 
     @property
@@ -259,8 +255,7 @@ class _Site(NamedTuple):
 def _replace_fusable(model: nn.Module) -> int:
     # Over _modules, not named_children(): a layer that several heads share has several names, and
     # must still be shared afterwards.
-    sites: dict[FusableLayer, list[_Site]] = {}
-    _find_sites(model, sites)
+    sites = _find_sites(model)
     uses = Counter(child for parent in model.modules() for child in parent._modules.values())
     for layer, its_sites in sites.items():
         conv = layer.fuse()
@@ -281,18 +276,21 @@ def _replace_fusable(model: nn.Module) -> int:
     return len(sites)
 
 
-def _find_sites(module: nn.Module, sites: dict[FusableLayer, list[_Site]]) -> None:
-    before: nn.Module | None = None
-    children = [(name, child) for name, child in module._modules.items() if child is not None]
-    for (name, child), after in zip_longest(children, [child for _, child in children[1:]]):
-        if isinstance(child, FusableLayer):
-            # By their order, as mmcv's fuse_conv_bn pairs them; but two convolutions in a row leave
-            # open for which of them the norm is.
-            follower = None if isinstance(before, nn.Conv2d | FusableLayer) else after
-            sites.setdefault(child, []).append(_Site(module, name, follower))
-        else:
-            _find_sites(child, sites)
-        before = child
+def _find_sites(model: nn.Module) -> dict[FusableLayer, list[_Site]]:
+    sites: dict[FusableLayer, list[_Site]] = {}
+    for parent in model.modules():
+        if isinstance(parent, FusableLayer):
+            continue  # what is inside is replaced with it
+        children = [(name, child) for name, child in parent._modules.items() if child is not None]
+        before: nn.Module | None = None
+        for (name, child), after in zip_longest(children, [child for _, child in children[1:]]):
+            if isinstance(child, FusableLayer):
+                # By their order, as mmcv's fuse_conv_bn pairs them; but two convolutions in a row
+                # leave open for which of them the norm is.
+                follower = None if isinstance(before, nn.Conv2d | FusableLayer) else after
+                sites.setdefault(child, []).append(_Site(parent, name, follower))
+            before = child
+    return sites
 
 
 def _could_follow(norm: nn.Module | None, conv: nn.Conv2d) -> TypeGuard[_BatchNorm]:

@@ -151,6 +151,18 @@ class Shared(nn.Module):
         return tuple(level(x) for level in self.levels)
 
 
+class Twice(nn.Module):
+    """One block under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(ConvModule(4, 4, 1, conv_cfg=PAIR, norm_cfg=dict(type="BN")))
+        self.second = self.first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
 class TestWhichNormTakesTheBias:
     @pytest.mark.parametrize(
         ("registered", "num_without_bias"),
@@ -169,6 +181,9 @@ class TestWhichNormTakesTheBias:
 
     def test_no_norm_that_two_convolutions_share(self):
         self.check(Shared("norm"), 0)
+
+    def test_that_of_a_block_used_twice(self):
+        self.check(Twice(), 2)
 
     def check(self, model: nn.Module, num_without_bias: int) -> nn.Module:
         randomise(model).double().eval()
