@@ -108,6 +108,17 @@ class TestActLambda:
         assert set_act_lambda(wrapped, 0.5) == 2
         assert get_act_lambda(model) == 0.5
 
+    def test_compiled_model_follows_it(self):
+        pair = ConvPair(3, 4, 1)
+        compiled = torch.compile(pair, backend="eager")
+        x = torch.randn(2, 3, 5, 5)
+        for step in range(12):
+            set_act_lambda(compiled, min(step / 10, 1.0))
+            expected = pair.second(pair.act(pair.first(x)))
+            torch.testing.assert_close(compiled(x), expected)
+        # One graph each for the ends, one for all between: no compilation with every epoch.
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+
     def test_none_where_nothing_has_one(self):
         assert set_act_lambda(nn.Conv2d(1, 1, 1), 0.5) == 0
         assert get_act_lambda(nn.Conv2d(1, 1, 1)) is None
