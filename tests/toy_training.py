@@ -1,0 +1,163 @@
+"""A training of seconds for tests by subprocess: custom_imports=["tests.toy_training"], no toolbox.
+
+Its hook writes what each process saw, so that the tests can compare the processes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+NUM_CLASSES = 3
+
+
+@DATASETS.register_module()
+class ToyImages(Dataset):
+    """Noise whose class is the colour with the highest mean."""
+
+    def __init__(self, length: int = 8, size: int = 64) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(length, 3, size, size, generator=generator)
+        self.labels = torch.arange(length) % NUM_CLASSES
+        for image, label in zip(self.images, self.labels, strict=True):
+            image[label] += 0.5
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return dict(inputs=self.images[index], label=self.labels[index])
+
+
+@MODELS.register_module()
+class ToyClassifier(BaseModel):
+    """A backbone and a linear head behind a norm of its own."""
+
+    def __init__(self, backbone: dict[str, Any], channels: int, norm_cfg: dict[str, Any]) -> None:
+        super().__init__()
+        from mmcv.cnn import build_norm_layer
+
+        self.backbone = MODELS.build(backbone)
+        self.norm = build_norm_layer(norm_cfg, channels)[1]
+        self.head = nn.Linear(channels, NUM_CLASSES)
+
+    def forward(self, inputs: Tensor, label: Tensor, mode: str = "tensor") -> Any:
+        feature = self.norm(self.backbone(inputs)[-1]).mean((2, 3))
+        logits = self.head(feature)
+        if mode == "loss":
+            return dict(loss=functional.cross_entropy(logits, label))
+        return [(logits.argmax(1) == label).float().mean().item()]
+
+
+@METRICS.register_module()
+class ToyAccuracy(BaseMetric):
+    """The mean of what the model returns."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results += list(data_samples)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        return dict(accuracy=sum(results) / len(results))
+
+
+@HOOKS.register_module()
+class WriteRank(Hook):
+    """Saves ``out_dir/rank<R>.pth``: the losses and λ of each iteration, and the final states."""
+
+    priority = "LOWEST"
+
+    def __init__(self, out_dir: str) -> None:
+        self.out_dir = Path(out_dir)
+        self.losses: list[float] = []
+        self.lambdas: list[float] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.losses.append(outputs["loss"].item())
+        self.lambdas.append(_unwrap(runner.model).backbone.stem.conv.act.act_lambda)
+
+    def after_train(self, runner) -> None:
+        ema = next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)
+        content = dict(
+            losses=self.losses,
+            lambdas=self.lambdas,
+            model=_unwrap(runner.model).state_dict(),
+            ema=None if ema is None else ema.state_dict(),
+            norms=sorted(
+                {type(m).__name__ for m in runner.model.modules() if "Norm" in type(m).__name__}
+            ),
+            wrapper=type(runner.model).__name__,
+        )
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        torch.save(content, self.out_dir / f"rank{get_rank()}.pth")
+
+
+def small_model() -> nn.Module:
+    """A backbone with SyncBN."""
+    return MODELS.build(
+        dict(
+            type="VanillaNet",
+            arch=dict(dims=(8, 16), strides=(2,)),
+            act_num=1,
+            norm_cfg=dict(type="SyncBN"),
+        )
+    )
+
+
+def _unwrap(model: nn.Module) -> Any:
+    return model.module if is_model_wrapper(model) else model
+
+
+def config_text(out_dir: Path, batch_size: int, epochs: int, norm: str = "SyncBN") -> str:
+    """A config for tools/train.py: linear λ over 3 epochs of 2 iterations, EMA, SyncBN."""
+    return f'''
+custom_imports = dict(imports=["mmvanilla", "tests.toy_training"], allow_failed_imports=False)
+default_scope = "mmengine"
+norm_cfg = dict(type="{norm}", eps=1e-6)
+model = dict(
+    type="ToyClassifier",
+    backbone=dict(
+        type="VanillaNet",
+        arch=dict(dims=(8, 8, 16), strides=(1, 2)),
+        act_num=1,
+        norm_cfg=norm_cfg,
+    ),
+    channels=16,
+    norm_cfg=norm_cfg,
+)
+train_dataloader = dict(
+    batch_size={batch_size},
+    num_workers=0,
+    collate_fn=dict(type="default_collate"),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(type="ToyImages"),
+)
+val_dataloader = train_dataloader
+val_evaluator = dict(type="ToyAccuracy")
+train_cfg = dict(by_epoch=True, max_epochs={epochs}, val_interval=1)
+val_cfg = dict()
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+test_cfg = dict()
+optim_wrapper = dict(
+    optimizer=dict(type="AdamW", lr=5e-3, weight_decay=0.05),
+    constructor="LayerDecayOptimWrapperConstructor",
+    paramwise_cfg=dict(decay_rate=0.8),
+)
+randomness = dict(seed=1, deterministic=True)
+custom_hooks = [
+    dict(type="DeepTrainingHook", decay_epochs=3),
+    dict(type="EMAHook", momentum=0.1),
+    dict(type="WriteRank", out_dir={str(out_dir)!r}),
+]
+default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1))
+'''

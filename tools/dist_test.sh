@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Test on several GPUs: dist_test.sh CONFIG CHECKPOINT GPUS [options of test.py].
+# Without a GPU, GPUS is the number of processes. Several machines: see dist_train.sh.
+set -euo pipefail
+if [[ $# -lt 3 || ! $3 =~ ^[1-9][0-9]*$ ]]; then
+    echo "usage: $0 CONFIG CHECKPOINT GPUS [options of tools/test.py]" >&2
+    exit 2
+fi
+config=$1
+checkpoint=$2
+gpus=$3
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
+    --nproc_per_node="$gpus" \
+    "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher pytorch "${@:4}"
