@@ -1,0 +1,207 @@
+"""VanillaNet in MMDetection's own detectors: `backbone` and the neck's `in_channels` change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from torch import nn
+
+import mmvanilla  # noqa: F401  # registers VanillaNet
+from mmvanilla import fuse_model
+from tests.helpers import randomise
+
+pytestmark = pytest.mark.toolbox("mmdet")
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+CHANNELS = [8, 16, 32, 64]  # VanillaNet-6 1/64 as wide
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    before = dict(DefaultScope._instance_dict)
+    init_default_scope("mmdet")
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
+
+
+def plugged(base: str, out_indices=(0, 1, 2, 3), act_num: int = 3) -> Config:
+    """A model of MMDetection's with VanillaNet as its backbone, and nothing else changed."""
+    model = mmdet_config(base).model
+    model.backbone = dict(
+        type="VanillaNet",
+        arch="6",
+        width_mult=1 / 64,
+        out_indices=out_indices,
+        act_num=act_num,
+    )
+    model.neck.in_channels = [CHANNELS[index] for index in out_indices]
+    return model
+
+
+def mmdet_config(base: str) -> Config:
+    return Config.fromfile(Path(__import__("mmdet").__file__).parent / ".mim/configs" / base)
+
+
+def batch(with_mask: bool, size: int = 128) -> dict:
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for _ in range(2):
+        corner = torch.randint(0, size // 2, (3, 2), generator=generator).float()
+        instances = InstanceData(
+            bboxes=torch.cat([corner, corner + size // 3], dim=1), labels=torch.tensor([0, 1, 2])
+        )
+        if with_mask:
+            masks = torch.zeros(3, size, size, dtype=torch.uint8)
+            for mask, box in zip(masks, instances.bboxes.int(), strict=True):
+                mask[box[1] : box[3], box[0] : box[2]] = 1
+            instances.masks = BitmapMasks(masks.numpy(), size, size)
+        sample = DetDataSample(gt_instances=instances)
+        shape = (size, size)
+        meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape)
+        sample.set_metainfo(dict(meta, scale_factor=(1.0, 1.0), img_id=0, img_path="image.png"))
+        samples.append(sample)
+    images = [
+        torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8)
+        for _ in samples
+    ]
+    return dict(inputs=images, data_samples=samples)
+
+
+def train_step(model: nn.Module, with_mask: bool = False) -> dict:
+    """Forward and backward; every parameter of the backbone gets a finite gradient."""
+    model.train()
+    losses = model(**model.data_preprocessor(batch(with_mask), True), mode="loss")
+    total, logged = model.parse_losses(losses)
+    assert torch.isfinite(total) and total > 0
+    total.backward()
+    for name, param in model.backbone.named_parameters():
+        assert param.grad is not None and param.grad.isfinite().all(), name
+    assert sum(param.grad.abs().sum() for param in model.backbone.parameters()) > 0
+    return logged
+
+
+def predict(model: nn.Module, with_mask: bool = False) -> list:
+    model.eval()
+    with torch.no_grad():
+        found = model(**model.data_preprocessor(batch(with_mask), False), mode="predict")
+    assert len(found) == 2
+    for sample in found:
+        boxes = sample.pred_instances.bboxes
+        assert boxes.shape[1:] == (4,) and boxes.isfinite().all()
+        assert len(boxes) == len(sample.pred_instances.scores) == len(sample.pred_instances.labels)
+    return found
+
+
+DETECTORS = {
+    "faster": ("_base_/models/faster-rcnn_r50_fpn.py", False, "loss_rpn_cls"),
+    "mask": ("_base_/models/mask-rcnn_r50_fpn.py", True, "loss_mask"),
+    "cascade": ("_base_/models/cascade-rcnn_r50_fpn.py", False, "s2.loss_cls"),
+    "fcos": ("fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", False, "loss_centerness"),
+    "retinanet": ("_base_/models/retinanet_r50_fpn.py", False, "loss_bbox"),
+}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_only_backbone_and_in_channels_change(name):
+    base, with_mask, loss = DETECTORS[name]
+    model = MODELS.build(plugged(base))
+    model.init_weights()
+    assert loss in train_step(model, with_mask)
+    predict(model, with_mask)
+
+
+def narrow_rtmdet() -> Config:
+    """RTMDet-tiny with an even narrower neck and head, on VanillaNet's levels 1/8 to 1/32."""
+    model = mmdet_config("rtmdet/rtmdet_tiny_8xb32-300e_coco.py").model
+    assert model.bbox_head.type == "RTMDetSepBNHead"
+    model.backbone = dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=(1, 2, 3))
+    model.neck.update(in_channels=CHANNELS[1:], out_channels=16)
+    model.bbox_head.update(in_channels=16, feat_channels=16)
+    model.data_preprocessor.batch_augments = None
+    return model
+
+
+def test_rtmdet():
+    model = MODELS.build(narrow_rtmdet())
+    model.init_weights()
+    assert {"loss_cls", "loss_bbox"} <= train_step(model).keys()
+    predict(model)
+
+
+@pytest.mark.parametrize("name", ["retinanet", "rtmdet"])
+def test_fused_detectors_find_the_same(name):
+    cfg = narrow_rtmdet() if name == "rtmdet" else plugged(DETECTORS[name][0])
+    # Rounding must not change which boxes are kept: no suppression, few boxes.
+    cfg.test_cfg.update(score_thr=0.0, nms_pre=50, max_per_img=50)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    randomise(model.backbone)
+    model.eval()
+    fused, count = fuse_model(model)
+    assert count == 10  # stem and 4 blocks, a convolution and an activation each
+    inputs = model.data_preprocessor(batch(False), False)["inputs"]
+    with torch.no_grad():
+        before, after = (net(inputs, mode="tensor") for net in (model, fused))
+    flat = [
+        [tensor for level in output for tensor in level] if isinstance(output, tuple) else output
+        for output in (before, after)
+    ]
+    assert len(flat[0]) == len(flat[1]) > 0
+    for expected, found in zip(*flat, strict=True):
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * scale)
+    predict(fused)
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "milestones"),
+    [
+        ("retinanet_vanillanet.py", 8e-5, [10, 11]),
+        ("maskrcnn_vanillanet.py", 1.3e-4, [10, 12]),
+    ],
+)
+def test_the_authors_recipe(name, lr, milestones):
+    cfg = Config.fromfile(CONFIGS / name)
+    backbone = cfg.model.backbone
+    assert (backbone.type, backbone.arch, backbone.act_num) == ("VanillaNet", "13", 4)
+    assert backbone.norm_cfg.type == "SyncBN" and backbone.norm_cfg.eps == 1e-6
+    with torch.device("meta"):
+        full = MODELS.build(dict(backbone, init_cfg=None))
+    assert cfg.model.neck.in_channels == list(full.out_channels) == [512, 1024, 2048, 4096]
+    assert cfg.model.neck.get("start_level", 0) == (1 if "retina" in name else 0)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", lr, 0.05)
+    assert tuple(optimizer.betas) == (0.9, 0.999)
+    warm_up, steps = cfg.param_scheduler
+    assert (warm_up.start_factor, warm_up.end, warm_up.by_epoch) == (0.001, 500, False)
+    assert (steps.milestones, steps.end, steps.by_epoch) == (milestones, 12, True)
+    assert cfg.train_cfg.max_epochs == 12
+    assert cfg.train_dataloader.batch_size == 4 and cfg.auto_scale_lr.base_batch_size == 32
+    (resize,) = [
+        step
+        for step in cfg.train_dataloader.dataset.pipeline
+        if step.type.startswith("RandomChoiceResize")
+    ]
+    assert [tuple(scale) for scale in resize.scales] == [(1333, s) for s in range(480, 1025, 32)]
+    # Layer decay of the whole detector, at a small width: lr × 0.6^(7 − id).
+    cfg.model.backbone.update(width_mult=1 / 64, init_cfg=None)
+    cfg.model.neck.in_channels = CHANNELS
+    model = MODELS.build(cfg.model)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    found = {id(param): group["lr"] for group in groups for param in group["params"]}
+    layers = {"stem.": 0, "blocks.0.": 1, "blocks.1.": 1, "blocks.9.": 5, "blocks.10.": 6}
+    for prefix, layer in layers.items():
+        for key, param in model.backbone.named_parameters():
+            if key.startswith(prefix):
+                assert found[id(param)] == pytest.approx(lr * 0.6 ** (7 - layer)), key
+    assert {found[id(param)] for param in model.neck.parameters()} == {lr}
