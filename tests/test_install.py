@@ -31,7 +31,8 @@ FAKE_PYTHON = """\
         else:
             print(os.environ.get("FAKE_VERSION", "3 11"))
     elif arguments[:3] == ["-m", "pip", "wheel"]:
-        names = ("MMCV_WITH_OPS", "FORCE_CUDA", "CUDA_VISIBLE_DEVICES", "TORCH_CUDA_ARCH_LIST")
+        names = ["MMCV_WITH_OPS", "FORCE_CUDA", "CUDA_VISIBLE_DEVICES", "TORCH_CUDA_ARCH_LIST"]
+        names += ["CFLAGS", "CXXFLAGS"]
         note("wheel " + json.dumps({{name: os.environ.get(name) for name in names}}))
         note("options " + " ".join(arguments))
         print("the compiler complains")
@@ -149,7 +150,7 @@ def test_a_wheel_of_another_torch_python_or_platform_is_not_taken(machine, chang
 
 
 def test_how_mmcv_is_compiled(machine):
-    machine.set_up(machine.venv(), FORCE_CUDA="1")
+    machine.set_up(machine.venv(), FORCE_CUDA="1", CFLAGS="-march=native", CXXFLAGS="")
     (variables,) = machine.calls("wheel")
     # FORCE_CUDA left over in the shell must not turn a build for the CPU into one for CUDA.
     assert json.loads(variables.split(" ", 1)[1]) == {
@@ -157,6 +158,8 @@ def test_how_mmcv_is_compiled(machine):
         "FORCE_CUDA": None,
         "CUDA_VISIBLE_DEVICES": "",
         "TORCH_CUDA_ARCH_LIST": None,
+        "CFLAGS": "-march=native -g0",
+        "CXXFLAGS": "-g0",
     }
     (options,) = machine.calls("options")
     for option in ("--no-build-isolation", "--no-cache-dir", "--no-deps", "--no-binary onedl-mmcv"):
