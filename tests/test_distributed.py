@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -29,21 +30,43 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def start(arguments: list, launched: bool = True) -> subprocess.CompletedProcess:
-    """tools/train.py, in two processes by tools/dist_train.sh, or in one."""
-    env = {
+def environment(**changes: str) -> dict[str, str]:
+    return {
         **{key: value for key, value in os.environ.items() if key not in _RANKS},
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PORT": str(_free_port()),
+        **changes,
     }
-    command = [sys.executable, str(ROOT / "tools/train.py")]
-    if launched:
-        command = ["bash", str(ROOT / "tools/dist_train.sh")]
-        arguments = [arguments[0], 2, *arguments[1:]]
-    command += map(str, arguments)
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+
+
+def start(script: str, *arguments, nodes: int = 1) -> tuple[int, str]:
+    """Run one of tools/ as a user would; the exit status and all that it printed.
+
+    Args:
+        script: A .py or .sh file there.
+        arguments: Its command line.
+        nodes: Start it this often at once, as one would on so many machines.
+    """
+    shell = "bash" if script.endswith(".sh") else sys.executable
+    env = environment()
+    started = [
+        subprocess.Popen(
+            [shell, str(ROOT / "tools" / script), *map(str, arguments)],
+            env=dict(env, NNODES=str(nodes), NODE_RANK=str(rank)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(nodes)
+    ]
+    try:
+        printed = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return max(process.returncode for process in started), "".join(printed)
 
 
 _RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID")
@@ -81,24 +104,25 @@ def runs(tmp_path_factory) -> dict[str, list[dict]]:
     double = write_config(folder, "double", batch_size=2, epochs=EPOCHS)
     resumed = write_config(folder, "resumed", batch_size=2, epochs=EPOCHS)
     stopped = write_config(folder, "stopped", batch_size=2, epochs=2)
+    work, resumed_work = folder / "work", folder / "resumed_work"
+    commands = {
+        "single": ["train.py", single, "--work-dir", folder / "single_work"],
+        "double": ["dist_train.sh", double, 2, "--work-dir", work],
+        "stopped": ["dist_train.sh", stopped, 2, "--work-dir", resumed_work],
+        # Resumed on two machines, so to speak, with one process each.
+        "resumed": ["dist_train.sh", resumed, 1, "--work-dir", resumed_work, "--resume"],
+        "tested": ["dist_test.sh", double, work / f"epoch_{EPOCHS}.pth", 2, "--work-dir", work],
+    }
     logs = {}
-    for config, arguments in {
-        single: [],
-        double: [],
-        stopped: ["--work-dir", folder / "resumed_work"],
-        resumed: ["--work-dir", folder / "resumed_work", "--resume"],
-    }.items():
-        if not arguments:
-            arguments = ["--work-dir", folder / f"{config.stem}_work"]
-        done = start([config, *arguments], launched=config is not single)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        logs[config.stem] = done.stdout + done.stderr
+    for name, command in commands.items():
+        status, logs[name] = start(*command, nodes=2 if name == "resumed" else 1)
+        assert status == 0, logs[name][-3000:]
     return dict(
         single=ranks(folder / "single"),
         double=ranks(folder / "double"),
         resumed=ranks(folder / "resumed"),
         logs=logs,
-        work=folder / "double_work",
+        work=work,
     )
 
 
@@ -148,16 +172,59 @@ def test_the_checkpoint_is_written_once_and_carries_lambda(runs):
     assert float(state["backbone.stem.conv.act.act_lambda"]) == 1.0
     assert not any(key.startswith("module.") for key in state)
     assert len(list(runs["work"].glob("epoch_*.pth"))) == EPOCHS
-    assert len(list(runs["work"].glob("2*/*.log"))) == 1
+
+
+def test_two_processes_test_as_they_validated(runs):
+    def accuracies(log: str) -> list[str]:
+        return re.findall(r"accuracy: (\d\.\d+)", log)
+
+    (tested,) = accuracies(runs["logs"]["tested"])
+    assert len(accuracies(runs["logs"]["double"])) == EPOCHS
+    assert tested == accuracies(runs["logs"]["double"])[-1]
 
 
 def test_a_failing_process_fails_the_launcher(tmp_path):
     config = write_config(tmp_path, "broken", batch_size=2, epochs=1)
     config.write_text(config.read_text("utf-8").replace("decay_rate", "decay_rat"), "utf-8")
-    done = start([config, "--work-dir", tmp_path / "work"])
-    assert done.returncode != 0
-    assert "error: layer-wise decay needs paramwise_cfg" in done.stderr
-    assert "Traceback" not in done.stderr.split("torch/distributed")[0].split("error: ")[0]
+    status, printed = start("dist_train.sh", config, 2, "--work-dir", tmp_path / "work")
+    assert status != 0
+    assert "error: layer-wise decay needs paramwise_cfg" in printed
+
+
+@pytest.mark.parametrize("script", ["train", "test"])
+def test_slurm_scripts(script, tmp_path):
+    """With a srun that only writes down what it was asked."""
+    srun = tmp_path / "srun"
+    srun.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/asked\n', encoding="utf-8")
+    srun.chmod(0o755)
+    env = environment(GPUS="4", SRUN_ARGS="--quiet --exclusive")
+    env["PATH"] = f"{tmp_path}{os.pathsep}{env['PATH']}"
+    command = [
+        "bash",
+        str(ROOT / f"tools/slurm_{script}.sh"),
+        "short",
+        "my job",
+        "a.py",
+        "b",
+        "--x",
+    ]
+    subprocess.run(command, check=True, env=env)
+    asked = (tmp_path / "asked").read_text("utf-8").splitlines()
+    options, python = asked[: asked.index("python")], asked[asked.index("python") :]
+    assert options == [
+        *("-p", "short", "--job-name=my job", "--ntasks=4", "--gres=gpu:4", "--ntasks-per-node=4"),
+        *("--cpus-per-task=5", "--kill-on-bad-exit=1", "--quiet", "--exclusive"),
+    ]
+    assert python[:4] == ["python", "-u", str(ROOT / f"tools/{script}.py"), "a.py"]
+    given = ["--work-dir", "b"] if script == "train" else ["b"]
+    assert python[4:] == [*given, "--launcher", "slurm", "--x"]
+
+
+@pytest.mark.parametrize("script", ["dist_train", "dist_test", "slurm_train", "slurm_test"])
+def test_scripts_say_how_to_use_them(script):
+    status, printed = start(f"{script}.sh", "config.py")
+    assert status == 2
+    assert printed.startswith("usage: ") and "CONFIG" in printed
 
 
 @pytest.mark.parametrize("launcher", ["pytorch", "slurm", "mpi"])
