@@ -127,9 +127,13 @@ def compile_wheel(python, requirement, folder, variables):
     env = {name: value for name, value in os.environ.items() if name != "FORCE_CUDA"}
     env.update(variables, MMCV_WITH_OPS="1")
     env.setdefault("MAX_JOBS", str(build_jobs()))
-    # Python's own flags ask for debug symbols: almost half the compile time, most of the wheel.
-    for flags in ("CFLAGS", "CXXFLAGS"):
-        env[flags] = f"{env.get(flags, '')} -g0".strip()
+    # Python's own flags, which these variables replace, ask for debug symbols: almost half the
+    # compile time, and most of the wheel.
+    default = ask(
+        [python, "-c", "import sysconfig; print(sysconfig.get_config_var('CFLAGS') or '')"]
+    )
+    for name in ("CFLAGS", "CXXFLAGS"):
+        env[name] = f"{env.get(name) or default.strip()} -g0"
     # The environment's ninja comes first.
     env["PATH"] = os.path.dirname(python) + os.pathsep + env.get("PATH", "")
     log = os.path.join(folder, "build.log")

@@ -28,6 +28,8 @@ FAKE_PYTHON = """\
             note("check")
             if fail == "import":
                 sys.exit("ImportError: _ext.so: undefined symbol: _ZN3c10")
+        elif "CFLAGS" in arguments[1]:
+            print("-g -O3")
         else:
             print(os.environ.get("FAKE_VERSION", "3 11"))
     elif arguments[:3] == ["-m", "pip", "wheel"]:
@@ -159,7 +161,7 @@ def test_how_mmcv_is_compiled(machine):
         "CUDA_VISIBLE_DEVICES": "",
         "TORCH_CUDA_ARCH_LIST": None,
         "CFLAGS": "-march=native -g0",
-        "CXXFLAGS": "-g0",
+        "CXXFLAGS": "-g -O3 -g0",
     }
     (options,) = machine.calls("options")
     for option in ("--no-build-isolation", "--no-cache-dir", "--no-deps", "--no-binary onedl-mmcv"):
