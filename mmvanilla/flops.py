@@ -1,0 +1,141 @@
+"""Parameters and multiply-accumulates of any config's model, in training and in deploy form."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmvanilla.comparison import fixed_input_size
+from mmvanilla.complexity import ForwardTensors, measure_complexity
+from mmvanilla.deployment import deploy_config
+
+#: Height and width in pixels at which each toolbox's tables count.
+DEFAULT_SIZES: dict[str, tuple[int, int]] = {
+    "mmdet": (800, 1280),
+    "mmseg": (512, 512),
+    "mmpretrain": (224, 224),
+}
+FORMS = ("training", "deploy")
+# What an RoI head gets where the config does not say: the toolbox's own numbers.
+_PROPOSALS, _DETECTIONS = 1000, 100
+
+
+class Count(NamedTuple):
+    """Of one part of a model in one form.
+
+    Attributes:
+        form: ``'training'`` or ``'deploy'``.
+        part: What was counted.
+        params: Parameters.
+        macs: Multiply-accumulates of convolutions and matrix products for one image; one is two
+            floating-point operations.
+    """
+
+    form: str
+    part: str
+    params: int
+    macs: int
+
+
+def count_config(
+    cfg: Config, size: tuple[int, int] | None = None, forms: tuple[str, ...] = FORMS
+) -> tuple[list[Count], tuple[int, int]]:
+    """Count a config's model, of a detector each head too. No weights are needed or made.
+
+    An RoI head is counted as at inference, with as many proposals and masks as ``test_cfg`` allows.
+
+    Args:
+        cfg: Of any of the three toolboxes.
+        size: Height and width in pixels. None: the toolbox's own (:data:`DEFAULT_SIZES`), or the
+            one size that the model serves.
+        forms: Some of :data:`FORMS`.
+
+    Returns:
+        The counts, and the size they are for.
+
+    Raises:
+        ValueError: A size below 1.
+    """
+    scope = cfg.get("default_scope", "mmengine")
+    init_default_scope(scope)
+    if size is not None and min(size) < 1:
+        raise ValueError(f"height and width must be at least 1, found {size}")
+    counts: list[Count] = []
+    for form in forms:
+        chosen = cfg if form == "training" else deploy_config(cfg)
+        # On the meta device shapes are all there is: nothing is allocated or computed.
+        with torch.device("meta"):
+            model = revert_sync_batchnorm(MODELS.build(chosen.model)).eval()
+        size = size or fixed_input_size(model) or DEFAULT_SIZES.get(scope, (224, 224))
+        counts += _count_model(model, form, size)
+    assert size is not None
+    return counts, size
+
+
+def _count_model(model: nn.Module, form: str, size: tuple[int, int]) -> list[Count]:
+    whole = measure_complexity(model, size)
+    heads = [
+        Count(form, name, _params(head), macs) for name, head, macs in _detection_heads(model, size)
+    ]
+    if not heads:
+        return [Count(form, "whole model", whole.params, whole.macs)]
+    trunk = whole.params - sum(count.params for count in heads)
+    total = whole.macs + sum(count.macs for count in heads)
+    return [
+        Count(form, "backbone and neck", trunk, whole.macs),
+        *heads,
+        Count(form, "whole model", whole.params, total),
+    ]
+
+
+def _detection_heads(model: Any, size: tuple[int, int]) -> list[tuple[str, nn.Module, int]]:
+    if not hasattr(model, "bbox_head") and not hasattr(model, "roi_head"):
+        return []
+    images = torch.zeros(1, 3, *size, device="meta")
+    with torch.no_grad():
+        features = ForwardTensors(model)(images)
+    heads = []
+    for name in ("rpn_head", "bbox_head"):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.Module):
+            heads.append((name, head, _macs(head, features)))
+    roi_head = getattr(model, "roi_head", None)
+    if roi_head is not None:
+        proposals = _limit(model.test_cfg, "rpn", _PROPOSALS)
+        detections = _limit(model.test_cfg, "rcnn", _DETECTIONS)
+        for kind, regions in (("bbox", proposals), ("mask", detections)):
+            head = getattr(roi_head, f"{kind}_head", None)
+            if not isinstance(head, nn.Module):
+                continue
+            extractor: Any = getattr(roi_head, f"{kind}_roi_extractor", None)
+            if not isinstance(extractor, nn.Module):  # masks may share the boxes' one
+                extractor = roi_head.bbox_roi_extractor
+            stages = list(head) if isinstance(head, nn.ModuleList) else [head]
+            if isinstance(extractor, nn.ModuleList):
+                extractor = extractor[0]
+            output_size = extractor.roi_layers[0].output_size
+            regions_seen = torch.zeros(regions, extractor.out_channels, *output_size, device="meta")
+            macs = sum(_macs(stage, regions_seen) for stage in stages)
+            heads.append((f"{kind}_head, {regions} regions", head, macs))
+    return heads
+
+
+def _limit(test_cfg: Any, part: str, default: int) -> int:
+    return int(((test_cfg or {}).get(part) or {}).get("max_per_img", default))
+
+
+def _macs(module: nn.Module, *inputs: Any) -> int:
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*inputs)
+    return counter.get_total_flops() // 2
+
+
+def _params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

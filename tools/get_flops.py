@@ -1,0 +1,57 @@
+"""Count parameters and MACs of any config's model: tools/get_flops.py CONFIG [options].
+
+Both forms are counted unless --deploy is given. A MAC is one multiplication and one addition; the
+tables of OpenMMLab and of most papers call it a FLOP. Counted are convolutions and matrix products.
+"""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+
+from mmengine.config import DictAction
+from rich.console import Console
+from rich.table import Table
+
+from mmvanilla import cli
+from mmvanilla.flops import FORMS, count_config
+from mmvanilla.running import load_config
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--shape",
+        nargs="+",
+        type=int,
+        metavar=("H", "W"),
+        help="default: 224 224 for classifiers, 512 512 for segmenters, 800 1280 for detectors",
+    )
+    parser.add_argument("--deploy", action="store_true", help="count the deploy form alone")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        help="override entries of the config, as key=value with dots in the key",
+    )
+    return parser
+
+
+def count(args: Namespace) -> None:
+    if args.shape is not None and len(args.shape) > 2:
+        raise ValueError(f"--shape takes a height and a width, found {len(args.shape)} numbers")
+    size = None if args.shape is None else (args.shape[0], args.shape[-1])
+    cfg = load_config(args.config, args.cfg_options)
+    counts, size = count_config(cfg, size, ("deploy",) if args.deploy else FORMS)
+    table = Table(title=f"{args.config}, one image of {size[0]}x{size[1]}", title_justify="left")
+    table.add_column("form")
+    table.add_column("part")
+    for column in ("params, M", "MACs, G"):
+        table.add_column(column, justify="right")
+    for form, part, params, macs in counts:
+        table.add_row(form, part, f"{params / 1e6:.2f}", f"{macs / 1e9:.2f}")
+    console = Console()
+    console.print(table)
+    console.print("1 MAC = 2 floating-point operations")
+
+
+if __name__ == "__main__":
+    cli.run(build_parser(), count)
