@@ -1,0 +1,73 @@
+"""Pictures of what a model predicts and sees: tools/visualize.py KIND CONFIG CHECKPOINT IMAGES OUT.
+
+predict: predictions drawn into each image; OUT is a folder
+cam: Grad-CAM of a classifier, beside a second one if --peer is given; OUT is a .png file
+features: the backbone's outputs at each level, for the first image; OUT is a .png file
+"""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from rich.progress import track
+
+from mmvanilla import cli
+from mmvanilla.pictures import Viewer, find_images, save_activation_sheet, save_feature_sheet
+from mmvanilla.predictions import draw_predictions
+
+KINDS = ("predict", "cam", "features")
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
+    parser.add_argument("images", help="an image, or a folder of images")
+    parser.add_argument("out", help="what to write")
+    parser.add_argument("--limit", type=int, metavar="N", help="take so many images of a folder")
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument(
+        "--score-thr", type=float, default=0.3, help="of detections to draw (default: 0.3)"
+    )
+    parser.add_argument(
+        "--peer",
+        nargs=2,
+        metavar=("CONFIG", "CHECKPOINT"),
+        help="cam: a classifier to compare with",
+    )
+    parser.add_argument("--layer", help="cam: the module to look at (default: the backbone's last)")
+    parser.add_argument("--peer-layer", help="cam: the same for the peer")
+    parser.add_argument("--category", type=int, help="cam: the class (default: the predicted one)")
+    return parser
+
+
+def visualize(args: Namespace) -> None:
+    images = find_images(args.images, args.limit)
+    if args.kind == "predict":
+        written = draw_predictions(
+            args.config, args.checkpoint, images, args.out, args.device, args.score_thr
+        )
+        print(f"{len(written)} files in {args.out}")
+        return
+    out = Path(args.out)
+    if out.suffix != ".png":
+        raise ValueError(f"the output must be a .png file, found {out}")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
+    sources = [(args.config, args.checkpoint)]
+    if args.kind == "cam" and args.peer:
+        sources.append(tuple(args.peer))
+    viewers = [
+        Viewer.load(*source, device=args.device)
+        for source in track(sources, description="loading", transient=True)
+    ]
+    if args.kind == "cam":
+        shown = list(track(images, description="reading", transient=True))
+        save_activation_sheet(viewers, shown, out, [args.layer, args.peer_layer], args.category)
+    else:
+        save_feature_sheet(viewers[0], images[0], out)
+    print(f"written: {out}")
+
+
+if __name__ == "__main__":
+    cli.run(build_parser(), visualize)
