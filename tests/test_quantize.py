@@ -1,0 +1,174 @@
+"""int8: what becomes int8, what is measured, and what is refused."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime.quantization")
+pytest.importorskip("mmpretrain.models")
+pytest.importorskip("mmvanilla.cls_head")
+
+from mmvanilla.export import export_onnx  # noqa: E402
+from mmvanilla.onnx_runtime import open_session  # noqa: E402
+from mmvanilla.quantize import SCHEMES, quantize_classifier  # noqa: E402
+from mmvanilla.shapes import make_shapes  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A config with data, and an untrained classifier of it in ONNX."""
+    folder = tmp_path_factory.mktemp("quantize")
+    make_shapes(folder, layouts=("imagenet",), num_train=12, num_val=12, image_size=64)
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        dict(type="Resize", scale=64),
+        dict(type="PackInputs"),
+    ]
+
+    def loader(split):
+        dataset = dict(
+            type="CustomDataset", data_root=str(folder / "imagenet" / split), pipeline=pipeline
+        )
+        return dict(batch_size=1, dataset=dataset)
+
+    model = dict(
+        type="ImageClassifier",
+        backbone=dict(
+            type="VanillaNet", arch=dict(dims=(8, 16, 24, 32), strides=(2, 2, 2)), out_indices=(3,)
+        ),
+        head=dict(type="VanillaNetClsHead", num_classes=6, in_channels=32),
+    )
+    cfg = Config(
+        dict(
+            default_scope="mmpretrain",
+            custom_imports=dict(imports=["mmvanilla", "mmvanilla.cls_head"]),
+            data_preprocessor=dict(num_classes=6, mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True),
+            model=model,
+            train_dataloader=loader("train"),
+            test_dataloader=loader("val"),
+        )
+    )
+    init_default_scope("mmpretrain")
+    torch.manual_seed(0)
+    net = MODELS.build(model).eval()
+    export_onnx(net, folder / "net.onnx", size=(64, 64))
+    cfg.dump(str(folder / "cfg.py"))
+    return cfg, folder / "net.onnx"
+
+
+def int8_convolutions(path):
+    """How many convolutions have their weight in int8, by whether they are depthwise."""
+    graph = onnx.load(str(path)).graph
+    int8 = {
+        tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8
+    }
+    dequantised = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in int8
+    }
+    counts = {True: 0, False: 0}
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in dequantised:
+            groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+            counts[groups > 1] += 1
+    return counts
+
+
+def scales_of_a_weight(path):
+    graph = onnx.load(str(path)).graph
+    sizes = [
+        tensor.dims[0]
+        for tensor in graph.initializer
+        if tensor.name.endswith("_scale") and tensor.dims
+    ]
+    return max(sizes, default=1)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "depthwise", "others", "scales"),
+    [
+        ("per_channel", 4, 5, 32),
+        ("per_tensor", 4, 5, 1),
+        ("pointwise_per_channel", 0, 5, 32),
+        ("depthwise_per_tensor", 4, 0, 1),
+    ],
+)
+def test_schemes_quantise_what_they_say(exported, tmp_path, scheme, depthwise, others, scales):
+    cfg, path = exported
+    out = tmp_path / "int8.onnx"
+    forms = quantize_classifier(cfg, path, out, scheme=scheme, calibration_images=4, rounds=2)
+    assert int8_convolutions(out) == {True: depthwise, False: others}
+    assert scales_of_a_weight(out) == scales
+    assert [form.name for form in forms] == ["fp32", scheme]
+    assert forms[0].agreement == 100
+    assert 0 <= forms[1].accuracy <= 100 and forms[1].latency.median > 0
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_accuracy_is_that_of_the_model(exported, tmp_path):
+    cfg, path = exported
+    forms = quantize_classifier(cfg, path, tmp_path / "a.onnx", calibration_images=4, rounds=2)
+    session = open_session(path)
+    hits = []
+    for label, folder in enumerate(sorted((path.parent / "imagenet" / "val").iterdir())):
+        for file in folder.iterdir():
+            image = (cv2.imread(str(file))[None, ..., ::-1].transpose(0, 3, 1, 2) - 120.0) / 60.0
+            scores = session.run(None, {"input": np.ascontiguousarray(image, np.float32)})[0]
+            hits.append(int(scores.argmax()) == label)
+    assert len(hits) == 12
+    assert forms[0].accuracy == pytest.approx(100 * np.mean(hits))
+    assert forms[0].size_bytes == path.stat().st_size
+
+
+def test_all_schemes_at_once_keep_one_file(exported, tmp_path):
+    cfg, path = exported
+    forms = quantize_classifier(
+        cfg, path, tmp_path / "a.onnx", compared=SCHEMES, calibration_images=2, rounds=2
+    )
+    assert [form.name for form in forms] == ["fp32", *SCHEMES]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_refusals(exported, tmp_path):
+    cfg, path = exported
+    out = tmp_path / "out.onnx"
+    with pytest.raises(ValueError, match="no scheme 'int4'"):
+        quantize_classifier(cfg, path, out, scheme="int4")
+    with pytest.raises(FileNotFoundError, match=r"export_onnx\.py"):
+        quantize_classifier(cfg, tmp_path / "no.onnx", out)
+    with pytest.raises(ValueError, match=r"must be an \.onnx file"):
+        quantize_classifier(cfg, path, tmp_path / "out.pth")
+    other = Config(dict(default_scope="mmdet"))
+    with pytest.raises(ValueError, match="measured on classifiers"):
+        quantize_classifier(other, path, out)
+    out.write_text("precious")
+    with pytest.raises(FileExistsError, match="exists"):
+        quantize_classifier(cfg, path, out)
+    assert out.read_text() == "precious"
+    assert [file.name for file in tmp_path.iterdir()] == ["out.onnx"]
+
+
+def test_tool(exported, tmp_path, monkeypatch, capsys):
+    cfg, path = exported
+    config = path.parent / "cfg.py"
+    arguments = ["quantize_onnx.py", config, path, tmp_path / "a.onnx", "--calibration-images", 2]
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+    tool = str(ROOT / "tools" / "quantize_onnx.py")
+    runpy.run_path(tool, run_name="__main__")
+    shown = capsys.readouterr().out
+    assert "per_channel" in shown and "fp32" in shown and "written:" in shown
+    with pytest.raises(SystemExit) as failure:
+        runpy.run_path(tool, run_name="__main__")
+    assert failure.value.code == 1
+    assert capsys.readouterr().err.startswith("error: ")
