@@ -81,6 +81,7 @@ def test_torch_export(fused, images):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_torch_compile():
     # Two layers: a compiler runs for each kernel.
