@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmcv.cnn.utils import fuse_conv_bn
+from mmengine.config import Config
 from torch import nn
 
 from mmvanilla import fuse_model, set_act_lambda
+from mmvanilla.deployment import fuse_checkpoint
 from mmvanilla.layers import ConvPair
+from mmvanilla.running import build_train_runner
+from mmvanilla.shapes import make_shapes
 from tests.helpers import randomise, relative_difference
 
+ROOT = Path(__file__).parents[1]
 PAIR = dict(type="ConvPair")
 
 
@@ -222,3 +228,56 @@ class TestNetworksOfMMPretrain:
         pairs = MODELS.build(dict(network, conv_cfg=PAIR))
         plain = MODELS.build(dict(network))
         assert_fuses_to(pairs, plain, torch.randn(1, 3, 64, 64, dtype=torch.float64))
+
+
+@pytest.mark.slow
+@pytest.mark.toolbox("mmpretrain")
+def test_resnet18_trained_on_shapes_fuses_to_the_plain_one(tmp_path):
+    """λ from 0 to 1 in a training of seconds, then tools/fuse_backbone.py's library call."""
+    from mmpretrain.registry import MODELS
+
+    make_shapes(tmp_path / "data", layouts=["imagenet"], num_train=24, num_val=12, image_size=48)
+    data = tmp_path / "data" / "imagenet"
+    config = tmp_path / "config.py"
+    config.write_text(
+        f"""
+_base_ = [{str(ROOT / "configs" / "resnet18_deep_shapes.py")!r}]
+train_dataloader = dict(batch_size=8, dataset=dict(data_root={str(data / "train")!r}))
+val_dataloader = dict(dataset=dict(data_root={str(data / "val")!r}))
+train_cfg = dict(max_epochs=3, val_interval=3)
+default_hooks = dict(checkpoint=dict(interval=1))
+custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2), dict(type="ReseedHook")]
+"""
+    )
+    build_train_runner(str(config), work_dir=str(tmp_path / "run")).train()
+
+    with pytest.raises(RuntimeError, match="λ = 0.5"):
+        fuse_checkpoint(str(config), str(tmp_path / "run/epoch_2.pth"), str(tmp_path / "early.pth"))
+    assert not (tmp_path / "early.pth").exists()
+    report = fuse_checkpoint(
+        str(config), str(tmp_path / "run/epoch_3.pth"), str(tmp_path / "fused.pth")
+    )
+    assert report.num_fused == 20
+
+    plain_cfg = Config.fromfile(config).model
+    plain_cfg.backbone.conv_cfg = None
+    plain = MODELS.build(plain_cfg)
+    deployed_cfg = Config.fromfile(tmp_path / "fused.py")
+    deployed = MODELS.build(deployed_cfg.model)
+    assert module_types(deployed) == module_types(plain)
+    weights = torch.load(tmp_path / "fused.pth", weights_only=False)["state_dict"]
+    plain.load_state_dict(weights, strict=True)
+    assert sum(value.numel() for value in weights.values()) == sum(
+        value.numel() for value in plain.state_dict().values()
+    )
+
+    trained = MODELS.build(Config.fromfile(config).model)
+    trained.load_state_dict(
+        torch.load(tmp_path / "run/epoch_3.pth", weights_only=False)["state_dict"]
+    )
+    trained.eval()
+    plain.eval()
+    x = torch.randn(6, 3, 96, 96)
+    for before, after in zip(trained.predict(x), plain.predict(x), strict=True):
+        torch.testing.assert_close(before.pred_score, after.pred_score, rtol=1e-4, atol=1e-6)
+        assert torch.equal(before.pred_label, after.pred_label)
