@@ -2,12 +2,7 @@
 #   python tools/test.py configs/vanillanet11_in1k.py vanillanet://11
 # Its training recipe is unpublished, so there is none here. To try one, train
 # configs/vanillanet10_in1k.py with --cfg-options model.backbone.arch=11.
-_base_ = ["_base_/imagenet_recipe.py"]
+_base_ = ["_base_/imagenet_testing.py"]
 
 model = dict(backbone=dict(arch="11"))
 load_from = "vanillanet://11"
-train_dataloader = None
-train_cfg = None
-optim_wrapper = None
-param_scheduler = None
-custom_hooks = []

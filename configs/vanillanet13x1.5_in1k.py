@@ -3,12 +3,7 @@
 # Its training recipe is unpublished, so there is none here. To try one, train
 # configs/vanillanet10_in1k.py with
 #   --cfg-options model.backbone.arch=13-1.5x model.head.in_channels=6144
-_base_ = ["_base_/imagenet_recipe.py"]
+_base_ = ["_base_/imagenet_testing.py"]
 
 model = dict(backbone=dict(arch="13-1.5x"), head=dict(in_channels=6144))
 load_from = "vanillanet://13-1.5x"
-train_dataloader = None
-train_cfg = None
-optim_wrapper = None
-param_scheduler = None
-custom_hooks = []
