@@ -163,7 +163,7 @@ def _encode_png(pixels: np.ndarray) -> bytes:
 def make_shapes(
     root: str | Path,
     layouts: Sequence[str] = LAYOUTS,
-    num_train: int = 400,
+    num_train: int = 1200,
     num_val: int = 100,
     image_size: int = 128,
     seed: int = 0,

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--layouts", nargs="+", default=list(LAYOUTS), metavar="NAME", help="which layouts to make"
     )
-    parser.add_argument("--num-train", type=int, default=400, metavar="N", help="training images")
+    parser.add_argument("--num-train", type=int, default=1200, metavar="N", help="training images")
     parser.add_argument("--num-val", type=int, default=100, metavar="N", help="validation images")
     parser.add_argument(
         "--image-size", type=int, default=128, metavar="PX", help="height and width of an image"
