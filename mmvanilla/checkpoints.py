@@ -11,7 +11,7 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -165,6 +165,17 @@ def write_checkpoint(
         FileExistsError: The file is there already, and ``overwrite`` is False.
         IsADirectoryError: It is a folder.
     """
+    _write_whole(lambda file: torch.save(checkpoint, file), path, overwrite)
+
+
+def write_text(text: str, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """As :func:`write_checkpoint`, for text (UTF-8)."""
+    _write_whole(lambda file: file.write(text.encode()), path, overwrite)
+
+
+def _write_whole(
+    write: Callable[[IO[bytes]], Any], path: str | os.PathLike[str], overwrite: bool
+) -> None:
     refuse_existing(path, overwrite)
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +183,7 @@ def write_checkpoint(
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
-            torch.save(checkpoint, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

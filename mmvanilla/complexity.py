@@ -34,11 +34,24 @@ class ForwardTensors(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
+
+    @property
+    def what(self) -> str:
+        """What the outputs are, in words."""
+        if self._gives_logits:
+            return "logits"
+        neck = " and neck" if getattr(self.model, "neck", None) is not None else ""
+        return f"features of the backbone{neck}"
+
+    @property
+    def _gives_logits(self) -> bool:
+        heads = (getattr(self.model, name, None) for name in ("head", "decode_head"))
+        return any(isinstance(head, nn.Module) for head in heads)
 
     def forward(self, inputs: Tensor) -> Any:
         """(N, C, H, W) in; a tensor or a nest of them out."""
-        if hasattr(self.model, "decode_head") or hasattr(self.model, "head"):
+        if self._gives_logits:
             return self.model(inputs, mode="tensor")
         if hasattr(self.model, "extract_feat"):
             return self.model.extract_feat(inputs)

@@ -1,0 +1,224 @@
+"""From a config file and a command line's options to a Runner, for all three toolboxes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmvanilla import distributed
+from mmvanilla.compat import require
+
+# Where the three toolboxes keep the switches of their visualization hook.
+_SHOW_OPTIONS: dict[str, dict[str, str]] = {
+    "mmdet": dict(switch="draw", out_dir="test_out_dir"),
+    "mmseg": dict(switch="draw"),
+    "mmpretrain": dict(switch="enable", out_dir="out_dir"),
+}
+
+
+def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config, apply ``--cfg-options``, and check that its toolbox is installed.
+
+    Args:
+        path: A config file.
+        options: Dotted keys and their values, merged over the file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ImportError: The config's toolbox, or something it needs, is not installed.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no config at {path}")
+    cfg = Config.fromfile(path)
+    if options:
+        cfg.merge_from_dict(options)
+    scope = cfg.get("default_scope", "mmengine")
+    if scope != "mmengine":
+        require(scope)
+    return cfg
+
+
+def build_train_runner(
+    config: str,
+    work_dir: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = "none",
+) -> Runner:
+    """The Runner that ``tools/train.py`` trains with.
+
+    Args:
+        config: A config file.
+        work_dir: Where logs and checkpoints go. None: the config's ``work_dir``, or
+            ``work_dirs/<name of the config>``.
+        amp: Train with automatic mixed precision.
+        auto_scale_lr: Scale the learning rate from the config's base batch size to the actual one.
+        resume: ``'auto'`` for the newest checkpoint in ``work_dir``, or a checkpoint file.
+        cfg_options: Merged over the config.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        FileNotFoundError: The config, or the data set it names, is not there.
+        ValueError: ``auto_scale_lr`` for a config without a base batch size.
+    """
+    cfg = _prepare(config, work_dir, cfg_options, launcher)
+    require_data(cfg, config, "train_dataloader", "val_dataloader")
+    if amp:
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if auto_scale_lr:
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise ValueError(
+                f"{config} has no auto_scale_lr.base_batch_size, so --auto-scale-lr cannot know "
+                "from which batch size to scale"
+            )
+        cfg.auto_scale_lr.enable = True
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == "auto" else resume
+    return _build_runner(cfg)
+
+
+def build_test_runner(
+    config: str,
+    checkpoint: str,
+    work_dir: str | None = None,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = "none",
+) -> Runner:
+    """The Runner that ``tools/test.py`` tests with.
+
+    Args:
+        config: A config file.
+        checkpoint: Its weights: a file, or an address that mmengine's loader knows.
+        work_dir: As in :func:`build_train_runner`.
+        out: A ``.pkl`` file for the raw predictions.
+        show: Show each prediction in a window.
+        show_dir: A folder for pictures of the predictions.
+        wait_time: Seconds that each window stays.
+        tta: Test-time augmentation, by the config's ``tta_model`` and ``tta_pipeline``.
+        cfg_options: Merged over the config.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        FileNotFoundError: The config, the checkpoint or the data set is not there.
+        ValueError: An option that this config cannot serve.
+    """
+    if "://" not in checkpoint and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"no checkpoint at {checkpoint}")
+    if out is not None and not out.endswith((".pkl", ".pickle")):
+        raise ValueError(f"--out must be a .pkl file, found {out}")
+    cfg = _prepare(config, work_dir, cfg_options, launcher)
+    require_data(cfg, config, "test_dataloader")
+    cfg.load_from = checkpoint
+    if show or show_dir:
+        _switch_pictures_on(cfg, show, show_dir, wait_time)
+    if tta:
+        _switch_tta_on(cfg, config)
+    runner = _build_runner(cfg)
+    if out is not None:
+        is_detector = cfg.get("default_scope") == "mmdet"
+        runner.test_evaluator.metrics.append(
+            _build_metric("mmdet.DumpDetResults" if is_detector else "DumpResults", out)
+        )
+    return runner
+
+
+def _prepare(
+    config: str, work_dir: str | None, cfg_options: Mapping[str, Any] | None, launcher: str
+) -> Config:
+    cfg = load_config(config, cfg_options)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
+    distributed.prepare(cfg)
+    return cfg
+
+
+def _build_runner(cfg: Config) -> Runner:
+    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+
+
+def _build_metric(type_name: str, out: str) -> Any:
+    from mmengine.registry import METRICS
+
+    return METRICS.build(dict(type=type_name, out_file_path=out))
+
+
+def _switch_pictures_on(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    options = _SHOW_OPTIONS.get(cfg.get("default_scope", ""), {})
+    hook = cfg.get("default_hooks", {}).get("visualization")
+    if not options or hook is None:
+        raise ValueError("this config has no visualization hook, so nothing can be shown")
+    hook.update({options["switch"]: True, "show": show, "wait_time": wait_time})
+    if not show_dir:
+        return
+    if "out_dir" in options:
+        hook[options["out_dir"]] = os.path.abspath(show_dir)
+    else:
+        cfg.visualizer.save_dir = show_dir
+
+
+def _switch_tta_on(cfg: Config, config: str) -> None:
+    if "tta_model" not in cfg or "tta_pipeline" not in cfg:
+        raise ValueError(f"--tta: {config} has no tta_model and tta_pipeline")
+    dataset = cfg.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+    cfg.tta_model.module = cfg.model
+    cfg.model = cfg.tta_model
+
+
+def require_data(cfg: Config, config: str, *dataloaders: str) -> None:
+    """Refuse a config whose data set is not where it expects it.
+
+    Args:
+        cfg: The config.
+        config: Its name, for the message.
+        dataloaders: Which of its entries to look at.
+
+    Raises:
+        FileNotFoundError: A data set's folder or annotation file is not there.
+    """
+    for name in dataloaders:
+        for dataset in _datasets(cfg.get(name)):
+            root = dataset.get("data_root") or ""
+            annotations = dataset.get("ann_file") or ""
+            for path in (root, os.path.join(root, annotations)):
+                if path and "://" not in path and not os.path.exists(path):
+                    raise FileNotFoundError(
+                        f"{path} is not there: {config} expects its {dataset.get('type')} data "
+                        f"below {os.path.abspath(root or '.')}. {_remedy(root)}"
+                    )
+
+
+def _remedy(root: str) -> str:
+    if "shapes" in Path(root).parts:
+        folder = Path(*Path(root).parts[: Path(root).parts.index("shapes") + 1])
+        return f"Make it with: python tools/make_shapes.py {folder}"
+    return "Put it there or link it; `make demo` needs no data set of yours"
+
+
+def _datasets(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Every innermost data set of a dataloader, through wrappers such as RepeatDataset."""
+    if isinstance(node, Mapping):
+        if "data_root" in node or "ann_file" in node:
+            yield node
+        for key in ("dataset", "datasets"):
+            yield from _datasets(node.get(key))
+    elif isinstance(node, list | tuple):
+        for item in node:
+            yield from _datasets(item)

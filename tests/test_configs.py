@@ -1,0 +1,143 @@
+"""Every config is built: the model, the pipelines, the optimiser and its schedule."""
+
+import copy
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    DefaultScope,
+    init_default_scope,
+)
+
+from mmvanilla.compat import has_toolbox
+from mmvanilla.deployment import deploy_config
+from mmvanilla.fusion import FusableLayer
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+NAMES = sorted(
+    str(path.relative_to(CONFIGS))
+    for path in CONFIGS.rglob("*.py")
+    if "_base_" not in path.relative_to(CONFIGS).parts
+)
+# Configs name their toolbox by their task, and what the others have is not looked at.
+TOOLBOXES = {"maskrcnn": "mmdet", "retinanet": "mmdet", "upernet": "mmseg"}
+
+
+def toolbox_of(name):
+    task = Path(name).name.partition("_")[0]
+    return TOOLBOXES.get(task, "mmpretrain")
+
+
+@pytest.fixture(params=NAMES)
+def cfg(request):
+    toolbox = toolbox_of(request.param)
+    if not has_toolbox(toolbox):
+        pytest.skip(f"{toolbox} is not installed")
+    before = dict(DefaultScope._instance_dict)
+    cfg = Config.fromfile(str(CONFIGS / request.param))
+    assert cfg.default_scope == toolbox
+    # As the Runner would: transforms register when their package is imported.
+    importlib.import_module(f"{toolbox}.datasets")
+    importlib.import_module(f"{toolbox}.engine")
+    init_default_scope(cfg.default_scope)
+    yield cfg
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
+
+
+def build_without_weights(model_cfg):
+    # Full-size models without the memory; the small ResNet computes in its constructor.
+    with torch.device("cpu" if model_cfg.backbone.type == "ResNet" else "meta"):
+        # A copy, since some modules change the lists that they are built from.
+        return MODELS.build(copy.deepcopy(model_cfg))
+
+
+def find(registry, name):
+    with registry.switch_scope_and_registry(None) as scoped:
+        return scoped.get(name)
+
+
+def test_model_and_its_deploy_form_build(cfg):
+    assert any(isinstance(m, FusableLayer) for m in build_without_weights(cfg.model).modules())
+    deployed = build_without_weights(deploy_config(cfg).model)
+    assert not any(isinstance(m, FusableLayer) for m in deployed.modules())
+
+
+def test_pipelines_evaluators_and_hooks_build(cfg):
+    for name in ("train", "val", "test"):
+        dataset = cfg.get(f"{name}_dataloader", {}).get("dataset")
+        if dataset is None:
+            continue
+        while "dataset" in dataset:
+            dataset = dataset.dataset
+        assert find(DATASETS, dataset.type) is not None
+        for transform in dataset.pipeline:
+            TRANSFORMS.build(transform)
+    for evaluator in (cfg.get("val_evaluator"), cfg.get("test_evaluator")):
+        for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+            # Built as far as that needs no annotation file.
+            assert metric is None or find(METRICS, metric.type) is not None
+    for hook in [*cfg.default_hooks.values(), *(cfg.get("custom_hooks") or [])]:
+        # Those that draw want the Runner's visualizer first.
+        if "Visualization" in hook.type:
+            assert find(HOOKS, hook.type) is not None
+        else:
+            HOOKS.build(hook)
+
+
+def test_optimiser_and_schedule_build(cfg):
+    if "optim_wrapper" not in cfg:
+        pytest.skip("this config only tests published weights: their recipe is unpublished")
+    from mmengine.optim import build_optim_wrapper
+
+    model = build_without_weights(cfg.model)
+    optim_cfg = {**cfg.optim_wrapper, "type": "OptimWrapper"}
+    # AMP itself needs a device; its wrapper's own options go with it.
+    optim_cfg.pop("loss_scale", None)
+    optim_cfg.pop("dtype", None)
+    wrapper = build_optim_wrapper(model, optim_cfg)
+    optimised = {p for group in wrapper.optimizer.param_groups for p in group["params"]}
+    assert optimised == {p for p in model.parameters() if p.requires_grad}
+    schedulers = cfg.get("param_scheduler") or []
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        convert = scheduler.get("convert_to_iter_based", False)
+        scheduler_cfg = {k: v for k, v in scheduler.items() if k != "convert_to_iter_based"}
+        if convert:
+            scheduler_class = find(PARAM_SCHEDULERS, scheduler_cfg.pop("type"))
+            scheduler_class.build_iter_from_epoch(wrapper, epoch_length=10, **scheduler_cfg)
+        else:
+            PARAM_SCHEDULERS.build(scheduler_cfg, default_args=dict(optimizer=wrapper))
+
+
+def test_every_config_belongs_to_a_toolbox():
+    assert {toolbox_of(name) for name in NAMES} == {"mmdet", "mmseg", "mmpretrain"}
+
+
+@pytest.mark.toolbox("mmdet")
+def test_mask_rcnn_follows_the_authors_recipe():
+    cfg = Config.fromfile(str(CONFIGS / "maskrcnn_vanillanet.py"))
+    backbone = cfg.model.backbone
+    assert (backbone.arch, backbone.act_num, backbone.norm_cfg.type) == ("13", 4, "SyncBN")
+    assert backbone.init_cfg.checkpoint == "vanillanet://13-act4"
+    assert cfg.train_dataloader.batch_size == 4 and cfg.auto_scale_lr.base_batch_size == 32
+    assert cfg.optim_wrapper.optimizer == dict(
+        type="AdamW", lr=1.3e-4, betas=(0.9, 0.999), weight_decay=0.05
+    )
+    assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=0.6, num_layers=6)
+    warm_up, steps = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end) == ("LinearLR", 0.001, 500)
+    assert (steps.type, steps.milestones) == ("MultiStepLR", [10, 12])
+    assert cfg.train_cfg.max_epochs == 12
+    resize = next(step for step in cfg.train_pipeline if step.type == "RandomChoiceResize")
+    assert resize.scales == [(1333, side) for side in range(480, 1025, 32)]
+    assert resize.scales[-1] == (1333, 1024) and len(resize.scales) == 18
+    assert cfg.train_dataloader.dataset.pipeline == cfg.train_pipeline

@@ -1,0 +1,125 @@
+"""train, test and fuse as a user does it: by the command line, on a small set of shapes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmvanilla.shapes import make_shapes
+
+ROOT = Path(__file__).parent.parent
+CONFIG = str(ROOT / "configs" / "maskrcnn_vanillanet_shapes.py")
+pytestmark = [pytest.mark.slow, pytest.mark.toolbox("mmdet")]
+
+FEW = [
+    "train_cfg.max_epochs=2",
+    "train_cfg.val_interval=2",
+    "param_scheduler.1.end=2",
+    "train_dataloader.num_workers=0",
+    "train_dataloader.persistent_workers=False",
+    "val_dataloader.num_workers=0",
+    "val_dataloader.persistent_workers=False",
+    "test_dataloader.num_workers=0",
+    "test_dataloader.persistent_workers=False",
+]
+
+
+def run(tool, *arguments, cwd, code=0):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"},
+    )
+    assert result.returncode == code, result.stdout[-3000:] + result.stderr[-3000:]
+    return result
+
+
+def only_error(result):
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+def metrics(work_dir):
+    (scalars,) = sorted(work_dir.glob("*/*.json"))[-1:]
+    return json.loads(scalars.read_text().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with data and a Mask R-CNN trained for two epochs of four steps."""
+    folder = tmp_path_factory.mktemp("user")
+    make_shapes(folder / "data" / "shapes", layouts=("coco",), num_train=16, num_val=4)
+    run("train.py", CONFIG, "--work-dir", "out", "--cfg-options", *FEW, cwd=folder)
+    assert (folder / "out" / "epoch_2.pth").is_file()
+    return folder
+
+
+def test_fused_detector_tests_as_before_with_pictures(trained):
+    run("fuse_backbone.py", CONFIG, "out/epoch_2.pth", "fused.pth", cwd=trained)
+    before = ("test.py", CONFIG, "out/epoch_2.pth", "--work-dir", "before", "--out", "raw.pkl")
+    run(*before, "--cfg-options", *FEW, cwd=trained)
+    after = ("test.py", "fused.py", "fused.pth", "--work-dir", "after", "--show-dir", "pictures")
+    run(*after, "--cfg-options", *FEW, cwd=trained)
+    expected, found = (metrics(trained / name) for name in ("before", "after"))
+    for key in ("coco/bbox_mAP", "coco/segm_mAP"):
+        assert found[key] == pytest.approx(expected[key], abs=1e-3)
+    assert (trained / "raw.pkl").stat().st_size > 0
+    assert len(list((trained / "pictures").rglob("*.png"))) == 4
+
+
+def test_training_resumes(trained):
+    options = [*FEW[3:], "train_cfg.max_epochs=3", "train_cfg.val_interval=3"]
+    result = run(
+        "train.py", CONFIG, "--work-dir", "out", "--resume", "--cfg-options", *options, cwd=trained
+    )
+    assert "resumed epoch: 2" in result.stdout + result.stderr
+    assert (trained / "out" / "epoch_3.pth").is_file()
+
+
+@pytest.mark.parametrize("tool", ["train.py", "test.py"])
+def test_mmdetections_own_tools_run_our_configs(trained, tool):
+    import mmdet
+
+    own = Path(mmdet.__file__).parent / ".mim" / "tools" / tool
+    if not own.is_file():
+        pytest.skip("this MMDetection was installed without its tools")
+    given = [] if tool == "train.py" else ["out/epoch_2.pth"]
+    result = subprocess.run(
+        [sys.executable, str(own), CONFIG, *given, "--work-dir", f"own_{tool}", "--cfg-options"]
+        + [*FEW, "train_cfg.max_epochs=1"],
+        cwd=trained,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (trained / f"own_{tool}" / "epoch_1.pth").is_file() == (tool == "train.py")
+
+
+def test_errors_are_one_line_and_leave_nothing(tmp_path):
+    data = only_error(run("train.py", CONFIG, cwd=tmp_path, code=1))
+    assert "data/shapes/coco/ is not there" in data and "tools/make_shapes.py data/shapes" in data
+    coco = str(ROOT / "configs" / "maskrcnn_vanillanet.py")
+    data = only_error(run("train.py", coco, cwd=tmp_path, code=1))
+    assert "data/coco/ is not there" in data and "make demo" in data
+    assert "no config" in only_error(run("train.py", "nowhere.py", cwd=tmp_path, code=1))
+    missing = run("test.py", CONFIG, "nowhere.pth", cwd=tmp_path, code=1)
+    assert "no checkpoint at nowhere.pth" in only_error(missing)
+    (tmp_path / "other.pth").write_bytes(b"no checkpoint")
+    torch.save(dict(state_dict={"conv.weight": torch.ones(1)}), tmp_path / "foreign.pth")
+    for name in ("other.pth", "foreign.pth", "nowhere.pth"):
+        only_error(run("fuse_backbone.py", CONFIG, name, "fused.pth", cwd=tmp_path, code=1))
+    assert {path.name for path in tmp_path.iterdir()} == {"other.pth", "foreign.pth"}
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = run("test.py", CONFIG, "nowhere.pth", "--debug", cwd=tmp_path, code=1)
+    assert "Traceback" in result.stderr and "error: no checkpoint" in result.stderr

@@ -1,0 +1,61 @@
+"""Test a detector, segmenter or classifier: tools/test.py CONFIG CHECKPOINT [options]."""
+
+import os
+from argparse import ArgumentParser, Namespace
+
+from mmengine.config import DictAction
+
+from mmvanilla import cli, distributed
+from mmvanilla.running import build_test_runner
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
+    parser.add_argument("--work-dir", help="folder for logs")
+    parser.add_argument("--out", help=".pkl file for the raw predictions")
+    parser.add_argument("--show", action="store_true", help="show the predictions in a window")
+    parser.add_argument("--show-dir", help="folder for pictures of the predictions")
+    parser.add_argument(
+        "--wait-time", type=float, default=2.0, help="seconds for each window (default: 2)"
+    )
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        help="override entries of the config, as key=value with dots in the key",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="default: none",
+    )
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=0, help="set by launchers"
+    )
+    return parser
+
+
+def test(args: Namespace) -> None:
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    runner = build_test_runner(
+        args.config,
+        args.checkpoint,
+        work_dir=args.work_dir,
+        out=args.out,
+        show=args.show,
+        show_dir=args.show_dir,
+        wait_time=args.wait_time,
+        tta=args.tta,
+        cfg_options=args.cfg_options,
+        launcher=args.launcher,
+    )
+    runner.test()
+    distributed.finish()
+
+
+if __name__ == "__main__":
+    cli.run(build_parser(), test)

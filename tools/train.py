@@ -1,0 +1,62 @@
+"""Train a detector, segmenter or classifier: tools/train.py CONFIG [options]."""
+
+import os
+from argparse import ArgumentParser, Namespace
+
+from mmengine.config import DictAction
+
+from mmvanilla import cli, distributed
+from mmvanilla.running import build_train_runner
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints")
+    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate to the actual batch size",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        help="go on from this checkpoint; without a value, from the newest one in the work dir",
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        help="override entries of the config, as key=value with dots in the key",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="default: none",
+    )
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=0, help="set by launchers"
+    )
+    return parser
+
+
+def train(args: Namespace) -> None:
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    runner = build_train_runner(
+        args.config,
+        work_dir=args.work_dir,
+        amp=args.amp,
+        auto_scale_lr=args.auto_scale_lr,
+        resume=args.resume,
+        cfg_options=args.cfg_options,
+        launcher=args.launcher,
+    )
+    runner.train()
+    distributed.finish()
+
+
+if __name__ == "__main__":
+    cli.run(build_parser(), train)
