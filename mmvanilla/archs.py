@@ -170,7 +170,7 @@ def resolve_arch(arch: str | int | Mapping[str, Any] | Arch, width_mult: float =
                 f"arch: a dict needs dims and strides and takes {', '.join(sorted(known))}; "
                 f"missing: {sorted(missing)}, unknown: {sorted(unknown)}"
             )
-        entries = {
+        entries: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list | tuple) else value
             for key, value in arch.items()
         }

@@ -45,7 +45,7 @@ class SeriesActivation(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.act = build_activation_layer(act_cfg)
-        geometry = dict(padding=act_num, groups=channels)
+        geometry: dict[str, Any] = dict(padding=act_num, groups=channels)
         kernel_size = 2 * act_num + 1
         self.conv = (
             plain_conv(channels, channels, kernel_size, **geometry)
@@ -113,18 +113,18 @@ class VanillaBlock(BaseModule):
             raise ValueError(f"shortcut must be one of {SHORTCUTS}, found {shortcut!r}")
         self.with_cp = with_cp
         channels = (in_channels, out_channels)
-        geometry = dict(kernel_size=kernel_size, stride=stride, padding=padding)
+        geometry: dict[str, Any] = dict(kernel_size=kernel_size, stride=stride, padding=padding)
+        conv: Any
         if deploy:
-            self.conv = plain_conv(*channels, **geometry)
+            conv = plain_conv(*channels, **geometry)
         elif deep_training:
             mid_channels = in_channels if mid_channels is None else mid_channels
-            self.conv = ConvPair(
-                *channels, **geometry, mid_channels=mid_channels, norm_cfg=norm_cfg
-            )
+            conv = ConvPair(*channels, **geometry, mid_channels=mid_channels, norm_cfg=norm_cfg)
         else:
-            self.conv = ConvNorm(*channels, **geometry, norm_cfg=norm_cfg)
+            conv = ConvNorm(*channels, **geometry, norm_cfg=norm_cfg)
         if shortcut == "before_act" and not deploy:
-            self.conv = ShortcutConv(self.conv, _projection(*channels, norm_cfg))
+            conv = ShortcutConv(conv, _projection(*channels, norm_cfg))
+        self.conv = conv
         self.has_late_shortcut = shortcut == "after_act"
         self.late_projection = (
             _projection(*channels, norm_cfg, deploy) if self.has_late_shortcut else None
@@ -160,7 +160,7 @@ class VanillaBlock(BaseModule):
 
 def _projection(
     in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool = False
-) -> nn.Module | None:
+) -> Any:
     """What a shortcut needs where the channels change; None: it is the identity."""
     if in_channels == out_channels:
         return None
@@ -173,7 +173,7 @@ def _projection(
 def _frozen_running_stats(module: nn.Module) -> Iterator[None]:
     # The second forward of activation checkpointing sees the same batch again: without this,
     # batch norm would count it twice, and training with and without with_cp would differ.
-    norms = [
+    norms: list[Any] = [
         norm
         for norm in module.modules()
         if isinstance(norm, _BatchNorm) and norm.num_batches_tracked is not None

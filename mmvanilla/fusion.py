@@ -11,7 +11,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections import Counter
 from itertools import zip_longest
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from mmengine.model import BaseModule
@@ -129,7 +129,7 @@ def require_running_stats(norm: nn.Module) -> None:
         )
 
 
-def read_conv_norm(conv: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
+def read_conv_norm(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     """The one convolution that ``conv`` and the batch norm behind it amount to in eval mode.
 
     Args:
@@ -148,16 +148,21 @@ def read_conv_norm(conv: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Ten
         zeros = weight.new_zeros(weight.shape[0])
         return _plain(weight, weight.dtype), _plain(zeros if bias is None else bias, weight.dtype)
     require_running_stats(norm)
-    gamma = None if norm.weight is None else norm.weight.detach()
-    beta = None if norm.bias is None else norm.bias.detach()
-    return fuse_conv_bn(weight, bias, norm.running_mean, norm.running_var, gamma, beta, norm.eps)
+    statistics: Any = norm
+    gamma = None if statistics.weight is None else statistics.weight.detach()
+    beta = None if statistics.bias is None else statistics.bias.detach()
+    return fuse_conv_bn(
+        weight, bias, statistics.running_mean, statistics.running_var, gamma, beta, statistics.eps
+    )
 
 
 class FusableLayer(BaseModule, ABC):
     """A layer of the training form that one convolution replaces for inference."""
 
-    #: The plain network has no bias here and a norm behind, into which fusing moves the bias.
-    brings_no_bias = False
+    @property
+    def brings_no_bias(self) -> bool:
+        """Whether the plain network has no bias here, but a norm behind: fusing moves it there."""
+        return False
 
     @property
     @abstractmethod
@@ -193,7 +198,7 @@ class FusableLayer(BaseModule, ABC):
         """
         self.check_fusable()
         weight, bias = self.fused_tensors()
-        like = self.geometry
+        like: Any = self.geometry
         with torch.device("meta"):
             conv = nn.Conv2d(
                 like.in_channels,
@@ -294,5 +299,8 @@ def _find_sites(model: nn.Module) -> dict[FusableLayer, list[_Site]]:
 
 
 def _could_follow(norm: nn.Module | None, conv: nn.Conv2d) -> TypeGuard[_BatchNorm]:
-    is_batch_norm = isinstance(norm, _BatchNorm) and norm.running_mean is not None
-    return is_batch_norm and norm.num_features == conv.out_channels
+    return (
+        isinstance(norm, _BatchNorm)
+        and norm.running_mean is not None
+        and norm.num_features == conv.out_channels
+    )

@@ -106,7 +106,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self._layer_cfg = dict(
+        self._layer_cfg: dict[str, Any] = dict(
             act_num=act_num,
             act_cfg=act_cfg,
             norm_cfg={**DEFAULT_NORM_CFG, **norm_cfg},
