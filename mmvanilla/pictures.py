@@ -77,14 +77,14 @@ class Viewer:
         classes = (meta.get("dataset_meta") or {}).get("classes") or ()
         return cls(Path(config).stem, model, cfg, classes)
 
-    def read(self, path: str | Path) -> tuple[Tensor, np.ndarray]:
-        """Load an image as the config's test pipeline does.
+    def batch(self, path: str | Path) -> tuple[Tensor, list[Any]]:
+        """Load an image as the config's test pipeline does, as a batch of one.
 
         Args:
             path: Of the image.
 
         Returns:
-            The network's input, (1, 3, H, W), and the same pixels as RGB, (H, W, 3) uint8.
+            The network's input, (1, 3, H, W), and the toolbox's data samples.
 
         Raises:
             ValueError: The config has no test pipeline, or the file is no image.
@@ -103,7 +103,21 @@ class Viewer:
         except (AssertionError, AttributeError, ValueError) as error:  # as the toolbox has it
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
         batch = self.model.data_preprocessor(pseudo_collate([sample]), False)  # type: ignore[operator]
-        inputs = batch["inputs"]
+        return batch["inputs"], batch["data_samples"]
+
+    def read(self, path: str | Path) -> tuple[Tensor, np.ndarray]:
+        """Load an image as the config's test pipeline does.
+
+        Args:
+            path: Of the image.
+
+        Returns:
+            The network's input, (1, 3, H, W), and the same pixels as RGB, (H, W, 3) uint8.
+
+        Raises:
+            ValueError: The config has no test pipeline, or the file is no image.
+        """
+        inputs, _ = self.batch(path)
         preprocessing = describe_preprocessing(self.model)
         pixels = inputs[0].permute(1, 2, 0).cpu().numpy()
         if preprocessing["mean"] is not None:

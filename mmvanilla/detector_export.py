@@ -1,0 +1,271 @@
+"""Whole detectors to ONNX, through MMDeploy.
+
+MMDeploy rewrites what an exporter cannot trace (proposals, NMS, RoI align). Its last release knows
+torch up to 2.x of its time; what newer ones changed under it is put back here while it works.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmvanilla.deployment import deploy_config, load_model
+from mmvanilla.export import DEFAULT_TOLERANCE
+from mmvanilla.fusion import fuse_model
+from mmvanilla.onnx_runtime import open_session, require_onnx
+from mmvanilla.pictures import Viewer
+
+# Its other requirements are here already, or pinned to releases that nothing else works with.
+INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"
+_OPSET = 11
+_FILE = "end2end.onnx"
+#: MMDeploy suppresses a region proposal network's boxes over all levels at once, MMDetection each
+#: level for itself, so the two may refine different proposals of one object. This share of the
+#: confident detections must overlap one of the same class on the other side.
+REQUIRED_AGREEMENT = 0.95
+CLOSE_IOU = 0.7
+DEFAULT_SCORE = 0.3
+
+
+@dataclass(frozen=True)
+class DetectorReport:
+    """What :func:`export_detector` did.
+
+    Attributes:
+        path: The file written.
+        output_names: Of the graph.
+        exact: Confident detections of either side that the other one has within tolerance.
+        close: Those that overlap one of the same class by :data:`CLOSE_IOU`.
+        compared: Confident detections of either side.
+        size_bytes: Of the file.
+    """
+
+    path: Path
+    output_names: tuple[str, ...]
+    exact: int
+    close: int
+    compared: int
+    size_bytes: int
+
+
+def export_detector(
+    cfg: Config,
+    checkpoint: str,
+    out: str | Path,
+    images: Sequence[Path],
+    *,
+    score: float = DEFAULT_SCORE,
+    tolerance: float = DEFAULT_TOLERANCE,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda step: None,
+) -> DetectorReport:
+    """Fuse a detector, export it with its post-processing, compare, and only then keep the file.
+
+    The graph takes normalised images, (1, 3, H, W) with any H and W, and gives ``dets`` (1, N, 5:
+    box and score), ``labels`` (1, N) and, of an instance segmenter, ``masks`` (1, N, 28, 28 or
+    what its head has).
+
+    Args:
+        cfg: Its config.
+        checkpoint: Its weights.
+        out: The ``.onnx`` file to write.
+        images: Images to compare on; there must be something to detect in one of them.
+        score: Compare detections above it.
+        tolerance: How far scores may be apart, and boxes relative to the image's size.
+        overwrite: Replace an existing file.
+        progress: Called with the name of each step.
+
+    Raises:
+        FileExistsError: ``out`` exists and ``overwrite`` is False.
+        FileNotFoundError: There is no folder for ``out``.
+        ImportError: MMDeploy, onnx or onnxruntime is not installed.
+        ValueError: The config is no detector's.
+        RuntimeError: ONNX Runtime disagrees with PyTorch, or there was nothing to compare.
+    """
+    out = Path(out)
+    if out.suffix != ".onnx":
+        raise ValueError(f"the output must be an .onnx file, found {out}")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; choose another name or add --overwrite")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
+    if cfg.get("default_scope") != "mmdet":
+        raise ValueError(f"default_scope is {cfg.get('default_scope')!r}, expected a detector's")
+    require_onnx()
+    require_mmdeploy()
+    progress("fusing")
+    model, meta = load_model(cfg, checkpoint)
+    fused = fuse_model(model).model
+    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=out.parent) as folder:
+        weights = os.path.join(folder, "fused.pth")
+        torch.save(dict(meta=meta, state_dict=fused.state_dict()), weights)
+        progress("exporting, by MMDeploy")
+        has_masks = getattr(getattr(fused, "roi_head", None), "mask_head", None) is not None
+        recipe = _recipe(cfg, has_masks)
+        fused_cfg = deploy_config(cfg)
+        fused_cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline  # where MMDeploy looks
+        _run_mmdeploy(str(images[0]), folder, recipe, fused_cfg, weights)
+        path = os.path.join(folder, _FILE)
+        progress("comparing")
+        exact, close, total = compare_detections(path, fused, cfg, images, score, tolerance)
+        if total == 0:
+            raise RuntimeError(
+                f"nothing was detected above {score:g} in {len(images)} images, so nothing could "
+                "be compared and nothing was written; give images with objects"
+            )
+        if close < REQUIRED_AGREEMENT * total:
+            raise RuntimeError(
+                f"only {close} of {total} detections above {score:g} agree between PyTorch and "
+                f"ONNX Runtime, fewer than {REQUIRED_AGREEMENT:.0%}; nothing was written"
+            )
+        os.replace(path, out)
+    return DetectorReport(
+        out, tuple(recipe["onnx_config"]["output_names"]), exact, close, total, out.stat().st_size
+    )
+
+
+def require_mmdeploy() -> None:
+    """Check that MMDeploy is installed.
+
+    Raises:
+        ImportError: It is not, or something it needs is not.
+    """
+    try:
+        importlib.import_module("mmdeploy.apis")
+    except ImportError as error:
+        raise ImportError(
+            f"whole detectors are exported by MMDeploy, and {error.name} is not installed; run "
+            f"`{INSTALL}`, or export the backbone alone"
+        ) from error
+
+
+def _recipe(cfg: Config, has_masks: bool) -> Config:
+    """What MMDeploy calls a deploy config, with the thresholds of the model's own test_cfg."""
+    test_cfg = cfg.model.test_cfg
+    last = test_cfg.get("rcnn", test_cfg)
+    outputs = ["dets", "labels", *(["masks"] if has_masks else [])]
+    axes: dict[str, dict[int, str]] = {"input": {0: "batch", 2: "height", 3: "width"}}
+    axes.update({name: {0: "batch", 1: "detections"} for name in outputs})
+    return Config(
+        dict(
+            onnx_config=dict(
+                type="onnx",
+                export_params=True,
+                keep_initializers_as_inputs=False,
+                opset_version=_OPSET,
+                save_file=_FILE,
+                input_names=["input"],
+                output_names=outputs,
+                input_shape=None,
+                optimize=True,
+                dynamic_axes=axes,
+            ),
+            codebase_config=dict(
+                type="mmdet",
+                task="ObjectDetection",
+                model_type="end2end",
+                post_processing=dict(
+                    score_threshold=last.score_thr,
+                    confidence_threshold=0.005,
+                    iou_threshold=last.nms.iou_threshold,
+                    max_output_boxes_per_class=last.max_per_img,
+                    pre_top_k=test_cfg.get("nms_pre", test_cfg.get("rpn", {}).get("nms_pre", 1000)),
+                    keep_top_k=last.max_per_img,
+                    background_label_id=-1,
+                    export_postprocess_mask=False,
+                ),
+            ),
+            backend_config=dict(type="onnxruntime"),
+        )
+    )
+
+
+@contextmanager
+def _torch_as_mmdeploy_knows_it() -> Iterator[None]:
+    original = torch.onnx.export
+    opset9 = importlib.import_module("torch.onnx.symbolic_opset9")
+    lacks_cast = not hasattr(opset9, "_cast_Long")
+    if "dynamo" in inspect.signature(original).parameters:
+        # It hands over dynamic_axes, which only the TorchScript exporter understands.
+        torch.onnx.export = functools.partial(original, dynamo=False)
+    if lacks_cast:
+        int64 = 7  # in ONNX's list of types
+        opset9._cast_Long = lambda g, x, non_blocking=False: g.op("Cast", x, to_i=int64)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.onnx.export = original
+        if lacks_cast:
+            del opset9._cast_Long
+
+
+def _run_mmdeploy(image: str, folder: str, recipe: Config, cfg: Config, weights: str) -> None:
+    torch2onnx = importlib.import_module("mmdeploy.apis").torch2onnx
+    with warnings.catch_warnings(), _torch_as_mmdeploy_knows_it():
+        warnings.simplefilter("ignore")
+        torch2onnx(image, folder, _FILE, recipe, cfg, weights, device="cpu")
+
+
+def compare_detections(
+    path: str | Path,
+    model: nn.Module,
+    cfg: Config,
+    images: Sequence[Path],
+    score: float,
+    tolerance: float,
+) -> tuple[int, int, int]:
+    """Look for a partner on the other side for each confident detection of either side.
+
+    Args:
+        path: The ``.onnx`` file.
+        model: The detector, in eval mode.
+        cfg: Its config, for the test pipeline.
+        images: To detect in.
+        score: What makes a detection confident; a partner may have any score.
+        tolerance: How far a partner's score may be off, and its box relative to the image's size.
+
+    Returns:
+        How many detections have a partner of the same class within tolerance, how many have one
+        that overlaps by :data:`CLOSE_IOU`, and how many there are.
+    """
+    from torchvision.ops import box_iou  # type: ignore[import-untyped]
+
+    session = open_session(path)
+    viewer = Viewer("detector", model, cfg, ())
+    exact, close, total = 0, 0, 0
+    for image in images:
+        inputs, samples = viewer.batch(image)
+        with torch.no_grad():
+            found = model(inputs, samples, mode="predict")[0].pred_instances
+        dets, labels = session.run(["dets", "labels"], {"input": inputs.numpy()})
+        # MMDetection's boxes are of the file, the graph's of the network's input.
+        scale = np.array(tuple(samples[0].metainfo.get("scale_factor", (1.0, 1.0))) * 2)
+        size = max(inputs.shape[-2:])
+        columns = [found.bboxes.numpy() * scale / size, found.scores.numpy()[:, None]]
+        ours = np.concatenate([*columns, found.labels.numpy()[:, None]], axis=1)
+        columns = [dets[0, :, :4] / size, dets[0, :, 4:], labels[0][:, None]]
+        theirs = np.concatenate(columns, axis=1)
+        for these, others in ((ours, theirs), (theirs, ours)):
+            confident = these[these[:, 4] > score]
+            total += len(confident)
+            # Two classes are at least 1 apart, which no tolerance allows.
+            within = np.abs(confident[:, None] - others[None]).max(axis=2) <= tolerance
+            overlaps = box_iou(*(torch.from_numpy(each[:, :4]) for each in (confident, others)))
+            same = confident[:, None, 5] == others[None, :, 5]
+            exact += int(within.any(axis=1).sum())
+            # A box without area overlaps nothing, not even itself.
+            close += int((within | (same & (overlaps.numpy() >= CLOSE_IOU))).any(axis=1).sum())
+    return exact, close, total
