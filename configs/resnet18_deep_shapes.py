@@ -21,6 +21,6 @@ model = dict(
     ),
 )
 custom_hooks = [
-    dict(type="DeepTrainingHook", decay_epochs=25),
+    dict(type="DeepTrainingHook", decay_epochs=15),
     dict(type="ReseedHook"),
 ]

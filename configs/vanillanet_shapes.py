@@ -1,19 +1,19 @@
-# A narrow VanillaNet-6 classifier on the shapes that tools/make_shapes.py draws: λ goes from 0 to 1
+# A narrow VanillaNet-5 classifier on the shapes that tools/make_shapes.py draws: λ goes from 0 to 1
 # in the first half of the training, on two CPU cores, in a few minutes.
 _base_ = ["_base_/shapes_classification.py"]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 
 model = dict(
     type="ImageClassifier",
-    backbone=dict(type="VanillaNet", arch="6", width_mult=0.125, out_indices=(-1,)),
+    backbone=dict(type="VanillaNet", arch="5", width_mult=1 / 16, out_indices=(-1,)),
     head=dict(
         type="VanillaNetClsHead",
         num_classes=6,
-        in_channels=512,
+        in_channels=256,
         loss=dict(type="LabelSmoothLoss", label_smooth_val=0.1),
     ),
 )
 custom_hooks = [
-    dict(type="DeepTrainingHook", decay_epochs=25),
+    dict(type="DeepTrainingHook", decay_epochs=15),
     dict(type="ReseedHook"),
 ]

@@ -238,7 +238,7 @@ class TestKilled:
             {k: v for k, v in cut["ema_state_dict"].items() if k.startswith("module.")},
         )
         lambdas = [v for k, v in cut["state_dict"].items() if k.endswith("act_lambda")]
-        assert len(lambdas) == 6
+        assert len(lambdas) == 5
         assert set(map(float, lambdas)) == {1.0}
 
         logs = sorted((tmp_path / "cut").glob("*/vis_data/scalars.json"))

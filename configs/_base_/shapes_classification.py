@@ -11,15 +11,13 @@ data_preprocessor = dict(
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="RandomResizedCrop", scale=96, crop_ratio_range=(0.6, 1.0)),
+    dict(type="Resize", scale=64, interpolation="area"),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="RandomFlip", prob=0.5, direction="vertical"),
-    dict(type="ColorJitter", brightness=0.3, contrast=0.3, saturation=0.3, hue=0.3),
     dict(type="PackInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=96),
+    dict(type="Resize", scale=64, interpolation="area"),
     dict(type="PackInputs"),
 ]
 data_root = "data/shapes/imagenet"
@@ -44,13 +42,13 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="Accuracy", topk=(1,))
 test_evaluator = val_evaluator
 
-max_epochs = 50
+max_epochs = 30
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=10)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.05),
     paramwise_cfg=dict(flat_decay_mult=0.0),
 )
 param_scheduler = [
@@ -71,5 +69,5 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-default_hooks = dict(logger=dict(interval=13), checkpoint=dict(interval=5, max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=19), checkpoint=dict(interval=5, max_keep_ckpts=2))
 randomness = dict(seed=0)
