@@ -7,6 +7,8 @@ import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
+from mmengine.config import DictAction
+
 # What a user can cause and mend; anything else also names its type.
 _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError)
 
@@ -34,3 +36,26 @@ def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
         name = "" if isinstance(error, _EXPECTED) else f"{type(error).__name__}: "
         print(f"error: {name}{message}", file=sys.stderr)
         sys.exit(1)
+
+
+def add_cfg_options(parser: ArgumentParser) -> None:
+    """Let the command line override entries of a config, as OpenMMLab's tools do."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        help="override entries of the config, as key=value with dots in the key",
+    )
+
+
+def add_runner_options(parser: ArgumentParser) -> None:
+    """The options that training and testing have in common."""
+    add_cfg_options(parser)
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints")
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="who starts the processes (default: none)",
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="for launchers")

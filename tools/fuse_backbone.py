@@ -6,7 +6,6 @@ the fused checkpoint to OUT (.pth) and a config that runs with it beside it (.py
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
@@ -44,12 +43,7 @@ def build_parser() -> ArgumentParser:
         "--force", action="store_true", help="fuse also before the end of deep training"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        help="override entries of the config, as key=value with dots in the key",
-    )
+    cli.add_cfg_options(parser)
     return parser
 
 

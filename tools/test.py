@@ -3,8 +3,6 @@
 import os
 from argparse import ArgumentParser, Namespace
 
-from mmengine.config import DictAction
-
 from mmvanilla import cli, distributed
 from mmvanilla.running import build_test_runner
 
@@ -13,7 +11,6 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
-    parser.add_argument("--work-dir", help="folder for logs")
     parser.add_argument("--out", help=".pkl file for the raw predictions")
     parser.add_argument("--show", action="store_true", help="show the predictions in a window")
     parser.add_argument("--show-dir", help="folder for pictures of the predictions")
@@ -21,21 +18,7 @@ def build_parser() -> ArgumentParser:
         "--wait-time", type=float, default=2.0, help="seconds for each window (default: 2)"
     )
     parser.add_argument("--tta", action="store_true", help="test-time augmentation")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        help="override entries of the config, as key=value with dots in the key",
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="default: none",
-    )
-    parser.add_argument(
-        "--local_rank", "--local-rank", type=int, default=0, help="set by launchers"
-    )
+    cli.add_runner_options(parser)
     return parser
 
 

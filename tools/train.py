@@ -3,8 +3,6 @@
 import os
 from argparse import ArgumentParser, Namespace
 
-from mmengine.config import DictAction
-
 from mmvanilla import cli, distributed
 from mmvanilla.running import build_train_runner
 
@@ -12,7 +10,6 @@ from mmvanilla.running import build_train_runner
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
-    parser.add_argument("--work-dir", help="folder for logs and checkpoints")
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
     parser.add_argument(
         "--auto-scale-lr",
@@ -25,21 +22,7 @@ def build_parser() -> ArgumentParser:
         const="auto",
         help="go on from this checkpoint; without a value, from the newest one in the work dir",
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        help="override entries of the config, as key=value with dots in the key",
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="default: none",
-    )
-    parser.add_argument(
-        "--local_rank", "--local-rank", type=int, default=0, help="set by launchers"
-    )
+    cli.add_runner_options(parser)
     return parser
 
 
