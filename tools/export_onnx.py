@@ -10,7 +10,6 @@ import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from mmengine.config import DictAction
 from rich.console import Console
 
 from mmvanilla import cli
@@ -54,12 +53,7 @@ def build_parser() -> ArgumentParser:
         "--tolerance", type=float, default=DEFAULT_TOLERANCE, help="default: 1e-4, relative"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        help="override entries of the config, as key=value with dots in the key",
-    )
+    cli.add_cfg_options(parser)
     return parser
 
 

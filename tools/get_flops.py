@@ -6,7 +6,6 @@ tables of OpenMMLab and of most papers call it a FLOP. Counted are convolutions 
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
@@ -26,12 +25,7 @@ def build_parser() -> ArgumentParser:
         help="default: 224 224 for classifiers, 512 512 for segmenters, 800 1280 for detectors",
     )
     parser.add_argument("--deploy", action="store_true", help="count the deploy form alone")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        help="override entries of the config, as key=value with dots in the key",
-    )
+    cli.add_cfg_options(parser)
     return parser
 
 

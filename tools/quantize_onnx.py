@@ -6,7 +6,6 @@ training split; accuracy and latency before and after are measured on its test s
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
@@ -34,12 +33,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--test-images", type=int, metavar="N", help="default: all")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        help="override entries of the config, as key=value with dots in the key",
-    )
+    cli.add_cfg_options(parser)
     return parser
 
 

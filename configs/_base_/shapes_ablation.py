@@ -1,5 +1,5 @@
-# What the ablations on shapes share: VanillaNet-6, 1/16 as wide, in a training of less than a minute
-# on two CPU cores.
+# What the ablations on shapes share: VanillaNet-6, 1/16 as wide, trained for less than a minute on
+# two CPU cores.
 _base_ = ["../vanillanet_shapes.py"]
 
 model = dict(backbone=dict(arch="6"))
