@@ -32,7 +32,7 @@ from mmvanilla.timing import time_interleaved
 # Odd sizes, oblong ones, and one that is no multiple of 32.
 COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))
 DEFAULT_TOLERANCE = 1e-4
-_LATENCY_ROUNDS = 5
+_LATENCY_ROUNDS = 9
 
 
 class Measurement(NamedTuple):
@@ -233,7 +233,7 @@ def _measure(
             "after": lambda: ForwardTensors(fused)(inputs),
         },
         rounds=_LATENCY_ROUNDS,
-        warmup=1,
+        warmup=2,
     )
     before, after = (
         Measurement(measure_complexity(form, size), timings[name].median)
