@@ -38,6 +38,7 @@ class QuantizedForm:
         name: ``'fp32'``, or one of :data:`SCHEMES`.
         accuracy: Top-1 in %.
         agreement: Images in % whose class is fp32's.
+        logit_error: Root mean square difference from fp32's logits, in % of their own.
         latency: Of one image.
         size_bytes: Of the file.
     """
@@ -45,6 +46,7 @@ class QuantizedForm:
     name: str
     accuracy: float
     agreement: float
+    logit_error: float
     latency: Timing
     size_bytes: int
 
@@ -201,27 +203,29 @@ def _convolutions(path: Path, depthwise: bool) -> list[str]:
 def _measure(paths: dict[str, Path], test: _Samples, rounds: int) -> list[QuantizedForm]:
     sessions = {name: open_session(path, torch.get_num_threads()) for name, path in paths.items()}
     labels: list[int] = []
-    classes: dict[str, list[int]] = {name: [] for name in paths}
+    collected: dict[str, list[np.ndarray]] = {name: [] for name in paths}
     image = None
     for image, label in test:
         labels.append(label)
         for name, session in sessions.items():
-            classes[name].append(int(session.run(None, {INPUT_NAME: image})[0][0].argmax()))
+            collected[name].append(session.run(None, {INPUT_NAME: image})[0][0])
     runs: dict[str, Callable[[], Any]] = {
         name: partial(session.run, None, {INPUT_NAME: image}) for name, session in sessions.items()
     }
     timings = time_interleaved(runs, rounds)
-    return [
-        QuantizedForm(
-            name,
-            _percentage(classes[name], labels),
-            _percentage(classes[name], classes["fp32"]),
-            timings[name],
-            path.stat().st_size,
+    expected = np.stack(collected["fp32"])
+    forms = []
+    for name, path in paths.items():
+        logits = np.stack(collected[name])
+        classes = logits.argmax(axis=1)
+        forms.append(
+            QuantizedForm(
+                name,
+                100 * float(np.mean(classes == labels)),
+                100 * float(np.mean(classes == expected.argmax(axis=1))),
+                100 * float(np.sqrt(np.mean((logits - expected) ** 2) / np.mean(expected**2))),
+                timings[name],
+                path.stat().st_size,
+            )
         )
-        for name, path in paths.items()
-    ]
-
-
-def _percentage(found: list[int], expected: list[int]) -> float:
-    return 100 * float(np.mean(np.equal(found, expected)))
+    return forms

@@ -111,7 +111,8 @@ def test_schemes_quantise_what_they_say(exported, tmp_path, scheme, depthwise, o
     assert int8_convolutions(out) == {True: depthwise, False: others}
     assert scales_of_a_weight(out) == scales
     assert [form.name for form in forms] == ["fp32", scheme]
-    assert forms[0].agreement == 100
+    assert (forms[0].agreement, forms[0].logit_error) == (100, 0)
+    assert 0 < forms[1].logit_error < 100
     assert 0 <= forms[1].accuracy <= 100 and forms[1].latency.median > 0
     assert list(tmp_path.iterdir()) == [out]
 

@@ -54,8 +54,8 @@ def quantize(args: Namespace) -> None:
             progress=status.update,
         )
     table = Table(title=f"{args.model}, one image at a time", title_justify="left")
-    table.add_column("form")
-    for column in ("top-1 %", "same class as fp32 %", "median ms", "quartiles ms", "MB"):
+    table.add_column("form", no_wrap=True)
+    for column in ("top-1 %", "as fp32 %", "logit error %", "median ms", "quartiles ms", "MB"):
         table.add_column(column, justify="right")
     for form in forms:
         latency = form.latency
@@ -63,6 +63,7 @@ def quantize(args: Namespace) -> None:
             form.name,
             f"{form.accuracy:.1f}",
             f"{form.agreement:.1f}",
+            f"{form.logit_error:.2f}",
             f"{latency.median:.2f}",
             f"{latency.low:.2f} to {latency.high:.2f}",
             f"{form.size_bytes / 1e6:.2f}",
