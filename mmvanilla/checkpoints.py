@@ -41,10 +41,13 @@ def _allowed_globals() -> dict[str, Any]:
         "_codecs.encode": codecs.encode,
         "mmengine.logging.history_buffer.HistoryBuffer": _Unread,
         "builtins.getattr": _Unread,
+        "builtins.set": set,
         "numpy.ndarray": np.ndarray,
         "numpy.dtype": np.dtype,
     }
-    multiarray = getattr(np, "_core", None) or np.core
+    # numpy 1.26 has an _core as well, but nothing in it; numpy 2 warns of core.
+    core = getattr(np, "_core", None)
+    multiarray: Any = core if hasattr(core, "multiarray") else np.core
     for package in ("numpy.core", "numpy._core"):  # as numpy 1 and numpy 2 write it
         allowed[f"{package}.multiarray._reconstruct"] = multiarray.multiarray._reconstruct
         allowed[f"{package}.multiarray.scalar"] = multiarray.multiarray.scalar
