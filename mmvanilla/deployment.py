@@ -94,7 +94,10 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     # What it would fetch by init_cfg is not fetched: building alone does not initialise.
     init_default_scope(cfg.get("default_scope", "mmengine"))
     # A copy, since some modules change the lists that they are built from.
-    model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
+    model_cfg = copy.deepcopy(cfg.model)
+    if cfg.get("data_preprocessor"):  # as the Runner does; a classifier's config has it there
+        model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
+    model = revert_sync_batchnorm(MODELS.build(model_cfg))
     if "://" in checkpoint:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
     else:

@@ -283,8 +283,8 @@ custom_imports = dict(imports=['mmvanilla', 'mmvanilla.cls_head'])
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='VanillaNet', arch={TINY}, out_indices=(3,)),
-    head=dict(type='VanillaNetClsHead', in_channels=32, num_classes=5),
-    data_preprocessor=dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=True))
+    head=dict(type='VanillaNetClsHead', in_channels=32, num_classes=5))
+data_preprocessor = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=True)
 """
 
 
@@ -309,6 +309,7 @@ def test_tool_exports_a_checkpoint_and_refuses_a_wrong_one(tmp_path):
     assert "classifier" in done.stdout and "11 Conv" in done.stdout
     entries = {entry.key: entry.value for entry in onnx.load(str(out)).metadata_props}
     assert json.loads(entries["classes"]) == ["a", "b", "c", "d", "e"]
+    assert json.loads(entries["preprocessing"])["mean"] == [1.0, 2.0, 3.0]
 
     torch.save(dict(state_dict={"backbone.stem.conv.bias": torch.zeros(8)}), weights)
     failed = run_tool(config, weights, tmp_path / "other.onnx", "--size", 64, 64)

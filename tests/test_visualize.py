@@ -23,7 +23,6 @@ custom_imports = dict(imports=['mmvanilla', 'mmvanilla.cls_head'])
 data_preprocessor = dict(num_classes=3, {NORMALISED}, to_rgb=True)
 model = dict(
     type='ImageClassifier',
-    data_preprocessor=data_preprocessor,
     backbone={BACKBONE.format(", out_indices=(3,)")},
     head=dict(type='VanillaNetClsHead', num_classes=3, in_channels=32))
 test_dataloader = dict(dataset=dict(type='CustomDataset', pipeline=[
@@ -126,7 +125,20 @@ def test_viewer_gives_the_pixels_back(tmp_path, images):
     inputs, pixels = viewer.read(images / "a.png")
     assert tuple(inputs.shape) == (1, 3, 64, 64)
     assert np.array_equal(pixels, cv2.imread(str(images / "a.png"))[..., ::-1])
+    normalised = (pixels - np.array([120.0, 110.0, 100.0])) / np.array([60.0, 50.0, 40.0])
+    np.testing.assert_allclose(inputs[0].permute(1, 2, 0), normalised, rtol=1e-5, atol=1e-5)
     assert viewer.classes == ("one", "two", "three")
+
+
+def test_class_activation_predicts_as_the_inferencer_does(tmp_path, images):
+    pytest.importorskip("pytorch_grad_cam")
+    config, checkpoint = write_model(tmp_path, "mmpretrain")
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    inferencer = ImageClassificationInferencer(config, pretrained=checkpoint, device="cpu")
+    expected = inferencer(str(images / "a.png"))[0]
+    _, words = class_activation(Viewer.load(config, checkpoint), images / "a.png")
+    assert words == f"{expected['pred_class']} {expected['pred_score']:.2f}"
 
 
 def test_class_activation_names_the_prediction(tmp_path, images):

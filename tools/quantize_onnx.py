@@ -56,7 +56,7 @@ def quantize(args: Namespace) -> None:
     table = Table(title=f"{args.model}, one image at a time", title_justify="left")
     table.add_column("form", no_wrap=True)
     for column in ("top-1 %", "as fp32 %", "logit error %", "median ms", "quartiles ms", "MB"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=column == "quartiles ms")
     for form in forms:
         latency = form.latency
         table.add_row(
@@ -65,7 +65,7 @@ def quantize(args: Namespace) -> None:
             f"{form.agreement:.1f}",
             f"{form.logit_error:.2f}",
             f"{latency.median:.2f}",
-            f"{latency.low:.2f} to {latency.high:.2f}",
+            f"{latency.low:.2f}-{latency.high:.2f}",
             f"{form.size_bytes / 1e6:.2f}",
         )
     console.print(table)
