@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,42 +59,60 @@ def describe(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
     load = f", load before {machine['load_before']}" if "load_before" in machine else ""
-    return f"{device}, {machine['threads']} threads, {versions}{load}"
+    return f"{device}, threads: {machine['threads']}, {versions}{load}"
 
 
-def make_tables(report: dict[str, Any]) -> Group:
+def tabulate(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """One table a setting, and one of the speed-ups over the reference.
 
     Args:
         report: Of :func:`mmvanilla.benchmark.run_benchmark`.
+
+    Returns:
+        Title, column names and rows of each.
     """
     tables = []
     for title, entries in _by_setting(report["results"]):
-        table = Table(title=title, title_justify="left")
         is_training = entries[0]["mode"] == "train"
-        extra = ("saved MB", "peak MB") if is_training else ("top-1 %, published",)
-        for column in ("network", "form"):
-            table.add_column(column)
-        for column in ("median ms", "quartiles ms", "images/s", *extra):
-            table.add_column(column, justify="right")
-        for entry in entries:
-            table.add_row(entry["network"], entry["form"], *_cells(entry, is_training))
-        tables.append(table)
+        extra = ["saved MB", "peak MB"] if is_training else ["top-1 %, published"]
+        columns = ["network", "form", "median ms", "quartiles ms", "images/s", *extra]
+        rows = [[entry["network"], entry["form"], *_cells(entry, is_training)] for entry in entries]
+        tables.append((title, columns, rows))
     if report["speedups"]:
-        table = Table(title="against the plain reference of the same variant", title_justify="left")
-        for column in ("setting", "form", "archs", "times as fast", "saved for backward"):
-            table.add_column(column)
+        columns = ["setting", "form", "archs", "times as fast", "saved for backward"]
+        rows = []
         for ratio in report["speedups"]:
             saved = ratio["saved_ratio"]
-            table.add_row(
-                _title(ratio),
-                ratio["form"],
-                " ".join(ratio["archs"]),
-                f"{ratio['times_as_fast']:.2f}",
-                "" if saved is None else f"{saved:.3f} of it",
+            share = "" if saved is None else f"{saved:.3f} of it"
+            archs = " ".join(ratio["archs"])
+            rows.append(
+                [_title(ratio), ratio["form"], archs, f"{ratio['times_as_fast']:.2f}", share]
             )
+        tables.append(("against the plain reference of the same variant", columns, rows))
+    return tables
+
+
+def make_tables(report: dict[str, Any]) -> Group:
+    """The tables of :func:`tabulate` for a terminal."""
+    tables = []
+    for title, columns, rows in tabulate(report):
+        table = Table(title=title, title_justify="left")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index < 2 else "right")
+        for row in rows:
+            table.add_row(*row)
         tables.append(table)
     return Group(describe(report["machine"]), *tables)
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """The tables of :func:`tabulate` for a document."""
+    parts = [describe(report["machine"])]
+    for title, columns, rows in tabulate(report):
+        lines = [columns, ["---"] * len(columns), *rows]
+        parts.append(f"**{title}**")
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts) + "\n"
 
 
 def _cells(entry: dict[str, Any], is_training: bool) -> list[str]:
@@ -159,19 +178,23 @@ def save_plot(report: dict[str, Any], path: str | Path) -> None:
     ]
     if not groups:
         raise ValueError("nothing to plot: no classification with a published accuracy was timed")
-    figure = Figure(figsize=(7.5 * len(groups), 6), layout="constrained")
+    figure = Figure(figsize=(8 * len(groups), 7), layout="constrained")
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
     for panel, (title, entries) in zip(panels, groups, strict=True):
         forms = list(dict.fromkeys(entry["form"] for entry in entries))
         for index, form in enumerate(forms):
             _draw_form(panel, [entry for entry in entries if entry["form"] == form], f"C{index}")
+        _name_networks(panel, entries)
         panel.set_xscale("log")
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter("{x:g}")
+        panel.tick_params(axis="x", which="both", labelsize=7)
         panel.set_xlabel("latency measured here, ms (median; bars: quartiles)")
         panel.set_ylabel("ImageNet-1k top-1 as published, %")
         panel.set_title(title)
         panel.grid(alpha=0.3, which="both")
-        panel.legend(fontsize="small", loc="lower right")
-    figure.suptitle(describe(report["machine"]), fontsize="small")
+        panel.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3)
+    figure.suptitle("\n".join(textwrap.wrap(describe(report["machine"]), 100)), fontsize="small")
     figure.savefig(path, dpi=120)
 
 
@@ -191,7 +214,11 @@ def _draw_form(panel: Any, entries: list[dict[str, Any]], colour: str) -> None:
         panel.errorbar(
             medians, accuracies, xerr=spread, fmt=style, color=colour, label=label, markersize=5
         )
-        for entry, median in zip(drawn, medians, strict=True):
-            name = entry["network"].removeprefix("VanillaNet-")
-            point = (median, entry["published_top1"])
-            panel.annotate(name, point, xytext=(4, 4), textcoords="offset points", fontsize=7)
+
+
+def _name_networks(panel: Any, entries: list[dict[str, Any]]) -> None:
+    """Each network once, beside its slowest form."""
+    for name in dict.fromkeys(entry["network"] for entry in entries):
+        forms = [entry for entry in entries if entry["network"] == name]
+        point = (max(entry["ms"]["median"] for entry in forms), forms[0]["published_top1"])
+        panel.annotate(name, point, xytext=(6, 4), textcoords="offset points", fontsize=7)

@@ -20,6 +20,7 @@ from mmvanilla.benchmark_report import (  # noqa: E402
     compare_with_reference,
     make_tables,
     save_plot,
+    to_markdown,
 )
 from mmvanilla.contenders import PUBLISHED_TOP1, build_ours, build_peer, build_reference  # noqa: E402
 from mmvanilla.forms import Unmeasurable, prepare  # noqa: E402
@@ -136,6 +137,9 @@ def test_forward_is_measured_in_each_form(tiny, tmp_path):
     save_plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert len(make_tables(report).renderables) == 3
+    text = to_markdown(report)
+    assert text.startswith(report["machine"]["cpu"])
+    assert "| VanillaNet-tiny | fused |" in text and "| reference-tiny | fused |" in text
 
 
 def test_features_and_training_steps(tiny):

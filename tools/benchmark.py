@@ -1,7 +1,8 @@
 """Time VanillaNets, a plain reference and peers against each other: tools/benchmark.py [options].
 
 Everything of one setting is timed in turns in one process. Weights are random; accuracies are the
-published ones. Writes benchmark.json and, where classification was timed, benchmark.png.
+published ones. Writes benchmark.json, benchmark.md and, where classification was timed,
+benchmark.png.
 """
 
 import json
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmvanilla import cli
 from mmvanilla.archs import resolve_arch
 from mmvanilla.benchmark import MODES, Plan, run_benchmark
-from mmvanilla.benchmark_report import can_plot, make_tables, save_plot
+from mmvanilla.benchmark_report import can_plot, make_tables, save_plot, to_markdown
 from mmvanilla.contenders import PEERS
 from mmvanilla.forms import DTYPES, FORMS
 
@@ -108,7 +109,8 @@ def benchmark(args: Namespace) -> None:
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written: {folder / 'benchmark.json'}")
+    (folder / "benchmark.md").write_text(to_markdown(report))
+    print(f"written: {folder / 'benchmark.json'} and .md")
     if can_plot(report):
         save_plot(report, folder / "benchmark.png")
         print(f"written: {folder / 'benchmark.png'}")
