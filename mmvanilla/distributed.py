@@ -96,8 +96,9 @@ def _join_gloo_group(launcher: str, timeout: float | None) -> None:
             raise RuntimeError("set MASTER_ADDR to the address of the first machine")
         os.environ["MASTER_ADDR"] = _first_slurm_host()
     os.environ.setdefault("MASTER_PORT", _DEFAULT_PORT)
-    limit = None if timeout is None else timedelta(seconds=timeout)
-    torch_distributed.init_process_group("gloo", timeout=limit)
+    # Left out rather than None, which torch 2.1 does not take for its default.
+    limit: dict[str, Any] = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
+    torch_distributed.init_process_group("gloo", **limit)
 
 
 def _first_slurm_host() -> str:

@@ -3,10 +3,12 @@
 import os
 import random
 import socket
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 from mmvanilla.compat import TOOLBOXES, has_toolbox
 
@@ -40,6 +42,13 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_default_scope() -> Iterator[None]:
+    """Forget the default scope that a test sets: mmengine looks types up in the last one."""
+    yield
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,11 @@ from torch import nn
 
 from mmvanilla import VanillaNet, fuse_model
 
+# Where it is missing (torch 2.1), the compiler neither exports nor traces these models whole.
+has_new_compiler = pytest.mark.skipif(
+    not hasattr(torch, "compiler") or not hasattr(torch.compiler, "set_stance"),
+    reason="this torch's compiler is too old",
+)
 TINY = dict(dims=(8, 16, 24, 32), strides=(2, 2, 2))
 
 
@@ -68,6 +73,7 @@ def test_jit_trace_serves_other_sizes(fused, images):
     assert_same(traced(other), fused(other))
 
 
+@has_new_compiler
 @torch.no_grad()
 def test_torch_export(fused, images):
     export = pytest.importorskip("torch.export").export
@@ -92,6 +98,7 @@ def test_torch_compile():
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@has_new_compiler
 @torch.no_grad()
 @pytest.mark.parametrize("form", ["training", "fused"])
 def test_torch_compile_finds_one_graph(fused, images, form):
@@ -116,9 +123,7 @@ def test_mmcv_finds_nothing_left_to_fuse(fused, images):
 
 @torch.no_grad()
 def test_torch_finds_nothing_left_to_fuse(fused, images):
-    fuse = torch.fx.experimental.optimization.fuse if hasattr(torch.fx, "experimental") else None
-    if fuse is None:
-        from torch.fx.experimental.optimization import fuse
+    fuse = pytest.importorskip("torch.fx.experimental.optimization").fuse
     graph = fuse(torch.fx.symbolic_trace(fused))
     assert_same(graph(images), fused(images), rtol=0, atol=0)
     assert len([m for m in graph.modules() if isinstance(m, nn.Conv2d)]) == 8
