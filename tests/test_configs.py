@@ -14,7 +14,6 @@ from mmengine.registry import (
     MODELS,
     PARAM_SCHEDULERS,
     TRANSFORMS,
-    DefaultScope,
     init_default_scope,
 )
 
@@ -42,16 +41,13 @@ def cfg(request):
     toolbox = toolbox_of(request.param)
     if not has_toolbox(toolbox):
         pytest.skip(f"{toolbox} is not installed")
-    before = dict(DefaultScope._instance_dict)
     cfg = Config.fromfile(str(CONFIGS / request.param))
     assert cfg.default_scope == toolbox
     # As the Runner would: transforms register when their package is imported.
     importlib.import_module(f"{toolbox}.datasets")
     importlib.import_module(f"{toolbox}.engine")
     init_default_scope(cfg.default_scope)
-    yield cfg
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
+    return cfg
 
 
 def build_without_weights(model_cfg):

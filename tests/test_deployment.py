@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 from torch import nn
 
 from mmvanilla import VanillaNet
@@ -207,12 +207,3 @@ def test_largest_difference_sees_every_level_and_the_logits():
     assert largest_difference(model, other, (64, 64)) == 0.0
     other.blocks[0].act.conv.norm.bias.data += 1e-2 * model(torch.randn(1, 3, 64, 64))[0].std()
     assert largest_difference(model, other, (64, 64)) > 1e-4
-
-
-@pytest.fixture(autouse=True)
-def _default_scope():
-    # init_default_scope leaves its scope behind for whoever comes next.
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)

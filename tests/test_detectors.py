@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import mmvanilla  # noqa: F401  # registers VanillaNet
@@ -23,11 +23,7 @@ CHANNELS = [8, 16, 32, 64]  # VanillaNet-6 1/64 as wide
 
 @pytest.fixture(autouse=True)
 def _scope():
-    before = dict(DefaultScope._instance_dict)
     init_default_scope("mmdet")
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def plugged(base: str, out_indices=(0, 1, 2, 3), act_num: int = 3) -> Config:

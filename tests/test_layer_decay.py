@@ -5,21 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmvanilla import VanillaNet
 
 LR, WEIGHT_DECAY = 1e-3, 0.05
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    """Some tests set a default scope; none shall see another's."""
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 class WithHead(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
@@ -20,14 +20,6 @@ pytestmark = pytest.mark.toolbox("mmseg")
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 NUM_IMAGES = 4
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def load(name: str) -> Config:
