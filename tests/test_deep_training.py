@@ -108,6 +108,10 @@ class TestActLambda:
         assert set_act_lambda(wrapped, 0.5) == 2
         assert get_act_lambda(model) == 0.5
 
+    @pytest.mark.skipif(
+        not hasattr(getattr(torch, "compiler", None), "set_stance"),
+        reason="this torch compiles lambda into the graph and does not notice that it changes",
+    )
     def test_compiled_model_follows_it(self):
         pair = ConvPair(3, 4, 1)
         compiled = torch.compile(pair, backend="eager")
