@@ -151,7 +151,6 @@ def shapes_cfg(shapes_root, tmp_path) -> Config:
     cfg.model.data_preprocessor.size = (64, 64)
     cfg.train_cfg.update(max_iters=4, val_interval=4)
     cfg.default_hooks.checkpoint.interval = 4
-    cfg.custom_hooks[0].decay_iters = 2
     cfg.work_dir = str(tmp_path)
     return cfg
 
@@ -164,7 +163,6 @@ def test_shapes_config_names_the_classes_of_the_data():
 
 
 def test_shapes_config_trains_and_tests_with_tta(shapes_cfg):
-    pytest.importorskip("mmvanilla.deep_training")
     metrics = Runner.from_cfg(shapes_cfg).train()
     weights = Path(shapes_cfg.work_dir, "iter_4.pth")
     assert weights.is_file()
