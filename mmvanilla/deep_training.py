@@ -8,6 +8,7 @@ pair can be fused.
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -57,9 +58,19 @@ def set_act_lambda(model: nn.Module, value: float) -> int:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"λ goes from 0 (ReLU) to 1 (identity), found {value!r}")
     fading = [module for module in model.modules() if isinstance(module, FadingReLU)]
+    if any(module.act_lambda != value for module in fading):
+        _drop_compiled_lambda()
     for module in fading:
         module.act_lambda = float(value)
     return len(fading)
+
+
+def _drop_compiled_lambda() -> None:
+    # Where torch.compile does not watch the attributes of modules (torch 2.1), a compiled model
+    # would go on with the λ that it was compiled with.
+    dynamo: Any = sys.modules.get("torch._dynamo")
+    if dynamo is not None and not dynamo.config.guard_nn_modules:
+        dynamo.reset()
 
 
 def get_act_lambda(model: nn.Module) -> float | None:

@@ -108,10 +108,6 @@ class TestActLambda:
         assert set_act_lambda(wrapped, 0.5) == 2
         assert get_act_lambda(model) == 0.5
 
-    @pytest.mark.skipif(
-        not hasattr(getattr(torch, "compiler", None), "set_stance"),
-        reason="this torch compiles lambda into the graph and does not notice that it changes",
-    )
     def test_compiled_model_follows_it(self):
         pair = ConvPair(3, 4, 1)
         compiled = torch.compile(pair, backend="eager")
@@ -120,8 +116,10 @@ class TestActLambda:
             set_act_lambda(compiled, min(step / 10, 1.0))
             expected = pair.second(pair.act(pair.first(x)))
             torch.testing.assert_close(compiled(x), expected)
-        # One graph each for the ends, one for all between: no compilation with every epoch.
-        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+        # One graph each for the ends, one for all between: no compilation with every epoch, where
+        # torch watches the attributes of modules.
+        if torch._dynamo.config.guard_nn_modules:
+            assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
 
     def test_none_where_nothing_has_one(self):
         assert set_act_lambda(nn.Conv2d(1, 1, 1), 0.5) == 0
