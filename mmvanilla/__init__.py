@@ -16,6 +16,7 @@ from mmvanilla.layer_decay import LayerDecayOptimWrapperConstructor
 from mmvanilla.layers import ConvPair
 from mmvanilla.locations import config_path
 from mmvanilla.model_zoo import load_from_vanillanet
+from mmvanilla.packing import pack_for_cpu
 from mmvanilla.reseeding import ReseedHook
 from mmvanilla.sqrt_lr import SqrtLRRunner
 from mmvanilla.vanillanet import VanillaNet
@@ -36,6 +37,7 @@ __all__ = [
     "fuse_model",
     "get_act_lambda",
     "load_from_vanillanet",
+    "pack_for_cpu",
     "resolve_arch",
     "set_act_lambda",
 ]

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from mmvanilla.benchmark_report import TRAINING_STEP, compare_with_reference
 from mmvanilla.contenders import Contender, build_ours, build_peer, build_reference
-from mmvanilla.forms import DTYPES, FORMS, Unmeasurable, prepare
+from mmvanilla.forms import DTYPES, FORMS, Unmeasurable, count_macs, prepare
+from mmvanilla.profiling import profile_operators
 from mmvanilla.timing import (
     Timing,
     describe_machine,
+    peak_gflops,
     peak_memory,
     saved_for_backward,
     time_interleaved,
@@ -45,13 +47,14 @@ class Plan:
         threads: On the CPU; 0: as torch has it.
         rounds: How often each is timed.
         warmup: How often each runs untimed before.
+        profile: Also find the operators that take most of each forward pass.
     """
 
     modes: tuple[str, ...] = ("forward",)
     archs: tuple[str, ...] = ("5", "9", "13")
     peers: tuple[str, ...] = ()
     reference: bool = True
-    forms: tuple[str, ...] = ("training", "fused", "channels_last", "compiled", "onnxruntime")
+    forms: tuple[str, ...] = tuple(form for form in FORMS if form != "cuda_graph")
     dtypes: tuple[str, ...] = ("fp32",)
     batches: tuple[int, ...] = (1,)
     sizes: tuple[tuple[int, int], ...] = ((224, 224),)
@@ -60,6 +63,7 @@ class Plan:
     threads: int = 0
     rounds: int = 15
     warmup: int = 2
+    profile: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be measured at all.
@@ -101,7 +105,8 @@ def run_benchmark(plan: Plan, step: Step = lambda what, done, total: None) -> di
 
     Returns:
         ``machine``, ``plan``, ``results`` (a list, one entry a network, form and setting, with
-        times in ms) and ``speedups`` over the reference; all of it fit for JSON.
+        times in ms, and GMACs an image in forward passes) and ``speedups`` over the reference; all
+        of it fit for JSON.
 
     Raises:
         ValueError: An entry of the plan that is out of range or unknown.
@@ -113,6 +118,7 @@ def run_benchmark(plan: Plan, step: Step = lambda what, done, total: None) -> di
         torch.set_num_threads(plan.threads)
     device = torch.device(plan.device)
     machine = describe_machine(device)
+    machine["peak_gflops"] = {name: peak_gflops(device, DTYPES[name]) for name in plan.dtypes}
     results: list[dict[str, Any]] = []
     for setting in _settings(plan):
         runner = _run_training if setting.mode == "train" else _run_forward
@@ -172,19 +178,23 @@ def _run_forward(
     entries: dict[str, dict[str, Any]] = {}
     runs: dict[str, Callable[[], object]] = {}
     pairs = [(contender, form) for contender in contenders for form in plan.forms]
+    features = setting.mode == "features"
     for index, (contender, form) in enumerate(pairs):
         if contender.kind == "reference" and form not in ("training", "fused"):
             continue  # it is what it is; the other forms are ours to win
         key = f"{contender.name} {form}"
         step(f"preparing {key}", index, len(pairs))
         entries[key] = _entry(contender, form, setting)
+        entries[key]["gmacs"] = count_macs(contender, form, images, features) / 1e9
         try:
-            runs[key] = prepare(
-                contender, form, images, setting.mode == "features", torch.get_num_threads()
-            )
+            runs[key] = prepare(contender, form, images, features, torch.get_num_threads())
         except Unmeasurable as error:
             entries[key]["not_measured"] = str(error)
     _time(plan, setting, runs, entries, step)
+    if plan.profile:
+        for index, (key, run) in enumerate(runs.items()):
+            step(f"profiling {key}", index, len(runs))
+            entries[key]["operators"] = profile_operators(run, device)
     return list(entries.values())
 
 

@@ -59,11 +59,15 @@ def describe(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
     load = f", load before {machine['load_before']}" if "load_before" in machine else ""
-    return f"{device}, threads: {machine['threads']}, {versions}{load}"
+    peak = ", ".join(f"{gflops:.0f} in {name}" for name, gflops in machine["peak_gflops"].items())
+    return (
+        f"{device}, threads: {machine['threads']}, {versions}{load}; "
+        f"a large dense layer runs at {peak} GFLOP/s"
+    )
 
 
 def tabulate(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """One table a setting, and one of the speed-ups over the reference.
+    """One table a setting, one a profile, and one of the speed-ups over the reference.
 
     Args:
         report: Of :func:`mmvanilla.benchmark.run_benchmark`.
@@ -74,10 +78,11 @@ def tabulate(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str
     tables = []
     for title, entries in _by_setting(report["results"]):
         is_training = entries[0]["mode"] == "train"
-        extra = ["saved MB", "peak MB"] if is_training else ["top-1 %, published"]
+        extra = ["saved MB", "peak MB"] if is_training else ["GFLOP/s", "top-1 %, published"]
         columns = ["network", "form", "median ms", "quartiles ms", "images/s", *extra]
         rows = [[entry["network"], entry["form"], *_cells(entry, is_training)] for entry in entries]
         tables.append((title, columns, rows))
+        tables += [_profile_table(entry) for entry in entries if entry.get("operators")]
     if report["speedups"]:
         columns = ["setting", "form", "archs", "times as fast", "saved for backward"]
         rows = []
@@ -92,13 +97,29 @@ def tabulate(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str
     return tables
 
 
+def _profile_table(entry: dict[str, Any]) -> tuple[str, list[str], list[list[str]]]:
+    total = entry["ms"]["median"]
+    rows = [
+        [
+            row["operator"],
+            " and ".join("x".join(map(str, shape)) for shape in row["shapes"]),
+            f"{row['calls']:g}",
+            f"{row['ms']:.1f}",
+            f"{100 * row['ms'] / total:.0f}",
+        ]
+        for row in entry["operators"]
+    ]
+    title = f"profile of {entry['network']} {entry['form']}, {_title(entry)}"
+    return title, ["operator", "inputs", "calls", "ms a run", "% of the median"], rows
+
+
 def make_tables(report: dict[str, Any]) -> Group:
     """The tables of :func:`tabulate` for a terminal."""
     tables = []
     for title, columns, rows in tabulate(report):
         table = Table(title=title, title_justify="left")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index < 2 else "right")
+            table.add_column(column, justify="left" if index < 2 else "right", overflow="fold")
         for row in rows:
             table.add_row(*row)
         tables.append(table)
@@ -119,13 +140,20 @@ def _cells(entry: dict[str, Any], is_training: bool) -> list[str]:
     if is_training:
         extra = [_number(entry.get("saved_mb")), _number(entry.get("peak_mb"))]
     else:
-        extra = [_number(entry["published_top1"], 2)]
+        extra = [_gflops(entry), _number(entry["published_top1"], 2)]
     if "ms" not in entry:
         return [f"not measured: {entry['not_measured']}", "", "", *extra]
     ms = entry["ms"]
     rate = 1e3 * entry["batch"] / ms["median"]
     quartiles = f"{ms['low']:.1f} to {ms['high']:.1f}"
     return [_number(ms["median"]), quartiles, _number(rate), *extra]
+
+
+def _gflops(entry: dict[str, Any]) -> str:
+    # Billions of operations in milliseconds; a multiplication and an addition are two.
+    if "ms" not in entry:
+        return ""
+    return f"{2e3 * entry['gmacs'] * entry['batch'] / entry['ms']['median']:.0f}"
 
 
 def _number(value: float | None, digits: int = 1) -> str:

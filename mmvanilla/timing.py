@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import timer as synchronised_clock
 
+from mmvanilla.packing import pack_for_cpu
+
 _NAMED_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
@@ -148,6 +150,24 @@ def _process_bytes(entry: str) -> int:
         if line.startswith(entry + ":"):
             return int(line.split()[1]) * 1024
     raise LookupError(entry)
+
+
+def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    """What a large dense layer reaches, in 10⁹ floating-point operations a second.
+
+    The fastest of ten runs. No network of convolutions can be much faster than that.
+    """
+    channels = 2048 if device.type == "cpu" else 8192
+    channels_last: Any = dict(memory_format=torch.channels_last)
+    layer = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False))
+    layer.to(device, dtype, **channels_last)
+    if device.type == "cpu":
+        pack_for_cpu(layer, inplace=True)
+    pixels = torch.randn(1, channels, 32, channels // 32, device=device, dtype=dtype)
+    pixels = pixels.to(**channels_last)
+    with torch.no_grad():
+        timing = time_interleaved({"layer": lambda: layer(pixels)}, rounds=10)["layer"]
+    return 2e-6 * channels**3 / timing.fastest
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -25,6 +25,16 @@ from mmvanilla.benchmark_report import (  # noqa: E402
 from mmvanilla.contenders import PUBLISHED_TOP1, build_ours, build_peer, build_reference  # noqa: E402
 from mmvanilla.forms import Unmeasurable, prepare  # noqa: E402
 
+# Of the variant that the fixture makes, at 64×64: stem, three 1×1 layers at their input's size,
+# four series activations of 7×7, classifier.
+TINY_MACS = (
+    16**2 * 8 * 3 * 16
+    + 16**2 * 8 * 16
+    + 8**2 * 16 * 24
+    + 4**2 * 24 * 32
+    + 49 * (16**2 * 8 + 8**2 * 16 + 4**2 * 24 + 2**2 * 32)
+    + 32 * 1000
+)
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 
@@ -112,10 +122,11 @@ def test_reference_computes_every_leaky_relu(tiny, monkeypatch):
 def test_forward_is_measured_in_each_form(tiny, tmp_path):
     plan = Plan(
         archs=(tiny,),
-        forms=("training", "fused", "channels_last", "onnxruntime", "cuda_graph"),
+        forms=("training", "fused", "channels_last", "packed", "onnxruntime", "cuda_graph"),
         sizes=((64, 64),),
         rounds=2,
         warmup=0,
+        profile=True,
     )
     steps = []
     report = run_benchmark(plan, lambda what, done, total: steps.append((what, done, total)))
@@ -130,16 +141,31 @@ def test_forward_is_measured_in_each_form(tiny, tmp_path):
     if not torch.cuda.is_available():
         assert "CUDA" in by_key["ours", "cuda_graph"]["not_measured"]
         assert "ms" not in by_key["ours", "cuda_graph"]
-    assert steps[-1][1] == steps[-1][2] == 12
+    timed = [(done, total) for what, done, total in steps if what.startswith("timing")]
+    assert timed[-1] == (14, 14)
     assert json.loads(json.dumps(report))["plan"]["archs"] == [tiny]
     assert {ratio["form"] for ratio in report["speedups"]} == set(plan.forms) - {"cuda_graph"}
     assert can_plot(report)
     save_plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert len(make_tables(report).renderables) == 3
+    # The machine, the times, the ratios, and a profile of each that PyTorch runs.
+    assert len(make_tables(report).renderables) == 3 + 6
     text = to_markdown(report)
     assert text.startswith(report["machine"]["cpu"])
     assert "| VanillaNet-tiny | fused |" in text and "| reference-tiny | fused |" in text
+    assert report["machine"]["peak_gflops"]["fp32"] > 0
+    fused, reference = by_key["ours", "fused"], by_key["reference", "fused"]
+    # Convolutions of 8, 16, 24 and 32 channels at 1/4 to 1/32 of 64×64, and 1000 classes.
+    assert fused["gmacs"] == reference["gmacs"] == pytest.approx(TINY_MACS / 1e9)
+    assert by_key["ours", "training"]["gmacs"] > fused["gmacs"]
+    assert f"| {2e-6 * TINY_MACS / fused['ms']['median']:.0f} |" in text
+    longest = by_key["ours", "packed"]["operators"][0]
+    assert longest["calls"] >= 1 and longest["ms"] > 0
+    assert any(
+        row["operator"] == "mkldnn::_convolution_pointwise" and row["shapes"][0][1] == 8
+        for row in by_key["ours", "packed"]["operators"]
+    )
+    assert "profile of VanillaNet-tiny packed" in text
 
 
 def test_features_and_training_steps(tiny):

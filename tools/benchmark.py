@@ -67,6 +67,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--threads", type=int, default=0, help="on the CPU (default: torch's)")
     parser.add_argument("--rounds", type=int, default=plan.rounds, help="default: 15")
     parser.add_argument("--warmup", type=int, default=plan.warmup, help="default: 2")
+    parser.add_argument(
+        "--profile", action="store_true", help="also list the operators that take the time"
+    )
     parser.add_argument("--out", default="work_dirs/benchmark", help="folder for JSON and plot")
     return parser
 
@@ -89,6 +92,7 @@ def benchmark(args: Namespace) -> None:
         threads=args.threads,
         rounds=args.rounds,
         warmup=args.warmup,
+        profile=args.profile,
     )
     console = Console()
     columns = (
