@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,14 +51,15 @@ class ReseedHook(Hook):
                 f"{type(runner.train_loop).__name__}; set num_workers=0"
                 + ("" if self._by_iteration else ", or persistent_workers=False")
             )
+        loop = runner.train_loop
         if (
             self._by_iteration
             and runner.iter
-            and not hasattr(runner.train_loop.dataloader_iterator, "skip_iter")
+            and not hasattr(loop.dataloader_iterator, "skip_iter")
         ):
-            runner.logger.warning(
-                "this mmengine reads the skipped data again when a loop that counts iterations is "
-                "resumed: the first batch will be augmented otherwise than without interruption"
+            # This mmengine reads the data of the iterations before again, drawing numbers.
+            loop.dataloader_iterator = _SeededBehind(
+                loop.dataloader_iterator, runner.iter, partial(self._seed, runner, runner.iter)
             )
 
     def before_train_epoch(self, runner: Any) -> None:
@@ -85,3 +88,19 @@ class ReseedHook(Hook):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed((int(words[1]) << 32) | seed)
+
+
+class _SeededBehind:
+    """Iterates over batches, and seeds anew before the first one behind those to be skipped."""
+
+    def __init__(self, batches: Iterator[Any], skipped: int, seed: Callable[[], None]) -> None:
+        self._batches, self._to_skip, self._seed = batches, skipped, seed
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._to_skip == 0:
+            self._seed()
+        self._to_skip -= 1
+        return next(self._batches)
