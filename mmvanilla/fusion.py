@@ -116,6 +116,12 @@ def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype).clone(memory_format=torch.contiguous_format)
 
 
+def conv_geometry(conv: nn.Conv2d) -> dict[str, Any]:
+    """What ``nn.Conv2d`` takes beside channels and bias."""
+    names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    return {name: getattr(conv, name) for name in names}
+
+
 def require_running_stats(norm: nn.Module) -> None:
     """Refuse a norm that no convolution can take over.
 
@@ -198,18 +204,9 @@ class FusableLayer(BaseModule, ABC):
         """
         self.check_fusable()
         weight, bias = self.fused_tensors()
-        like: Any = self.geometry
+        like = self.geometry
         with torch.device("meta"):
-            conv = nn.Conv2d(
-                like.in_channels,
-                weight.shape[0],
-                like.kernel_size,
-                stride=like.stride,
-                padding=like.padding,
-                dilation=like.dilation,
-                groups=like.groups,
-                padding_mode=like.padding_mode,
-            )
+            conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
         conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
         return conv.eval()
 

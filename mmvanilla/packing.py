@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmvanilla.fusion import conv_geometry
+
 # torch 2.1 has these under other names only.
 _is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
 _is_autocast_enabled = (
@@ -40,21 +42,9 @@ class PackedConv2d(nn.Conv2d):
     @classmethod
     def like(cls, conv: nn.Conv2d) -> PackedConv2d:
         """The same convolution, with the same parameters."""
-        geometry: dict[str, Any] = dict(
-            kernel_size=conv.kernel_size,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            groups=conv.groups,
-            padding_mode=conv.padding_mode,
-        )
+        channels = (conv.in_channels, conv.out_channels)
         with torch.device("meta"):
-            twin = cls(
-                conv.in_channels,
-                conv.out_channels,
-                bias=conv.bias is not None,
-                **geometry,
-            )
+            twin = cls(*channels, bias=conv.bias is not None, **conv_geometry(conv))
         twin.weight, twin.bias = conv.weight, conv.bias
         return twin.train(conv.training)
 
