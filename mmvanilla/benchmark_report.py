@@ -59,10 +59,10 @@ def describe(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
     load = f", load before {machine['load_before']}" if "load_before" in machine else ""
-    peak = ", ".join(f"{gflops:.0f} in {name}" for name, gflops in machine["peak_gflops"].items())
+    peaks = [f"{gflops:.0f} GFLOP/s in {name}" for name, gflops in machine["peak_gflops"].items()]
     return (
         f"{device}, threads: {machine['threads']}, {versions}{load}; "
-        f"a large dense layer runs at {peak} GFLOP/s"
+        f"a large dense layer runs at {', '.join(peaks)}"
     )
 
 

@@ -95,6 +95,8 @@ def benchmark(args: Namespace) -> None:
         profile=args.profile,
     )
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # in a file the tables may be as wide as they need
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
