@@ -17,6 +17,7 @@ from mmvanilla.contenders import Contender
 from mmvanilla.export import DEFAULT_TOLERANCE, export_onnx
 from mmvanilla.onnx_runtime import open_session
 from mmvanilla.packing import pack_for_cpu
+from mmvanilla.quantize import quantize_file
 from mmvanilla.reference import ReferenceVanillaNet
 
 #: Forms to run a network in. All but ``training`` start from the fused one (of a peer: with its
@@ -28,6 +29,7 @@ FORMS: dict[str, str] = {
     "packed": "fused, mmvanilla.pack_for_cpu",
     "compiled": "fused, channels_last, torch.compile (on a CPU with TORCHINDUCTOR_FREEZING=1)",
     "onnxruntime": "fused, tools/export_onnx.py and ONNX Runtime",
+    "int8": "the same, quantised as tools/quantize_onnx.py does; for its speed only",
     "cuda_graph": "fused, channels_last, replayed as a CUDA graph",
 }
 
@@ -80,8 +82,8 @@ def prepare(
     """
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}, found {form!r}")
-    if form == "onnxruntime":
-        return _prepare_onnxruntime(contender, images, features, threads)
+    if form in ("onnxruntime", "int8"):
+        return _prepare_onnxruntime(contender, images, features, threads, form == "int8")
     model = contender.model if form == "training" else contender.fused
     net = _Forward(copy.deepcopy(model), features).to(images.device, images.dtype).eval()
     if form in ("training", "fused"):
@@ -146,11 +148,13 @@ def _prepare_cuda_graph(net: nn.Module, images: Tensor) -> Callable[[], object]:
 
 
 def _prepare_onnxruntime(
-    contender: Contender, images: Tensor, features: bool, threads: int
+    contender: Contender, images: Tensor, features: bool, threads: int, int8: bool
 ) -> Callable[[], object]:
     if images.dtype != torch.float32:
         raise Unmeasurable("the exported file is fp32")
     on_gpu = images.device.type == "cuda"
+    if int8 and on_gpu:
+        raise Unmeasurable("int8 is measured on a CPU only")
     is_ours = contender.kind == "ours"
     height, width = images.shape[-2:]
     with tempfile.TemporaryDirectory() as folder:
@@ -165,6 +169,11 @@ def _prepare_onnxruntime(
                 # Theirs is not the export that we answer for, and random weights are no mild test.
                 tolerance=DEFAULT_TOLERANCE if is_ours else 1e-3,
             )
+            if int8:
+                quantized = path.with_name("int8.onnx")
+                # Random weights have no accuracy to lose: one image gives ranges enough.
+                quantize_file(path, quantized, [images[:1].numpy()])
+                path = quantized
             session = open_session(path, threads, cuda=on_gpu)
         except (RuntimeError, ImportError, ValueError) as error:
             raise Unmeasurable(_first_line(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -142,14 +142,27 @@ def quantize_classifier(
         for name in schemes:
             progress(f"quantising, {name}")
             paths[name] = Path(folder) / f"{name}.onnx"
-            _quantize(model, paths[name], name, calibration)
+            quantize_file(model, paths[name], (image for image, _ in calibration), name)
         progress("testing")
         forms = _measure(paths, test, rounds)
         os.replace(paths[scheme], out)
     return forms
 
 
-def _quantize(model: Path, out: Path, scheme: str, calibration: _Samples) -> None:
+def quantize_file(
+    model: str | Path, out: str | Path, images: Iterable[np.ndarray], scheme: str = "per_channel"
+) -> None:
+    """Quantise an ONNX file.
+
+    Args:
+        model: The fp32 ``.onnx`` file.
+        out: The ``.onnx`` file to write.
+        images: To calibrate with, each (1, C, H, W), normalised.
+        scheme: One of :data:`SCHEMES`.
+
+    Raises:
+        ValueError: Nothing for the scheme to quantise.
+    """
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -160,13 +173,13 @@ def _quantize(model: Path, out: Path, scheme: str, calibration: _Samples) -> Non
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.samples = iter(calibration)
+            self.images = iter(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.samples, None)
-            return None if image is None else {INPUT_NAME: image[0]}
+            image = next(self.images, None)
+            return None if image is None else {INPUT_NAME: image}
 
-    prepared = out.with_suffix(".prepared.onnx")
+    prepared = Path(out).with_suffix(".prepared.onnx")
     # The symbolic part of it does not take every open size; ONNX's own inference is enough here.
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
     kind = scheme.removesuffix("per_channel").removesuffix("per_tensor").rstrip("_")

@@ -122,7 +122,7 @@ def test_reference_computes_every_leaky_relu(tiny, monkeypatch):
 def test_forward_is_measured_in_each_form(tiny, tmp_path):
     plan = Plan(
         archs=(tiny,),
-        forms=("training", "fused", "channels_last", "packed", "onnxruntime", "cuda_graph"),
+        forms=("training", "fused", "channels_last", "packed", "onnxruntime", "int8", "cuda_graph"),
         sizes=((64, 64),),
         rounds=2,
         warmup=0,
@@ -142,7 +142,7 @@ def test_forward_is_measured_in_each_form(tiny, tmp_path):
         assert "CUDA" in by_key["ours", "cuda_graph"]["not_measured"]
         assert "ms" not in by_key["ours", "cuda_graph"]
     timed = [(done, total) for what, done, total in steps if what.startswith("timing")]
-    assert timed[-1] == (14, 14)
+    assert timed[-1] == (16, 16)
     assert json.loads(json.dumps(report))["plan"]["archs"] == [tiny]
     assert {ratio["form"] for ratio in report["speedups"]} == set(plan.forms) - {"cuda_graph"}
     assert can_plot(report)
