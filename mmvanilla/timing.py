@@ -8,6 +8,7 @@ import gc
 import os
 import platform
 import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +21,9 @@ from torch.utils.benchmark import timer as synchronised_clock
 
 from mmvanilla.packing import pack_for_cpu
 
+# Worker threads spin for a while behind a run, waiting for more work; without a rest the next run,
+# which may have other workers, would share its cores with them.
+_REST = 0.02
 _NAMED_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
@@ -52,7 +56,8 @@ def time_interleaved(
 ) -> dict[str, Timing]:
     """Time several things in turns, so that a machine whose speed drifts does so for all of them.
 
-    The clock waits for a GPU before it is read, if there is one.
+    The clock waits for a GPU before it is read, if there is one. Before each run there is a rest of
+    20 ms.
 
     Args:
         runs: What to time, by name.
@@ -73,6 +78,7 @@ def time_interleaved(
     try:
         for round_index in range(warmup + rounds):
             for name, run in runs.items():
+                time.sleep(_REST)
                 start = synchronised_clock()
                 run()
                 elapsed = synchronised_clock() - start
