@@ -96,6 +96,9 @@ class DeepTrainingHook(Hook):
     not been interrupted. The copy of the model that an ``EMAHook`` averages gets the same λ, so
     that it is evaluated and saved with it. λ is logged with the losses as ``act_lambda``.
 
+    A compiled model follows λ. Where torch.compile does not watch modules (torch 2.1), each new λ
+    compiles anew: change it once an epoch there.
+
     A model that is only fine-tuned has λ = 1 from the start and needs no hook.
 
     Args:

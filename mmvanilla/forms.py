@@ -78,6 +78,7 @@ def prepare(
         What to time: one forward pass.
 
     Raises:
+        ValueError: No such form.
         Unmeasurable: The form cannot be run here.
     """
     if form not in FORMS:

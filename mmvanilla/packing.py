@@ -41,7 +41,11 @@ class PackedConv2d(nn.Conv2d):
 
     @classmethod
     def like(cls, conv: nn.Conv2d) -> PackedConv2d:
-        """The same convolution, with the same parameters."""
+        """The same convolution, with the same parameters (shared, not copied).
+
+        Args:
+            conv: A plain convolution.
+        """
         channels = (conv.in_channels, conv.out_channels)
         with torch.device("meta"):
             twin = cls(*channels, bias=conv.bias is not None, **conv_geometry(conv))
@@ -75,6 +79,7 @@ class PackedConv2d(nn.Conv2d):
             and not torch.is_grad_enabled()
             and not _is_autocast_enabled()
             and not torch.jit.is_tracing()
+            and x.numel() > 0
             and not self.weight.is_inference()  # these do not say when they change
             and torch.backends.mkldnn.is_available()
             and torch.backends.mkldnn.enabled
@@ -99,6 +104,9 @@ def pack_for_cpu(model: nn.Module, inplace: bool = False) -> nn.Module:
         model: Any model; images may come in any memory format.
         inplace: Change ``model`` itself. Default: a copy of it.
 
+    Returns:
+        The copy, or ``model``. It runs in channels_last inside.
+
     Raises:
         ValueError: There is no plain ``nn.Conv2d`` inside the model.
     """
@@ -107,8 +115,8 @@ def pack_for_cpu(model: nn.Module, inplace: bool = False) -> nn.Module:
     twins: dict[nn.Module, PackedConv2d] = {}
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
-            # Not subclasses: what they do beside convolving would be lost.
-            if type(child) is nn.Conv2d:
+            # Not subclasses, nor convolutions with hooks: what they do besides would be lost.
+            if type(child) is nn.Conv2d and not (child._forward_hooks or child._forward_pre_hooks):
                 parent._modules[name] = twins.setdefault(child, PackedConv2d.like(child))
     if not twins and not any(isinstance(module, PackedConv2d) for module in model.modules()):
         raise ValueError(

@@ -32,7 +32,7 @@ def profile_operators(run: Callable[[], object], device: torch.device) -> list[d
             torch.cuda.synchronize(device)
     rows = []
     for event in profiler.key_averages(group_by_input_shape=True):
-        total: Any = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        total = _time_on_gpu(event) if on_gpu else event.self_cpu_time_total
         shapes = [shape for shape in event.input_shapes if shape][:2]
         if not shapes:
             continue  # no operator but a frame around some
@@ -45,3 +45,9 @@ def profile_operators(run: Callable[[], object], device: torch.device) -> list[d
             )
         )
     return sorted(rows, key=lambda row: -row["ms"])[:_MOST]
+
+
+def _time_on_gpu(event: Any) -> float:
+    # torch 2.1 has it under its older name.
+    name = "self_device_time_total"
+    return getattr(event, name if hasattr(event, name) else "self_cuda_time_total")

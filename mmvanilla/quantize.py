@@ -161,8 +161,10 @@ def quantize_file(
         scheme: One of :data:`SCHEMES`.
 
     Raises:
-        ValueError: Nothing for the scheme to quantise.
+        ValueError: No such scheme, or nothing for it to quantise.
     """
+    if scheme not in SCHEMES:
+        raise ValueError(f"no scheme {scheme!r}; there are {', '.join(SCHEMES)}")
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,

@@ -1,6 +1,7 @@
 """What is timed computes what it should, and the counts and refusals around it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ from mmvanilla.benchmark_report import (  # noqa: E402
 )
 from mmvanilla.contenders import PUBLISHED_TOP1, build_ours, build_peer, build_reference  # noqa: E402
 from mmvanilla.forms import Unmeasurable, prepare  # noqa: E402
+from mmvanilla.onnx_runtime import open_session  # noqa: E402
+from mmvanilla.profiling import profile_operators  # noqa: E402
 
 # Of the variant that the fixture makes, at 64×64: stem, three 1×1 layers at their input's size,
 # four series activations of 7×7, classifier.
@@ -168,6 +171,32 @@ def test_forward_is_measured_in_each_form(tiny, tmp_path):
     assert "profile of VanillaNet-tiny packed" in text
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_weights_are_frozen(monkeypatch):
+    """As an option of torch.compile freezing is ignored, and plain convolutions are called."""
+    monkeypatch.setitem(ARCHS, "two", Arch(dims=(16, 32), strides=(2,)))
+    monkeypatch.setitem(PUBLISHED_TOP1, "two", 12.34)
+    run = prepare(build_ours("two"), "compiled", torch.randn(1, 3, 64, 64))
+    operators = {row["operator"] for row in profile_operators(run, CPU)}
+    assert "mkldnn::_convolution_pointwise" in operators
+    assert "aten::mkldnn_convolution" not in operators
+
+
+def test_int8_is_quantised(tiny, monkeypatch):
+    files = []
+
+    def opened(path, threads, cuda=False):
+        files.append(onnx.load(str(path)))
+        return open_session(path, threads, cuda)
+
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setattr("mmvanilla.forms.open_session", opened)
+    logits = prepare(build_ours(tiny), "int8", torch.randn(1, 3, 64, 64))()[0]
+    assert logits.shape == (1, 1000)
+    assert "QuantizeLinear" in {node.op_type for node in files[-1].graph.node}
+
+
 def test_features_and_training_steps(tiny):
     plan = Plan(
         modes=("features", "train"),
@@ -212,8 +241,8 @@ def test_training_keeps_less_for_backward_than_the_reference(monkeypatch):
                 lambda model=model, kwargs=kwargs: model(images, **kwargs).sum(), model.parameters()
             )
         )
-    assert saved[1] / saved[0] <= 0.92
-    assert saved[2] / saved[0] <= 0.5
+    assert saved[1] / saved[0] <= 0.9
+    assert saved[2] / saved[0] <= 0.12
 
 
 def test_speed_ups_are_geometric_means_over_archs():

@@ -220,8 +220,10 @@ class TestCommands:
         ],
     )
     def test_targets_set_up_first(self, target, stack, command):
-        # Whoever runs these tests by make may have given it arguments, which this one inherits.
-        text = run("make", "-n", target, "PYTEST_ARGS=", cwd=ROOT)
+        # Whoever runs these tests by make may have given it arguments; this one would inherit them.
+        inherited = ("MAKEFLAGS", "STACK", "VENV", "PYTEST_ARGS", "PYTHON")
+        forget = [part for name in inherited for part in ("-u", name)]
+        text = run("env", *forget, "make", "-n", target, cwd=ROOT)
         lines = [line.strip() for line in text.splitlines()]
         set_up = [line for line in lines if f"requirements/install.py {stack}" in line]
         assert len(set_up) == 1

@@ -149,6 +149,21 @@ def test_padding_that_oneDNN_does_not_know_runs_plain():
         torch.testing.assert_close(pack_for_cpu(nn.Sequential(conv))(x), conv(x))
 
 
+@torch.no_grad()
+def test_hooks_of_a_convolution_go_on_working():
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    net[1].register_forward_hook(lambda module, args, out: 0 * out)
+    packed = pack_for_cpu(net)
+    assert isinstance(packed[0], PackedConv2d) and type(packed[1]) is nn.Conv2d
+    assert packed(torch.randn(1, 3, 4, 4)).abs().max() == 0
+
+
+@torch.no_grad()
+def test_an_empty_batch_stays_one():
+    packed = pack_for_cpu(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    assert packed(torch.randn(0, 3, 8, 8)).shape == (0, 4, 6, 6)
+
+
 def test_model_without_convolutions_is_refused():
     with pytest.raises(ValueError, match=r"Linear has no nn\.Conv2d"):
         pack_for_cpu(nn.Linear(2, 2))

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from mmvanilla import DeepTrainingHook, ReseedHook
 from mmvanilla.layers import ConvPair
+from mmvanilla.reseeding import _SeededBehind
 from mmvanilla.shapes import make_shapes
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +118,14 @@ class TestResume:
 
 
 class TestReseedHook:
+    def test_seeds_behind_what_an_older_mmengine_reads_again(self):
+        """Such an mmengine's loop has no skip_iter, so it draws numbers for what it skips."""
+        drawn = []
+        batches = _SeededBehind(iter(range(5)), skipped=2, seed=lambda: drawn.append("seed"))
+        for batch in batches:
+            drawn.append(batch)
+        assert drawn == [0, 1, "seed", 2, 3, 4]
+
     def test_epochs_differ_and_seeds_differ(self, tmp_path):
         draws = set()
 
