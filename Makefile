@@ -6,6 +6,9 @@ STACK  ?= fork
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 
+# It makes the environment; tools/*.sh, which know a variable of that name too, run inside.
+unexport PYTHON
+
 .PHONY: help env demo test test-original lint format clean
 
 help:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 def environment(**changes: str) -> dict[str, str]:
     return {
-        **{key: value for key, value in os.environ.items() if key not in _RANKS},
+        **{key: value for key, value in os.environ.items() if key not in (*_RANKS, "PYTHON")},
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
