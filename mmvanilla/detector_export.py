@@ -25,7 +25,7 @@ from torch import nn
 from mmvanilla.deployment import deploy_config, load_model
 from mmvanilla.export import DEFAULT_TOLERANCE
 from mmvanilla.fusion import fuse_model
-from mmvanilla.onnx_runtime import open_session, require_onnx
+from mmvanilla.onnx_runtime import check_out, open_session, require_onnx
 from mmvanilla.pictures import Viewer
 
 # Its other requirements are here already, or pinned to releases that nothing else works with.
@@ -96,12 +96,7 @@ def export_detector(
         RuntimeError: ONNX Runtime disagrees with PyTorch, or there was nothing to compare.
     """
     out = Path(out)
-    if out.suffix != ".onnx":
-        raise ValueError(f"the output must be an .onnx file, found {out}")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another name or add --overwrite")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
+    check_out(out, overwrite)
     if cfg.get("default_scope") != "mmdet":
         raise ValueError(f"default_scope is {cfg.get('default_scope')!r}, expected a detector's")
     require_onnx()

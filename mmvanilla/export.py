@@ -22,6 +22,7 @@ import mmvanilla
 from mmvanilla.exportable import Exportable, make_exportable
 from mmvanilla.onnx_runtime import (
     INPUT_NAME,
+    check_out,
     compare_with_torch,
     compared_shapes,
     random_images,
@@ -104,7 +105,7 @@ def export_onnx(
         RuntimeError: ONNX Runtime disagrees with PyTorch, or cannot run the file.
     """
     out = Path(out)
-    _check_out(out, overwrite)
+    check_out(out, overwrite)
     require_onnx()
     progress("fusing")
     exportable = make_exportable(model, part, softmax, full_size)
@@ -145,15 +146,6 @@ def export_onnx(
         shapes,
         out.stat().st_size,
     )
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    if out.suffix != ".onnx":
-        raise ValueError(f"the output must be an .onnx file, found {out}")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another name or add --overwrite")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
 
 
 def _in_channels(module: nn.Module) -> int:

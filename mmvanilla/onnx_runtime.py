@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmvanilla.checkpoints import refuse_existing
+
 INPUT_NAME = "input"
 
 
@@ -26,6 +28,26 @@ def require_onnx() -> None:
         raise ImportError(
             f"{error.name} is not installed; run `pip install onnx onnxruntime onnxscript`"
         ) from error
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Args:
+        out: The ``.onnx`` file to write.
+        overwrite: Whether it may exist.
+
+    Raises:
+        ValueError: It has another ending.
+        FileExistsError: It exists and ``overwrite`` is False.
+        IsADirectoryError: It is a folder.
+        FileNotFoundError: There is no folder for it.
+    """
+    if out.suffix != ".onnx":
+        raise ValueError(f"the output must be an .onnx file, found {out}")
+    refuse_existing(out, overwrite)
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
 
 
 def random_images(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from mmvanilla.onnx_runtime import INPUT_NAME, open_session, require_onnx
+from mmvanilla.onnx_runtime import INPUT_NAME, check_out, open_session, require_onnx
 from mmvanilla.timing import Timing, time_interleaved
 
 #: What can be quantised: everything, or one kind of convolution to see what each kind costs.
@@ -128,12 +128,7 @@ def quantize_classifier(
             raise ValueError(f"no scheme {name!r}; there are {', '.join(SCHEMES)}")
     if not model.is_file():
         raise FileNotFoundError(f"no model at {model}; write one with tools/export_onnx.py")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another name or add --overwrite")
-    if out.suffix != ".onnx":
-        raise ValueError(f"the output must be an .onnx file, found {out}")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
+    check_out(out, overwrite)
     require_onnx()
     calibration = _Samples(cfg, "train", calibration_images)
     test = _Samples(cfg, "test", test_images)

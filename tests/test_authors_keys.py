@@ -107,7 +107,8 @@ def test_distributed_wrapper_and_missing_counters():
         if not key.endswith("num_batches_tracked")
     }
     converted = convert_authors(weights, target=BACKBONE)
-    _small().load_state_dict(converted.state_dict, strict=True)
+    incompatible = _small().load_state_dict(converted.state_dict, strict=True)
+    assert incompatible.missing_keys == incompatible.unexpected_keys == []
 
 
 @pytest.mark.parametrize("with_wrapper", [False, True])

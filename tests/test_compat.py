@@ -67,12 +67,12 @@ def without(installed, *names):
 @pytest.mark.parametrize("installed", [FORK, ORIGINAL], ids=["fork", "original"])
 def test_both_tested_stacks_are_accepted(machine, installed):
     machine(installed)
-    compat.require(*ALL)
+    assert compat.require(*ALL) is None
 
 
 def test_what_is_installed_here_is_accepted():
-    compat.require("mmengine", "mmcv")
-    compat.require(*[name for name in ALL if compat.has_toolbox(name)])
+    assert compat.require("mmengine", "mmcv") is None
+    assert compat.require(*[name for name in ALL if compat.has_toolbox(name)]) is None
 
 
 @pytest.mark.parametrize("name", ["mmcls", "torch", "MMDET", ""])
@@ -150,7 +150,7 @@ def test_mmcv_too_new_for_the_original_toolboxes(machine, name, package):
 
 def test_mmcv_2_2_is_fine_without_these_toolboxes_and_with_mmpretrain(machine):
     machine({**ORIGINAL, "mmcv": "2.2.0"})
-    compat.require("mmengine", "mmcv", "mmpretrain")
+    assert compat.require("mmengine", "mmcv", "mmpretrain") is None
 
 
 def test_mmcv_lite_is_enough_but_for_mmdet(machine):
@@ -195,7 +195,7 @@ def test_original_mmengine_with_a_torch_that_refuses_its_checkpoints(
 
 def test_last_torch_that_reads_them(machine):
     machine({**ORIGINAL, "torch": "2.5.1"})
-    compat.require("mmengine")
+    assert compat.require("mmengine") is None
 
 
 def test_setuptools_without_pkg_resources(machine):

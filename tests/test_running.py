@@ -61,7 +61,7 @@ def test_a_missing_annotation_file_is_named(tmp_path):
 
 def test_data_behind_an_address_is_not_looked_for():
     dataset = dict(type="CocoDataset", data_root="s3://bucket/coco/")
-    require_data(Config(dict(a=dict(dataset=dataset))), "config.py", "a")
+    assert require_data(Config(dict(a=dict(dataset=dataset))), "config.py", "a") is None
 
 
 def test_scaling_the_learning_rate_needs_a_base_batch_size(write):
