@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla.archs import ARCHS, Arch
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+DATA = ROOT / "tests" / "data"
 
 TINY = dict(dims=(8, 8, 16, 24, 24), strides=(1, 2, 2, 2))
 

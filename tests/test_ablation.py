@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +14,8 @@ from mmvanilla import fuse_model, get_act_lambda
 from mmvanilla.ablation import AblationRun, ablation_table
 from mmvanilla.layers import ConvPair, ShortcutConv
 from mmvanilla.shapes import make_shapes
-from tests.helpers import randomise, relative_difference
+from tests.helpers import ROOT, randomise, relative_difference
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "configs" / "ablations"
 VARIANTS = {
     "full": dict(),

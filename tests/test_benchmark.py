@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +26,7 @@ from mmvanilla.contenders import PUBLISHED_TOP1, build_ours, build_peer, build_r
 from mmvanilla.forms import Unmeasurable, prepare  # noqa: E402
 from mmvanilla.onnx_runtime import open_session  # noqa: E402
 from mmvanilla.profiling import profile_operators  # noqa: E402
+from tests.helpers import ROOT
 
 # Of the variant that the fixture makes, at 64×64: stem, three 1×1 layers at their input's size,
 # four series activations of 7×7, classifier.
@@ -38,7 +38,6 @@ TINY_MACS = (
     + 49 * (16**2 * 8 + 8**2 * 16 + 4**2 * 24 + 2**2 * 32)
     + 32 * 1000
 )
-ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 
 

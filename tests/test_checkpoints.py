@@ -12,8 +12,7 @@ from mmengine.logging import HistoryBuffer
 
 from mmvanilla import checkpoints
 from mmvanilla.checkpoints import read_checkpoint, write_checkpoint
-
-DATA = Path(__file__).parent / "data"
+from tests.helpers import DATA
 
 
 @pytest.fixture(params=["torch's weights_only", "restricted unpickler"])

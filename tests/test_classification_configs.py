@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
 from mmvanilla.shapes import CLASSES, make_shapes
+from tests.helpers import ROOT
 
 pytestmark = pytest.mark.toolbox("mmpretrain")
-ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 
 # arch: learning rate, weight decay, mixup, layer decay over this many layers (published recipes).

@@ -20,8 +20,8 @@ from mmengine.registry import (
 from mmvanilla.compat import has_toolbox
 from mmvanilla.deployment import deploy_config
 from mmvanilla.fusion import FusableLayer
+from tests.helpers import CONFIGS
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 NAMES = sorted(
     str(path.relative_to(CONFIGS))
     for path in CONFIGS.rglob("*.py")

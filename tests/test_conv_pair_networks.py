@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +16,8 @@ from mmvanilla.deployment import fuse_checkpoint
 from mmvanilla.layers import ConvPair
 from mmvanilla.running import build_train_runner
 from mmvanilla.shapes import make_shapes
-from tests.helpers import randomise, relative_difference
+from tests.helpers import ROOT, randomise, relative_difference
 
-ROOT = Path(__file__).parents[1]
 PAIR = dict(type="ConvPair")
 
 

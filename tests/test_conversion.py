@@ -13,10 +13,9 @@ import torch
 from mmvanilla import ARCHS, VanillaNet, fuse_model
 from mmvanilla.conversion import convert_and_write, convert_checkpoint, convert_file
 from tests.authors_model import authors_model, authors_weights
+from tests.helpers import DATA, ROOT
 
-ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "convert_checkpoint.py"
-DATA = Path(__file__).parent / "data"
 DIMS = (8, 16, 24)
 ARCH = dict(dims=DIMS, strides=(2, 1))
 # Modules beside the backbone in MMDetection 2.x's own checkpoints of these detectors.

@@ -13,11 +13,10 @@ from torch import nn
 
 import mmvanilla  # noqa: F401  # registers VanillaNet
 from mmvanilla import fuse_model
-from tests.helpers import randomise
+from tests.helpers import CONFIGS, randomise
 
 pytestmark = pytest.mark.toolbox("mmdet")
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 CHANNELS = [8, 16, 32, 64]  # VanillaNet-6 1/64 as wide
 
 

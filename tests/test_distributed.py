@@ -19,8 +19,8 @@ from torch import nn
 from mmvanilla import distributed
 from mmvanilla.distributed import CPUSyncBatchNorm, adapt_sync_batchnorm
 from tests import toy_training
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 EPOCHS = 5
 # With λ for 3 epochs, two iterations each.
 LAMBDAS = [value for value in (0.0, 1 / 3, 2 / 3, 1.0, 1.0) for _ in range(2)]

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +13,11 @@ from mmvanilla import VanillaNet
 from mmvanilla.export import export_onnx
 from mmvanilla.exportable import SizeFreeAvgPool, equal_max_pool, make_exportable
 from mmvanilla.onnx_runtime import compare_with_torch, open_session
+from tests.helpers import ROOT
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-ROOT = Path(__file__).parent.parent
 TINY = dict(dims=(8, 16, 24, 32, 32), strides=(2, 2, 2, 1))
 ADAPTIVE = dict(
     dims=(8, 16, 32),

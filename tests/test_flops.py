@@ -2,7 +2,6 @@
 
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +10,8 @@ from mmengine.config import Config
 from mmvanilla.complexity import measure_complexity
 from mmvanilla.flops import count_config
 from mmvanilla.running import load_config
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 # Parameters in M (deploy, training) and MACs in G at 224 (deploy); the published table agrees.
 PUBLISHED = {
     "5": (15.52, 22.33, 5.16),

@@ -4,15 +4,13 @@
 ``NAME.expected.pth`` has an input and, for three λ, the logits and every layer's output.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from mmvanilla import VanillaNet, fuse_model, set_act_lambda
 from mmvanilla.conversion import convert_file
+from tests.helpers import DATA
 
-DATA = Path(__file__).parent / "data"
 NAMES = ("tiny5", "tiny7_act4", "tiny13", "tiny13_ada")
 LAMBDAS = ("0.0", "0.5", "1.0")
 

@@ -5,11 +5,10 @@ import json
 import os
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import ROOT
 
 FAKE_PYTHON = """\
     #!{python} -S

@@ -6,8 +6,6 @@ from mmengine.config import Config
 
 from mmvanilla import locations
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):

@@ -1,10 +1,10 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from mmvanilla import __main__ as entry
+from tests.helpers import ROOT
 
 ECHO = """\
 import sys
@@ -73,7 +73,7 @@ def test_from_the_command_line(tmp_path):
 
     listing = run()
     assert listing.returncode == 0, listing.stderr
-    tools = {path.stem for path in (Path(__file__).parent.parent / "tools").glob("[!_]*.py")}
+    tools = {path.stem for path in (ROOT / "tools").glob("[!_]*.py")}
     assert tools <= set(listing.stdout.split())
     unknown = run("no_such_tool")
     assert unknown.returncode == 2

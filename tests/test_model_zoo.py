@@ -17,8 +17,8 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 from mmvanilla import ARCHS, Arch, VanillaNet, model_zoo
 from mmvanilla.published import PUBLISHED, PublishedFile
 from tests.authors_model import authors_weights
+from tests.helpers import DATA
 
-DATA = Path(__file__).parent / "data"
 TINY5 = dict(dims=(16, 32, 64, 128), strides=(2, 2, 2))
 
 

@@ -12,8 +12,8 @@ import pytest
 
 import mmvanilla
 from mmvanilla.compat import TOOLBOXES
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 NEEDED = ("mmvanilla", "configs", "tools", "requirements", "tests")
 

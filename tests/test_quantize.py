@@ -2,7 +2,6 @@
 
 import runpy
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,8 +19,7 @@ from mmvanilla.export import export_onnx  # noqa: E402
 from mmvanilla.onnx_runtime import open_session  # noqa: E402
 from mmvanilla.quantize import SCHEMES, quantize_classifier  # noqa: E402
 from mmvanilla.shapes import make_shapes  # noqa: E402
-
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,7 @@ from mmvanilla import DeepTrainingHook, ReseedHook
 from mmvanilla.layers import ConvPair
 from mmvanilla.reseeding import _SeededBehind
 from mmvanilla.shapes import make_shapes
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
 
 
 class NoisyImages(Dataset):

@@ -14,11 +14,10 @@ from mmengine.utils import import_modules_from_strings
 
 from mmvanilla import fuse_model
 from mmvanilla.shapes import SEG_CLASSES, SEG_PALETTE, make_shapes
-from tests.helpers import randomise
+from tests.helpers import CONFIGS, randomise
 
 pytestmark = pytest.mark.toolbox("mmseg")
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 NUM_IMAGES = 4
 
 

@@ -20,8 +20,8 @@ from mmvanilla.shapes import (
     SEG_PALETTE,
     make_shapes,
 )
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 TOOL = ROOT / "tools" / "make_shapes.py"
 SMALL = {"num_train": 13, "num_val": 7, "image_size": 64}
 

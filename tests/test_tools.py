@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mmvanilla.shapes import make_shapes
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "maskrcnn_vanillanet_shapes.py")
 pytestmark = [pytest.mark.slow, pytest.mark.toolbox("mmdet")]
 

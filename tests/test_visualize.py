@@ -12,8 +12,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmvanilla.pictures import Viewer, class_activation, find_images, save_feature_sheet
 from mmvanilla.predictions import draw_predictions
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 BACKBONE = "dict(type='VanillaNet', arch=dict(dims=(8, 16, 24, 32), strides=(2, 2, 2)){})"
 NORMALISED = "mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0]"
 CONFIGS = {
