@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent
 class BuildWithConfigsAndTools(build_py):
     """Copy configs/ and tools/ to mmvanilla/.mim of what is built, where OpenMMLab expects them.
 
-    An editable install copies nothing: mmvanilla/locations.py then looks into the clone.
+    An editable install copies nothing: mmvanilla/utils/paths.py then looks into the clone.
     """
 
     def run(self) -> None:
@@ -33,10 +33,10 @@ class BuildWithConfigsAndTools(build_py):
 
 def read_version() -> str:
     """Read the version without importing the package, which would need torch."""
-    text = (ROOT / "mmvanilla" / "__init__.py").read_text(encoding="utf-8")
+    text = (ROOT / "mmvanilla" / "version.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
     if found is None:
-        raise RuntimeError('mmvanilla/__init__.py has no line __version__ = "..."')
+        raise RuntimeError('mmvanilla/version.py has no line __version__ = "..."')
     return found.group(1)
 
 
@@ -59,7 +59,7 @@ setup(
     # fork (onedl-mmengine, onedl-mmcv) and the original (mmengine, mmcv, mmcv-lite) are different
     # distributions of the same import names: requiring one of them would make pip write it over
     # the other in the environments of those who use that. `import mmvanilla` checks what is there
-    # and names the command that installs what is not (mmvanilla/compat.py).
+    # and names the command that installs what is not (mmvanilla/utils/dependencies.py).
     install_requires=["torch>=2.1", "numpy"],
     # mmcv with compiled ops is in no extra: pip would build it in an isolated environment without
     # torch, that is, without its ops. See the README for the command.

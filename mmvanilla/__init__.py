@@ -4,7 +4,7 @@ Importing it registers everything; ``custom_imports = dict(imports=['mmvanilla']
 the same. It needs torch, mmengine and mmcv or mmcv-lite, no toolbox and no compiled op.
 """
 
-from mmvanilla.compat import require
+from mmvanilla.utils.dependencies import require
 
 # Before anything imports them: what is missing or does not fit gets a message with the remedy.
 require("mmengine", "mmcv")
@@ -14,14 +14,13 @@ from mmvanilla.deep_training import DeepTrainingHook, get_act_lambda, set_act_la
 from mmvanilla.fusion import FuseResult, fuse_model
 from mmvanilla.layer_decay import LayerDecayOptimWrapperConstructor
 from mmvanilla.layers import ConvPair
-from mmvanilla.locations import config_path
 from mmvanilla.model_zoo import load_from_vanillanet
 from mmvanilla.packing import pack_for_cpu
 from mmvanilla.reseeding import ReseedHook
 from mmvanilla.sqrt_lr import SqrtLRRunner
+from mmvanilla.utils.paths import config_path
 from mmvanilla.vanillanet import VanillaNet
-
-__version__ = "0.1.0"
+from mmvanilla.version import __version__
 
 __all__ = [
     "ARCHS",
@@ -33,6 +32,7 @@ __all__ = [
     "ReseedHook",
     "SqrtLRRunner",
     "VanillaNet",
+    "__version__",
     "config_path",
     "fuse_model",
     "get_act_lambda",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmvanilla.locations import tools_dir
+from mmvanilla.utils.paths import tools_dir
 
 
 def find_tools() -> dict[str, Path]:

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla.archs import ARCHS, resolve_arch
-from mmvanilla.compat import require
 from mmvanilla.fusion import fuse_model
 from mmvanilla.reference import ReferenceVanillaNet
+from mmvanilla.utils.dependencies import require
 
 #: Top-1 accuracy in % on ImageNet-1k, published with the paper (arXiv 2305.12972).
 PUBLISHED_TOP1: dict[str, float] = {

@@ -19,7 +19,6 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-import mmvanilla
 from mmvanilla.checkpoints import read_checkpoint, refuse_existing, write_checkpoint, write_text
 from mmvanilla.comparison import fixed_input_size, largest_difference
 from mmvanilla.complexity import Complexity, ForwardTensors, measure_complexity
@@ -28,6 +27,7 @@ from mmvanilla.fusion import fuse_model
 from mmvanilla.running import load_config
 from mmvanilla.strict_loading import StrictLoadingMixin
 from mmvanilla.timing import time_interleaved
+from mmvanilla.version import __version__
 
 # Odd sizes, oblong ones, and one that is no multiple of 32.
 COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))
@@ -205,7 +205,7 @@ def fuse_checkpoint(
 
     progress("writing")
     written_meta = dict(
-        mmvanilla_version=mmvanilla.__version__,
+        mmvanilla_version=__version__,
         fused_from=Path(checkpoint).name,
         **{key: _plain(meta[key]) for key in ("dataset_meta", "epoch", "iter") if key in meta},
     )

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import mmvanilla
 from mmvanilla.exportable import Exportable, make_exportable
 from mmvanilla.onnx_runtime import (
     INPUT_NAME,
@@ -28,6 +27,7 @@ from mmvanilla.onnx_runtime import (
     random_images,
     require_onnx,
 )
+from mmvanilla.version import __version__
 
 EXPORTERS = ("torchscript", "dynamo")
 DEFAULT_TOLERANCE = 1e-4
@@ -206,7 +206,7 @@ def _metadata(
     more: dict[str, str] | None,
 ) -> dict[str, str]:
     return {
-        "mmvanilla_version": mmvanilla.__version__,
+        "mmvanilla_version": __version__,
         "part": exportable.part,
         "outputs": ",".join(exportable.output_names),
         "input_size": "any" if dynamic else f"{size[0]}x{size[1]}",

@@ -12,7 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmvanilla import distributed
-from mmvanilla.compat import require
+from mmvanilla.utils.dependencies import require
 
 # Where the three toolboxes keep the switches of their visualization hook.
 _SHOW_OPTIONS: dict[str, dict[str, str]] = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-from mmvanilla.compat import TOOLBOXES, has_toolbox
+from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
 
 try:
     import hypothesis

@@ -17,9 +17,9 @@ from mmengine.registry import (
     init_default_scope,
 )
 
-from mmvanilla.compat import has_toolbox
 from mmvanilla.deployment import deploy_config
 from mmvanilla.fusion import FusableLayer
+from mmvanilla.utils.dependencies import has_toolbox
 from tests.helpers import CONFIGS
 
 NAMES = sorted(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mmvanilla
-from mmvanilla.compat import TOOLBOXES
+from mmvanilla.utils.dependencies import TOOLBOXES
 from tests.helpers import ROOT
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))

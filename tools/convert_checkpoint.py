@@ -9,9 +9,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from mmvanilla import cli
 from mmvanilla.authors_keys import KINDS
 from mmvanilla.conversion import convert_and_write
+from mmvanilla.utils import cli
 
 
 def parse_arch(text: str | None) -> str | dict[str, Any] | None:

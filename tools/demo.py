@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmvanilla import cli
 from mmvanilla.deployment import FuseReport, fuse_checkpoint
-from mmvanilla.locations import config_path
 from mmvanilla.running import build_test_runner, build_train_runner
 from mmvanilla.shapes import make_shapes
+from mmvanilla.utils import cli
+from mmvanilla.utils.paths import config_path
 
 # Where the config expects its data.
 DATA_ROOT = Path("data/shapes")

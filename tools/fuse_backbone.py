@@ -9,8 +9,8 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from rich.console import Console
 from rich.table import Table
 
-from mmvanilla import cli
 from mmvanilla.deployment import DEFAULT_TOLERANCE, FuseReport, fuse_checkpoint
+from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:

@@ -9,9 +9,9 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from rich.console import Console
 from rich.table import Table
 
-from mmvanilla import cli
 from mmvanilla.flops import FORMS, count_config
 from mmvanilla.running import load_config
+from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:

@@ -9,9 +9,9 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from rich.console import Console
 from rich.table import Table
 
-from mmvanilla import cli
 from mmvanilla.quantize import SCHEMES, quantize_classifier
 from mmvanilla.running import load_config, require_data
+from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:

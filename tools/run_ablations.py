@@ -2,8 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from mmvanilla import cli
 from mmvanilla.ablation import AblationRun, ablation_table, run_ablations
+from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:

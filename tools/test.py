@@ -3,8 +3,9 @@
 import os
 from argparse import ArgumentParser, Namespace
 
-from mmvanilla import cli, distributed
+from mmvanilla import distributed
 from mmvanilla.running import build_test_runner
+from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:

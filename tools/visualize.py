@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.progress import track
 
-from mmvanilla import cli
 from mmvanilla.pictures import Viewer, find_images, save_activation_sheet, save_feature_sheet
 from mmvanilla.predictions import draw_predictions
+from mmvanilla.utils import cli
 
 KINDS = ("predict", "cam", "features")
 

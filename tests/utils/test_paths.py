@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmvanilla import locations
+from mmvanilla.utils import paths
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def installed(tmp_path, monkeypatch):
             (tmp_path / "site-packages" / folder).mkdir(parents=True)
         if setup:
             (tmp_path / "site-packages" / "setup.py").touch()
-        monkeypatch.setattr(locations, "_PACKAGE", package)
+        monkeypatch.setattr(paths, "_PACKAGE", package)
         return tmp_path / "site-packages"
 
     return install
 
 
 @pytest.mark.parametrize(
-    ("name", "find"), [("configs", locations.configs_dir), ("tools", locations.tools_dir)]
+    ("name", "find"), [("configs", paths.configs_dir), ("tools", paths.tools_dir)]
 )
 class TestFolders:
     def test_inside_an_installed_package(self, installed, name, find):
@@ -47,8 +47,8 @@ class TestFolders:
 
 
 def test_config_path():
-    some = sorted(path.name for path in locations.configs_dir().glob("*.py"))[0]
-    path = Path(locations.config_path(some))
+    some = sorted(path.name for path in paths.configs_dir().glob("*.py"))[0]
+    path = Path(paths.config_path(some))
     assert path.is_absolute()
     assert path.is_file()
     assert path.name == some
@@ -58,9 +58,9 @@ def test_config_path_of_an_unknown_config(installed):
     site = installed("configs/_base_", setup=True)
     (site / "configs" / "known.py").touch()
     (site / "configs" / "_base_" / "part.py").touch()
-    assert locations.config_path("_base_/part.py") == str(site / "configs/_base_/part.py")
+    assert paths.config_path("_base_/part.py") == str(site / "configs/_base_/part.py")
     with pytest.raises(ValueError, match=r"named 'kown\.py'.*the configs there: known\.py"):
-        locations.config_path("kown.py")
+        paths.config_path("kown.py")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ mmengine's `_base_ = 'package::folder/file.py'` is no way: it knows a fixed list
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _folder(name: str) -> Path:

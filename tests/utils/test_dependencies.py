@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmvanilla import compat
+from mmvanilla.utils import dependencies
 
 FORK = {
     "torch": "2.10.0",
@@ -33,12 +33,12 @@ ALL = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Return a function that lets compat see a machine with the given packages on it."""
+    """Return a function that lets the module see a machine with the given packages on it."""
 
     def pretend(installed, ops_error="", missing=(), failing=None):
         names = {
             name
-            for name, entries in compat.TOOLBOXES.items()
+            for name, entries in dependencies.TOOLBOXES.items()
             if any(entry.name in installed for entry in entries)
         }
 
@@ -49,11 +49,11 @@ def machine(monkeypatch):
                 raise failing[name]
             return SimpleNamespace(__version__="0.0.1")
 
-        monkeypatch.setattr(compat, "_version_of", installed.get)
-        monkeypatch.setattr(compat, "has_toolbox", lambda name: name in names)
-        monkeypatch.setattr(compat, "_importable", lambda module: module not in missing)
+        monkeypatch.setattr(dependencies, "_version_of", installed.get)
+        monkeypatch.setattr(dependencies, "has_toolbox", lambda name: name in names)
+        monkeypatch.setattr(dependencies, "_importable", lambda module: module not in missing)
         monkeypatch.setattr(
-            compat, "importlib", SimpleNamespace(import_module=import_module), raising=True
+            dependencies, "importlib", SimpleNamespace(import_module=import_module), raising=True
         )
         monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)
 
@@ -67,28 +67,28 @@ def without(installed, *names):
 @pytest.mark.parametrize("installed", [FORK, ORIGINAL], ids=["fork", "original"])
 def test_both_tested_stacks_are_accepted(machine, installed):
     machine(installed)
-    assert compat.require(*ALL) is None
+    assert dependencies.require(*ALL) is None
 
 
 def test_what_is_installed_here_is_accepted():
-    assert compat.require("mmengine", "mmcv") is None
-    assert compat.require(*[name for name in ALL if compat.has_toolbox(name)]) is None
+    assert dependencies.require("mmengine", "mmcv") is None
+    assert dependencies.require(*[name for name in ALL if dependencies.has_toolbox(name)]) is None
 
 
 @pytest.mark.parametrize("name", ["mmcls", "torch", "MMDET", ""])
 def test_unknown_toolbox(name):
     with pytest.raises(ValueError, match="unknown toolbox .* expected one of mmengine"):
-        compat.require(name)
+        dependencies.require(name)
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("stack", [FORK, ORIGINAL], ids=["fork", "original"])
 def test_missing_toolbox_names_versions_and_the_command_of_its_own_stack(machine, stack, name):
-    entries = compat.TOOLBOXES[name]
+    entries = dependencies.TOOLBOXES[name]
     machine(without(stack, *[entry.name for entry in entries]))
     here = next(entry for entry in entries if entry.name in stack)
     with pytest.raises(ImportError) as caught:
-        compat.require(name)
+        dependencies.require(name)
     message = str(caught.value)
     assert f"{name} is not installed" in message
     assert all(entry.range in message for entry in entries)
@@ -98,13 +98,13 @@ def test_missing_toolbox_names_versions_and_the_command_of_its_own_stack(machine
 def test_on_an_empty_machine_the_fork_is_recommended(machine):
     machine({})
     with pytest.raises(ImportError, match="`pip install onedl-mmengine==0.10.12`"):
-        compat.require("mmengine")
+        dependencies.require("mmengine")
 
 
 def test_missing_mmcv_command_lets_the_build_see_torch_and_keeps_out_of_the_cache(machine):
     machine(without(FORK, "onedl-mmcv"))
     with pytest.raises(ImportError) as caught:
-        compat.require("mmcv")
+        dependencies.require("mmcv")
     assert "MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir" in str(caught.value)
     assert "mmcv-lite" in str(caught.value)
 
@@ -122,17 +122,17 @@ def test_missing_mmcv_command_lets_the_build_see_torch_and_keeps_out_of_the_cach
 def test_version_out_of_range(machine, package, version, name):
     machine({**FORK, package: version})
     with pytest.raises(RuntimeError) as caught:
-        compat.require(name)
+        dependencies.require(name)
     message = str(caught.value)
     assert f"found {package} {version}" in message
-    assert all(entry.range in message for entry in compat.TOOLBOXES[name])
+    assert all(entry.range in message for entry in dependencies.TOOLBOXES[name])
     assert "pip install" in message
 
 
 def test_old_mmcv_is_noticed_when_a_toolbox_is_asked_for(machine):
     machine({**ORIGINAL, "mmcv": "1.7.2"})
     with pytest.raises(RuntimeError, match=r"found mmcv 1\.7\.2"):
-        compat.require("mmdet")
+        dependencies.require("mmdet")
 
 
 @pytest.mark.parametrize("name", ["mmdet", "mmseg"])
@@ -141,7 +141,7 @@ def test_mmcv_too_new_for_the_original_toolboxes(machine, name, package):
     version = {"mmcv": "2.2.0", "onedl-mmcv": "2.3.6"}[package]
     machine({**without(ORIGINAL, "mmcv"), package: version})
     with pytest.raises(RuntimeError) as caught:
-        compat.require(name)
+        dependencies.require(name)
     message = str(caught.value)
     assert f"found {package} {version} with" in message
     assert "<2.2.0 (tested: 2.1.0)" in message
@@ -150,7 +150,7 @@ def test_mmcv_too_new_for_the_original_toolboxes(machine, name, package):
 
 def test_mmcv_2_2_is_fine_without_these_toolboxes_and_with_mmpretrain(machine):
     machine({**ORIGINAL, "mmcv": "2.2.0"})
-    assert compat.require("mmengine", "mmcv", "mmpretrain") is None
+    assert dependencies.require("mmengine", "mmcv", "mmpretrain") is None
 
 
 def test_mmcv_lite_is_enough_but_for_mmdet(machine):
@@ -158,10 +158,10 @@ def test_mmcv_lite_is_enough_but_for_mmdet(machine):
         {**without(ORIGINAL, "mmcv"), "mmcv-lite": "2.1.0"},
         ops_error="No module named 'mmcv._ext'",
     )
-    compat.require("mmengine", "mmcv", "mmseg", "mmpretrain")
-    assert not compat.has_compiled_ops()
+    dependencies.require("mmengine", "mmcv", "mmseg", "mmpretrain")
+    assert not dependencies.has_compiled_ops()
     with pytest.raises(RuntimeError) as caught:
-        compat.require("mmdet")
+        dependencies.require("mmdet")
     assert "found mmcv-lite 2.1.0 without compiled ops" in str(caught.value)
     assert "pip uninstall -y mmcv-lite" in str(caught.value)
 
@@ -169,13 +169,13 @@ def test_mmcv_lite_is_enough_but_for_mmdet(machine):
 def test_ops_compiled_for_another_torch(machine):
     machine(FORK, ops_error="_ext.so: undefined symbol: _ZN3c10\nmore")
     with pytest.raises(RuntimeError, match="undefined symbol: _ZN3c10.*--no-cache-dir"):
-        compat.require("mmdet")
+        dependencies.require("mmdet")
 
 
 def test_the_same_import_name_installed_twice(machine):
     machine({**FORK, "mmcv-lite": "2.1.0"})
     with pytest.raises(RuntimeError, match="onedl-mmcv 2.3.6 and mmcv-lite 2.1.0.*uninstall -y"):
-        compat.require("mmcv")
+        dependencies.require("mmcv")
 
 
 @pytest.mark.parametrize("torch_version", ["2.6.0", "2.10.0+cpu", "3.0"])
@@ -184,32 +184,32 @@ def test_original_mmengine_with_a_torch_that_refuses_its_checkpoints(
 ):
     machine({**ORIGINAL, "torch": torch_version})
     with pytest.raises(RuntimeError) as caught:
-        compat.require("mmengine")
+        dependencies.require("mmengine")
     message = str(caught.value)
     assert "found mmengine 0.10.7" in message
     assert torch_version in message
     assert "pip install onedl-mmengine==0.10.12" in message
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    compat.require("mmengine")
+    dependencies.require("mmengine")
 
 
 def test_last_torch_that_reads_them(machine):
     machine({**ORIGINAL, "torch": "2.5.1"})
-    assert compat.require("mmengine") is None
+    assert dependencies.require("mmengine") is None
 
 
 def test_setuptools_without_pkg_resources(machine):
     machine({**ORIGINAL, "setuptools": "82.0.0"}, missing=["pkg_resources"])
     with pytest.raises(RuntimeError, match=r"setuptools 82\.0\.0.*pip install 'setuptools<81'"):
-        compat.require("mmengine")
+        dependencies.require("mmengine")
     machine({**FORK, "setuptools": "82.0.0"}, missing=["pkg_resources"])
-    compat.require("mmengine")  # the fork does without
+    dependencies.require("mmengine")  # the fork does without
 
 
 def test_ftfy_is_missing(machine):
     machine(ORIGINAL, missing=["ftfy"])
     with pytest.raises(ImportError, match="mmsegmentation 1.2.2 needs ftfy.*`pip install ftfy`"):
-        compat.require("mmseg")
+        dependencies.require("mmseg")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_ftfy_is_missing(machine):
 def test_whatever_a_toolbox_trips_over_becomes_one_message(machine, name, failing):
     machine(FORK, failing=failing)
     with pytest.raises(RuntimeError) as caught:
-        compat.require(name)
+        dependencies.require(name)
     (cause,) = failing.values()
     message = str(caught.value)
     assert caught.value.__cause__ is cause
@@ -235,9 +235,9 @@ def test_whatever_a_toolbox_trips_over_becomes_one_message(machine, name, failin
 
 def test_source_tree_without_metadata_is_judged_by_its_version(machine, monkeypatch):
     machine(FORK)
-    monkeypatch.setattr(compat, "_version_of", without(FORK, "onedl-mmcv").get)
+    monkeypatch.setattr(dependencies, "_version_of", without(FORK, "onedl-mmcv").get)
     with pytest.raises(RuntimeError, match=r"found mmcv 0\.0\.1"):
-        compat.require("mmcv")
+        dependencies.require("mmcv")
 
 
 @pytest.mark.parametrize(
@@ -250,16 +250,16 @@ def test_source_tree_without_metadata_is_judged_by_its_version(machine, monkeypa
     ],
 )
 def test_release(version, expected):
-    assert compat._release(version) == expected
+    assert dependencies._release(version) == expected
 
 
 def test_has_toolbox_does_not_take_a_bare_folder_for_one(tmp_path, monkeypatch):
     (tmp_path / "mmvanilla_no_such_toolbox").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
-    assert not compat.has_toolbox("mmvanilla_no_such_toolbox")
-    assert not compat.has_toolbox("mmvanilla_nowhere")
-    assert compat.has_toolbox("mmvanilla")
+    assert not dependencies.has_toolbox("mmvanilla_no_such_toolbox")
+    assert not dependencies.has_toolbox("mmvanilla_nowhere")
+    assert dependencies.has_toolbox("mmvanilla")
 
 
 def test_importing_the_package_imports_no_toolbox():
