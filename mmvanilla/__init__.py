@@ -9,17 +9,17 @@ from mmvanilla.utils.dependencies import require
 # Before anything imports them: what is missing or does not fit gets a message with the remedy.
 require("mmengine", "mmcv")
 
-from mmvanilla.archs import ARCHS, Arch, resolve_arch
 from mmvanilla.deep_training import DeepTrainingHook, get_act_lambda, set_act_lambda
-from mmvanilla.fusion import FuseResult, fuse_model
 from mmvanilla.layer_decay import LayerDecayOptimWrapperConstructor
-from mmvanilla.layers import ConvPair
 from mmvanilla.model_zoo import load_from_vanillanet
-from mmvanilla.packing import pack_for_cpu
+from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
+from mmvanilla.models.fusion import FuseResult, fuse_model
+from mmvanilla.models.layers import ConvPair
+from mmvanilla.models.packed_conv import pack_for_cpu
+from mmvanilla.models.vanillanet import VanillaNet
 from mmvanilla.reseeding import ReseedHook
 from mmvanilla.sqrt_lr import SqrtLRRunner
 from mmvanilla.utils.paths import config_path
-from mmvanilla.vanillanet import VanillaNet
 from mmvanilla.version import __version__
 
 __all__ = [

@@ -11,7 +11,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from mmvanilla.fusion import fuse_model
+from mmvanilla.models.fusion import fuse_model
 from mmvanilla.running import build_train_runner
 
 

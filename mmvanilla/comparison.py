@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mmvanilla.complexity import ForwardTensors
-from mmvanilla.strict_loading import StrictLoadingMixin
-from mmvanilla.vanillanet import VanillaNet
+from mmvanilla.models.strict_loading import StrictLoadingMixin
+from mmvanilla.models.vanillanet import VanillaNet
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmvanilla.archs import ARCHS, resolve_arch
-from mmvanilla.fusion import fuse_model
+from mmvanilla.models.archs import ARCHS, resolve_arch
+from mmvanilla.models.fusion import fuse_model
 from mmvanilla.reference import ReferenceVanillaNet
 from mmvanilla.utils.dependencies import require
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmvanilla.archs import Arch
 from mmvanilla.authors_keys import BACKBONE, CLASSIFIER, DETECTOR, Converted, convert_authors
 from mmvanilla.checkpoints import MapLocation, read_checkpoint, refuse_existing, write_checkpoint
 from mmvanilla.deep_training import SCHEDULES
-from mmvanilla.published import identify_arch
+from mmvanilla.models.archs import Arch
+from mmvanilla.models.published import identify_arch
 
 # The published accuracy is that of the averaged weights; mmdet 2 has its own key.
 _WEIGHTS_KEYS = ("model_ema", "model", "state_dict")
@@ -151,7 +151,7 @@ def convert_and_write(
     Args:
         source: The authors' file.
         path: The file to write; nothing is written unless all of it converts.
-        arch: As in :func:`mmvanilla.published.identify_arch`.
+        arch: As in :func:`mmvanilla.models.published.identify_arch`.
         strides: As there.
         target: As in :func:`mmvanilla.authors_keys.convert_authors`.
         overwrite: Replace ``path`` if it exists. Default: False.

@@ -1,8 +1,8 @@
 """Deep training: λ over the course of a training, and the hook that sets it (paper, section 3.1).
 
 λ (``act_lambda``) is one number for the whole model. It starts at 0, where the activation inside
-each :class:`mmvanilla.layers.ConvPair` is a ReLU, and ends at 1, where it is the identity and the
-pair can be fused.
+each :class:`mmvanilla.models.layers.ConvPair` is a ReLU, and ends at 1, where it is the identity
+and the pair can be fused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 
-from mmvanilla.layers import FadingReLU
+from mmvanilla.models.layers import FadingReLU
 
 _LOG_NAME = "train/act_lambda"  # LoggerHook prints every scalar whose name begins with train/
 

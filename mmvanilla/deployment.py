@@ -23,9 +23,9 @@ from mmvanilla.checkpoints import read_checkpoint, refuse_existing, write_checkp
 from mmvanilla.comparison import fixed_input_size, largest_difference
 from mmvanilla.complexity import Complexity, ForwardTensors, measure_complexity
 from mmvanilla.deep_training import get_act_lambda, set_act_lambda
-from mmvanilla.fusion import fuse_model
+from mmvanilla.models.fusion import fuse_model
+from mmvanilla.models.strict_loading import StrictLoadingMixin
 from mmvanilla.running import load_config
-from mmvanilla.strict_loading import StrictLoadingMixin
 from mmvanilla.timing import time_interleaved
 from mmvanilla.version import __version__
 

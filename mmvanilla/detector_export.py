@@ -24,7 +24,7 @@ from torch import nn
 
 from mmvanilla.deployment import deploy_config, load_model
 from mmvanilla.export import DEFAULT_TOLERANCE
-from mmvanilla.fusion import fuse_model
+from mmvanilla.models.fusion import fuse_model
 from mmvanilla.onnx_runtime import check_out, open_session, require_onnx
 from mmvanilla.pictures import Viewer
 

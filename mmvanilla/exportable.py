@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmvanilla.fusion import fuse_model
-from mmvanilla.vanillanet import VanillaNet
+from mmvanilla.models.fusion import fuse_model
+from mmvanilla.models.vanillanet import VanillaNet
 
 PARTS = ("backbone", "classifier", "segmenter")
 

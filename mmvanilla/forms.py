@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmvanilla.contenders import Contender
 from mmvanilla.export import DEFAULT_TOLERANCE, export_onnx
+from mmvanilla.models.packed_conv import pack_for_cpu
 from mmvanilla.onnx_runtime import open_session
-from mmvanilla.packing import pack_for_cpu
 from mmvanilla.quantize import quantize_file
 from mmvanilla.reference import ReferenceVanillaNet
 

@@ -19,11 +19,11 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
-from mmvanilla.archs import ARCHS
 from mmvanilla.authors_keys import CLASSIFIER, DETECTOR
 from mmvanilla.checkpoints import MapLocation, read_checkpoint
 from mmvanilla.conversion import convert_checkpoint, convert_file
-from mmvanilla.published import PUBLISHED, RELEASE_URL, SCHEME, PublishedFile
+from mmvanilla.models.archs import ARCHS
+from mmvanilla.models.published import PUBLISHED, RELEASE_URL, SCHEME, PublishedFile
 
 #: Where to fetch from instead of the authors' release: the address of a folder with their files.
 MIRROR_VARIABLE = "MMVANILLA_ZOO"
@@ -41,7 +41,7 @@ def fetch(name: str) -> Path:
     if they do not see its file.
 
     Args:
-        name: A name of :data:`mmvanilla.published.PUBLISHED`.
+        name: A name of :data:`mmvanilla.models.published.PUBLISHED`.
 
     Raises:
         ValueError: There is no such name.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmvanilla.archs import Arch
+from mmvanilla.models.archs import Arch
 
 _EPS = 1e-6
 

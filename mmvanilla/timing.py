@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import timer as synchronised_clock
 
-from mmvanilla.packing import pack_for_cpu
+from mmvanilla.models.packed_conv import pack_for_cpu
 
 # Worker threads spin for a while behind a run, waiting for more work; without a rest the next run,
 # which may have other workers, would share its cores with them.

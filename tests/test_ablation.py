@@ -12,7 +12,7 @@ from torch import nn
 
 from mmvanilla import fuse_model, get_act_lambda
 from mmvanilla.ablation import AblationRun, ablation_table
-from mmvanilla.layers import ConvPair, ShortcutConv
+from mmvanilla.models.layers import ConvPair, ShortcutConv
 from mmvanilla.shapes import make_shapes
 from tests.helpers import ROOT, randomise, relative_difference
 

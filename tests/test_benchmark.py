@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmvanilla.archs import ARCHS, Arch, resolve_arch
+from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 from mmvanilla.timing import describe_machine, peak_memory, saved_for_backward, time_interleaved
 
 pytest.importorskip("mmpretrain.models")

@@ -18,7 +18,7 @@ from mmengine.registry import (
 )
 
 from mmvanilla.deployment import deploy_config
-from mmvanilla.fusion import FusableLayer
+from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.dependencies import has_toolbox
 from tests.helpers import CONFIGS
 

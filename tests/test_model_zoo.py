@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from mmvanilla import ARCHS, Arch, VanillaNet, model_zoo
-from mmvanilla.published import PUBLISHED, PublishedFile
+from mmvanilla.models.published import PUBLISHED, PublishedFile
 from tests.authors_model import authors_weights
 from tests.helpers import DATA
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mmvanilla import DeepTrainingHook, ReseedHook
-from mmvanilla.layers import ConvPair
+from mmvanilla.models.layers import ConvPair
 from mmvanilla.reseeding import _SeededBehind
 from mmvanilla.shapes import make_shapes
 from tests.helpers import ROOT

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmvanilla import VanillaNet, fuse_model, pack_for_cpu
-from mmvanilla.packing import PackedConv2d
+from mmvanilla.models.packed_conv import PackedConv2d
 
 TINY = dict(dims=(8, 16, 24, 32), strides=(2, 2, 2))
 

@@ -10,10 +10,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmvanilla.archs import Arch, resolve_arch
-from mmvanilla.block import DEFAULT_ACT_CFG, VanillaBlock
-from mmvanilla.layers import DEFAULT_NORM_CFG
-from mmvanilla.strict_loading import StrictLoadingMixin
+from mmvanilla.models.archs import Arch, resolve_arch
+from mmvanilla.models.block import DEFAULT_ACT_CFG, VanillaBlock
+from mmvanilla.models.layers import DEFAULT_NORM_CFG
+from mmvanilla.models.strict_loading import StrictLoadingMixin
 
 _DEFAULT_INIT_CFG = [
     dict(type="TruncNormal", layer="Conv2d", std=0.02, bias=0.0),
@@ -32,7 +32,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
 
     Args:
         arch: ``'5'`` … ``'13'``, ``'13-1.5x'``, ``'13-1.5x-ada'``, or a dict of ``dims`` and
-            ``strides`` (see :func:`mmvanilla.archs.resolve_arch`).
+            ``strides`` (see :func:`mmvanilla.models.archs.resolve_arch`).
         width_mult: Multiplies every width (rounded to a multiple of 8), for small devices. Only 1
             has published weights. Default: 1.
         in_channels: Channels of the input. Default: 3.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmvanilla.layers import DEFAULT_NORM_CFG, ConvNorm, ConvPair, ShortcutConv, plain_conv
+from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, ConvPair, ShortcutConv, plain_conv
 
 DEFAULT_ACT_CFG: dict[str, Any] = dict(type="ReLU")
 SHORTCUTS = (None, "before_act", "after_act")

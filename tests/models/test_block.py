@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmvanilla.block import SeriesActivation, VanillaBlock
-from mmvanilla.fusion import FusableLayer, fuse_model
+from mmvanilla.models.block import SeriesActivation, VanillaBlock
+from mmvanilla.models.fusion import FusableLayer, fuse_model
 from tests.helpers import randomise, relative_difference
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmvanilla import fuse_model, set_act_lambda
 from mmvanilla.deployment import fuse_checkpoint
-from mmvanilla.layers import ConvPair
+from mmvanilla.models.layers import ConvPair
 from mmvanilla.running import build_train_runner
 from mmvanilla.shapes import make_shapes
 from tests.helpers import ROOT, randomise, relative_difference

@@ -7,7 +7,7 @@ from mmcv.cnn import ConvModule, build_conv_layer
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
-from mmvanilla.layers import ConvNorm, ConvPair, FadingReLU, ShortcutConv
+from mmvanilla.models.layers import ConvNorm, ConvPair, FadingReLU, ShortcutConv
 from tests.helpers import randomise, relative_difference
 
 

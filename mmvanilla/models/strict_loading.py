@@ -14,8 +14,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmvanilla.fusion import FusableLayer, fuse_model
-from mmvanilla.published import addresses_that_fit
+from mmvanilla.models.fusion import FusableLayer, fuse_model
+from mmvanilla.models.published import addresses_that_fit
 
 # Entries that a module may do without: a counter, and what FadingReLU takes as 1 when absent.
 _OPTIONAL_SUFFIXES = ("num_batches_tracked", "act_lambda")

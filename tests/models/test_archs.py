@@ -1,6 +1,6 @@
 import pytest
 
-from mmvanilla.archs import ARCHS, Arch, resolve_arch
+from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 
 SPEC_LEVELS = {
     "5": (0, 1, 2, 3),

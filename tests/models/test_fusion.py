@@ -4,8 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmvanilla.fusion import FuseResult, fuse_conv_bn, fuse_model, merge_pointwise, read_conv_norm
-from mmvanilla.layers import ConvNorm, ConvPair
+from mmvanilla.models.fusion import (
+    FuseResult,
+    fuse_conv_bn,
+    fuse_model,
+    merge_pointwise,
+    read_conv_norm,
+)
+from mmvanilla.models.layers import ConvNorm, ConvPair
 from tests.helpers import randomise, relative_difference
 
 EXACT = 1e-12

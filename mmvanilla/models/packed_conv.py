@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.fusion import conv_geometry
+from mmvanilla.models.fusion import conv_geometry
 
 # torch 2.1 has these under other names only.
 _is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmvanilla.archs import ARCHS, Arch, resolve_arch
+from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 
 RELEASE_URL = "https://github.com/huawei-noah/VanillaNet/releases/download/ckpt"
 SCHEME = "vanillanet://"
@@ -18,7 +18,7 @@ class PublishedFile:
 
     Args:
         file: Its name.
-        arch: The variant, by its name in :data:`mmvanilla.archs.ARCHS`.
+        arch: The variant, by its name in :data:`mmvanilla.models.archs.ARCHS`.
         act_num: n of its series activation.
         is_detector: Whether it is a detector of MMDetection 2.x; else it is a classifier.
     """
@@ -67,7 +67,7 @@ def identify_arch(
             ``args``), which tell the variants of the same widths apart.
 
     Returns:
-        A name of :data:`mmvanilla.archs.ARCHS`, or a dict.
+        A name of :data:`mmvanilla.models.archs.ARCHS`, or a dict.
 
     Raises:
         ValueError: The user's ``arch`` has other widths; the widths are of no published variant

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmvanilla import fuse_model, set_act_lambda
-from mmvanilla.layers import ConvPair
+from mmvanilla.models.layers import ConvPair
 from tests.helpers import TINY, randomise, relative_difference
 
 pytestmark = pytest.mark.toolbox("mmpretrain")
@@ -14,7 +14,7 @@ NUM_CLASSES, CHANNELS = 5, TINY["dims"][-1]
 
 
 def make_head(num_classes: int = NUM_CLASSES, **arguments):
-    from mmvanilla.cls_head import VanillaNetClsHead
+    from mmvanilla.models.cls_head import VanillaNetClsHead
 
     return VanillaNetClsHead(num_classes, CHANNELS, **arguments)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmvanilla.archs import ARCHS, Arch
-from mmvanilla.published import PUBLISHED, addresses_that_fit, identify_arch
+from mmvanilla.models.archs import ARCHS, Arch
+from mmvanilla.models.published import PUBLISHED, addresses_that_fit, identify_arch
 
 
 def test_the_files_are_those_of_the_release():

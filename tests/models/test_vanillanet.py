@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla import VanillaNet, fuse_model
-from mmvanilla.archs import ARCHS
 from mmvanilla.complexity import measure_complexity
-from mmvanilla.fusion import FusableLayer
+from mmvanilla.models.archs import ARCHS
+from mmvanilla.models.fusion import FusableLayer
 from tests.helpers import TINY, randomise, relative_difference, tiny_arch
 
 # Spec: params in millions and MACs in billions at 224, deploy form with a classifier of 1000

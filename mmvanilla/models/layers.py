@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmvanilla.fusion import (
+from mmvanilla.models.fusion import (
     FusableLayer,
     merge_pointwise,
     read_conv_norm,

@@ -1,0 +1,116 @@
+"""VanillaNet's classification head for MMPretrain (paper, section 3.1).
+
+The only module here that needs MMPretrain; configs import it by
+``custom_imports = dict(imports=['mmvanilla', 'mmvanilla.cls_head'])``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.registry import MODELS
+from mmpretrain.models.heads import ClsHead
+from torch import Tensor, nn
+
+from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvPair, plain_conv
+from mmvanilla.models.strict_loading import StrictLoadingMixin
+
+_DEFAULT_INIT_CFG = [
+    dict(type="TruncNormal", layer="Conv2d", std=0.02, bias=0.0),
+    dict(type="Constant", layer="_BatchNorm", val=1.0, bias=0.0),
+]
+_DEFAULT_LOSS = dict(type="CrossEntropyLoss", loss_weight=1.0)
+
+
+@MODELS.register_module()
+class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
+    """Global average pooling → dropout → a pair of 1×1 convolutions to the classes.
+
+    The pair trains deeply and fuses with the backbone's: conv (C → K) → norm → φλ → conv (K → K),
+    no norm last. The head pools by itself; the classifier needs no neck.
+
+    Weights of another number of classes are left to MMPretrain's convention, a warning, so that
+    fine-tuning can start from them; those of another form (fused or not) are handled as the
+    backbone handles them.
+
+    Args:
+        num_classes: K.
+        in_channels: C, the backbone's last output.
+        dropout: Probability, before the pair. Default: 0.
+        norm_cfg: The norm inside the pair. Default: BN with eps 1e-6.
+        deploy: Build the fused form. Default: False.
+        deep_training: Train the classifier as a pair; False, for ablation: as one convolution.
+            Default: True.
+        loss: As in MMPretrain's ClsHead. Default: cross entropy.
+        topk: As there. Default: top-1.
+        cal_acc: As there. Default: False.
+        init_cfg: Default: truncated normal of std 0.02, biases 0.
+
+    Raises:
+        ValueError: A number of classes or channels below 1, or dropout out of [0, 1).
+    """
+
+    requires_all_weights = False
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        dropout: float = 0.0,
+        norm_cfg: dict[str, Any] = DEFAULT_NORM_CFG,
+        deploy: bool = False,
+        deep_training: bool = True,
+        loss: dict[str, Any] | nn.Module = _DEFAULT_LOSS,
+        topk: int | tuple[int, ...] = (1,),
+        cal_acc: bool = False,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(loss, topk, cal_acc, _DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
+        for name, count in dict(num_classes=num_classes, in_channels=in_channels).items():
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, found {count}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout must be at least 0 and below 1, found {dropout}")
+        self.num_classes, self.in_channels = num_classes, in_channels
+        self._form_cfg: dict[str, Any] = dict(norm_cfg=norm_cfg, deep_training=deep_training)
+        self.dropout = nn.Dropout(dropout)
+        self.conv = (
+            ConvPair(
+                in_channels,
+                num_classes,
+                1,
+                mid_channels=num_classes,
+                norm_cfg=norm_cfg,
+                last_norm=False,
+            )
+            if deep_training and not deploy
+            else plain_conv(in_channels, num_classes, 1)
+        )
+
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Pool the backbone's last output.
+
+        Args:
+            feats: The backbone's outputs; the last one is (N, C, H, W).
+
+        Returns:
+            (N, C, 1, 1).
+
+        Raises:
+            ValueError: The features are pooled already.
+        """
+        x = feats[-1]
+        if x.dim() != 4:
+            raise ValueError(
+                f"VanillaNetClsHead pools by itself and takes (N, C, H, W), found {tuple(x.shape)};"
+                " drop the classifier's neck"
+            )
+        return x.mean(dim=(2, 3), keepdim=True)
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """The logits, (N, K)."""
+        return self.conv(self.dropout(self.pre_logits(feats))).flatten(1)
+
+    def build_training_form(self) -> VanillaNetClsHead:
+        """A head of the same arguments in training form."""
+        return VanillaNetClsHead(self.num_classes, self.in_channels, **self._form_cfg)
