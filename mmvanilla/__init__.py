@@ -9,9 +9,9 @@ from mmvanilla.utils.dependencies import require
 # Before anything imports them: what is missing or does not fit gets a message with the remedy.
 require("mmengine", "mmcv")
 
+from mmvanilla.checkpoints.zoo import load_from_vanillanet
 from mmvanilla.deep_training import DeepTrainingHook, get_act_lambda, set_act_lambda
 from mmvanilla.layer_decay import LayerDecayOptimWrapperConstructor
-from mmvanilla.model_zoo import load_from_vanillanet
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 from mmvanilla.models.fusion import FuseResult, fuse_model
 from mmvanilla.models.layers import ConvPair

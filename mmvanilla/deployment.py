@@ -19,7 +19,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from mmvanilla.checkpoints import read_checkpoint, refuse_existing, write_checkpoint, write_text
+from mmvanilla.checkpoints.io import read_checkpoint, refuse_existing, write_checkpoint, write_text
 from mmvanilla.comparison import fixed_input_size, largest_difference
 from mmvanilla.complexity import Complexity, ForwardTensors, measure_complexity
 from mmvanilla.deep_training import get_act_lambda, set_act_lambda

@@ -9,8 +9,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from mmvanilla.authors_keys import KINDS
-from mmvanilla.conversion import convert_and_write
+from mmvanilla.checkpoints.authors_keys import KINDS
+from mmvanilla.checkpoints.conversion import convert_and_write
 from mmvanilla.utils import cli
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmvanilla import VanillaNet, fuse_model, set_act_lambda
-from mmvanilla.conversion import convert_file
+from mmvanilla.checkpoints.conversion import convert_file
 from tests.helpers import DATA
 
 NAMES = ("tiny5", "tiny7_act4", "tiny13", "tiny13_ada")

@@ -2,8 +2,9 @@
 
 import pytest
 
+from mmvanilla.checkpoints.identify_arch import identify_arch
 from mmvanilla.models.archs import ARCHS, Arch
-from mmvanilla.models.published import PUBLISHED, addresses_that_fit, identify_arch
+from mmvanilla.models.published import PUBLISHED, addresses_that_fit
 
 
 def test_the_files_are_those_of_the_release():

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from mmvanilla import ARCHS, VanillaNet
-from mmvanilla.authors_keys import BACKBONE, CLASSIFIER, DETECTOR, authors_layout, convert_authors
+from mmvanilla.checkpoints.authors_keys import (
+    BACKBONE,
+    CLASSIFIER,
+    DETECTOR,
+    authors_layout,
+    convert_authors,
+)
 from tests.authors_model import authors_model, authors_weights
 
 DIMS = (8, 16, 24)

@@ -10,8 +10,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from mmvanilla import checkpoints
-from mmvanilla.checkpoints import read_checkpoint, write_checkpoint
+from mmvanilla.checkpoints.io import io, read_checkpoint, write_checkpoint
 from tests.helpers import DATA
 
 
@@ -83,7 +82,7 @@ def test_a_malicious_file_is_refused_and_does_not_run(reader, tmp_path, legacy):
 
 def test_getattr_gives_nothing(reader, tmp_path):
     torch.save(dict(init=_AttackByGetattr()), tmp_path / "bad.pth")
-    assert isinstance(reader(tmp_path / "bad.pth")["init"], checkpoints._Unread)
+    assert isinstance(reader(tmp_path / "bad.pth")["init"], io._Unread)
 
 
 def test_a_torchscript_program_is_refused(reader, tmp_path):

@@ -14,7 +14,8 @@ import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
-from mmvanilla import ARCHS, Arch, VanillaNet, model_zoo
+from mmvanilla import ARCHS, Arch, VanillaNet
+from mmvanilla.checkpoints.io import zoo
 from mmvanilla.models.published import PUBLISHED, PublishedFile
 from tests.authors_model import authors_weights
 from tests.helpers import DATA
@@ -223,7 +224,7 @@ def test_the_address_without_a_mirror(monkeypatch, tmp_path):
     monkeypatch.delenv("MMVANILLA_ZOO", raising=False)
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(RuntimeError, match="no route"):
-        model_zoo.fetch("mask-rcnn-13")
+        zoo.fetch("mask-rcnn-13")
     assert asked == [
         "https://github.com/huawei-noah/VanillaNet/releases/download/ckpt/"
         "mask_rcnn_vanillanet_13.pth"

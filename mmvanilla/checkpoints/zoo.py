@@ -19,9 +19,9 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
-from mmvanilla.authors_keys import CLASSIFIER, DETECTOR
-from mmvanilla.checkpoints import MapLocation, read_checkpoint
-from mmvanilla.conversion import convert_checkpoint, convert_file
+from mmvanilla.checkpoints.authors_keys import CLASSIFIER, DETECTOR
+from mmvanilla.checkpoints.conversion import convert_checkpoint, convert_file
+from mmvanilla.checkpoints.io import MapLocation, read_checkpoint
 from mmvanilla.models.archs import ARCHS
 from mmvanilla.models.published import PUBLISHED, RELEASE_URL, SCHEME, PublishedFile
 

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmvanilla.authors_keys import BACKBONE, CLASSIFIER, DETECTOR, Converted, convert_authors
-from mmvanilla.checkpoints import MapLocation, read_checkpoint, refuse_existing, write_checkpoint
+from mmvanilla.checkpoints.authors_keys import (
+    BACKBONE,
+    CLASSIFIER,
+    DETECTOR,
+    Converted,
+    convert_authors,
+)
+from mmvanilla.checkpoints.identify_arch import identify_arch
+from mmvanilla.checkpoints.io import MapLocation, read_checkpoint, refuse_existing, write_checkpoint
 from mmvanilla.deep_training import SCHEDULES
 from mmvanilla.models.archs import Arch
-from mmvanilla.models.published import identify_arch
 
 # The published accuracy is that of the averaged weights; mmdet 2 has its own key.
 _WEIGHTS_KEYS = ("model_ema", "model", "state_dict")
@@ -26,13 +32,13 @@ def convert_checkpoint(
     Args:
         checkpoint: ``model_ema`` is taken before ``model``, then ``state_dict``; else it is a
             state dict itself.
-        target: As in :func:`mmvanilla.authors_keys.convert_authors`.
+        target: As in :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
 
     Returns:
         A checkpoint of plain types (``meta`` and ``state_dict``), and what was found.
 
     Raises:
-        ValueError: As :func:`mmvanilla.authors_keys.convert_authors` says.
+        ValueError: As :func:`mmvanilla.checkpoints.authors_keys.convert_authors` says.
     """
     key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
     weights = checkpoint if key is None else checkpoint[key]
@@ -153,7 +159,7 @@ def convert_and_write(
         path: The file to write; nothing is written unless all of it converts.
         arch: As in :func:`mmvanilla.models.published.identify_arch`.
         strides: As there.
-        target: As in :func:`mmvanilla.authors_keys.convert_authors`.
+        target: As in :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
         overwrite: Replace ``path`` if it exists. Default: False.
 
     Raises:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmvanilla import ARCHS, VanillaNet, fuse_model
-from mmvanilla.conversion import convert_and_write, convert_checkpoint, convert_file
+from mmvanilla.checkpoints.conversion import convert_and_write, convert_checkpoint, convert_file
 from tests.authors_model import authors_model, authors_weights
 from tests.helpers import DATA, ROOT
 

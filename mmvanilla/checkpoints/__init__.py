@@ -1,0 +1,1 @@
+"""Checkpoint files: safe reading, whole writing, and the authors' weights."""
