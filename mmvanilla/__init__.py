@@ -10,15 +10,16 @@ from mmvanilla.utils.dependencies import require
 require("mmengine", "mmcv")
 
 from mmvanilla.checkpoints.zoo import load_from_vanillanet
-from mmvanilla.deep_training import DeepTrainingHook, get_act_lambda, set_act_lambda
-from mmvanilla.layer_decay import LayerDecayOptimWrapperConstructor
+from mmvanilla.engine.deep_training_hook import DeepTrainingHook
+from mmvanilla.engine.layer_decay import LayerDecayOptimWrapperConstructor
+from mmvanilla.engine.reseed_hook import ReseedHook
+from mmvanilla.engine.sqrt_lr_runner import SqrtLRRunner
+from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 from mmvanilla.models.fusion import FuseResult, fuse_model
 from mmvanilla.models.layers import ConvPair
 from mmvanilla.models.packed_conv import pack_for_cpu
 from mmvanilla.models.vanillanet import VanillaNet
-from mmvanilla.reseeding import ReseedHook
-from mmvanilla.sqrt_lr import SqrtLRRunner
 from mmvanilla.utils.paths import config_path
 from mmvanilla.version import __version__
 

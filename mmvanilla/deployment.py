@@ -22,7 +22,7 @@ from torch import nn
 from mmvanilla.checkpoints.io import read_checkpoint, refuse_existing, write_checkpoint, write_text
 from mmvanilla.comparison import fixed_input_size, largest_difference
 from mmvanilla.complexity import Complexity, ForwardTensors, measure_complexity
-from mmvanilla.deep_training import get_act_lambda, set_act_lambda
+from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 from mmvanilla.running import load_config

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmvanilla import distributed
+from mmvanilla.engine import cpu_distributed
 from mmvanilla.utils.dependencies import require
 
 # Where the three toolboxes keep the switches of their visualization hook.
@@ -143,7 +143,7 @@ def _prepare(
     cfg = load_config(config, cfg_options)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
-    distributed.prepare(cfg)
+    cpu_distributed.prepare(cfg)
     return cfg
 
 

@@ -3,7 +3,7 @@
 import os
 from argparse import ArgumentParser, Namespace
 
-from mmvanilla import distributed
+from mmvanilla.engine import cpu_distributed
 from mmvanilla.running import build_test_runner
 from mmvanilla.utils import cli
 
@@ -38,7 +38,7 @@ def test(args: Namespace) -> None:
         launcher=args.launcher,
     )
     runner.test()
-    distributed.finish()
+    cpu_distributed.finish()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import os
 from argparse import ArgumentParser, Namespace
 
-from mmvanilla import distributed
+from mmvanilla.engine import cpu_distributed
 from mmvanilla.running import build_train_runner
 from mmvanilla.utils import cli
 
@@ -39,7 +39,7 @@ def train(args: Namespace) -> None:
         launcher=args.launcher,
     )
     runner.train()
-    distributed.finish()
+    cpu_distributed.finish()
 
 
 if __name__ == "__main__":

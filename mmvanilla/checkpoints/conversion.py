@@ -17,7 +17,7 @@ from mmvanilla.checkpoints.authors_keys import (
 )
 from mmvanilla.checkpoints.identify_arch import identify_arch
 from mmvanilla.checkpoints.io import MapLocation, read_checkpoint, refuse_existing, write_checkpoint
-from mmvanilla.deep_training import SCHEDULES
+from mmvanilla.models.act_lambda import SCHEDULES
 from mmvanilla.models.archs import Arch
 
 # The published accuracy is that of the averaged weights; mmdet 2 has its own key.

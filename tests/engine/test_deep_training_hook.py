@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 import mmvanilla
 from mmvanilla import DeepTrainingHook, get_act_lambda, set_act_lambda
-from mmvanilla.deep_training import SCHEDULES, cosine_lambda, linear_lambda
+from mmvanilla.models.act_lambda import SCHEDULES, cosine_lambda, linear_lambda
 from mmvanilla.models.layers import ConvPair, FadingReLU
 
 NUM_BATCHES = 3

@@ -16,8 +16,8 @@ from mmengine.registry import MODEL_WRAPPERS
 from torch import distributed as torch_distributed
 from torch import nn
 
-from mmvanilla import distributed
-from mmvanilla.distributed import CPUSyncBatchNorm, adapt_sync_batchnorm
+from mmvanilla.engine import cpu_distributed
+from mmvanilla.engine.cpu_distributed import CPUSyncBatchNorm, adapt_sync_batchnorm
 from tests import toy_training
 from tests.helpers import ROOT
 
@@ -98,7 +98,7 @@ def assert_same(first: dict, second: dict, **tolerance) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, list[dict]]:
     """One process; two processes with the images split evenly; two, stopped and resumed."""
-    pytest.importorskip("mmvanilla.deep_training")
+    pytest.importorskip("mmvanilla.engine.deep_training_hook")
     folder = tmp_path_factory.mktemp("distributed")
     single = write_config(folder, "single", batch_size=4, epochs=EPOCHS)
     double = write_config(folder, "double", batch_size=2, epochs=EPOCHS)
@@ -231,13 +231,13 @@ def test_scripts_say_how_to_use_them(script):
 @pytest.mark.usefixtures("no_ranks")
 def test_one_process_under_each_launcher(launcher, monkeypatch):
     """World size 1: SyncBN is reverted although there is a process group."""
-    for name, value in zip(distributed._LAUNCHERS[launcher], "010", strict=True):
+    for name, value in zip(cpu_distributed._LAUNCHERS[launcher], "010", strict=True):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(_free_port()))
     cfg = Config(dict(launcher=launcher, find_unused_parameters=True))
     try:
-        distributed.prepare(cfg)
+        cpu_distributed.prepare(cfg)
         assert torch_distributed.get_backend() == "gloo"
         wrapper = MODEL_WRAPPERS.build(
             dict(cfg.model_wrapper_cfg, module=toy_training.small_model(), device_ids=[0])
@@ -247,7 +247,7 @@ def test_one_process_under_each_launcher(launcher, monkeypatch):
         assert "_BatchNormXd" in kinds and "SyncBatchNorm" not in kinds
         wrapper(torch.rand(2, 3, 32, 32))[-1].sum().backward()
     finally:
-        distributed.finish()
+        cpu_distributed.finish()
     assert not torch_distributed.is_initialized()
 
 
@@ -260,17 +260,17 @@ def no_ranks(monkeypatch):
 def test_prepare_leaves_a_config_without_launcher_alone():
     cfg = Config(dict(launcher="none", model=dict(norm_cfg=dict(type="SyncBN"))))
     before = cfg.to_dict()
-    distributed.prepare(cfg)
-    distributed.finish()
+    cpu_distributed.prepare(cfg)
+    cpu_distributed.finish()
     assert cfg.to_dict() == before
 
 
 @pytest.mark.usefixtures("no_ranks")
 def test_prepare_names_what_the_launcher_did_not_set():
     with pytest.raises(RuntimeError, match=r"sets RANK, WORLD_SIZE, LOCAL_RANK.*dist_train\.sh"):
-        distributed.prepare(Config(dict(launcher="pytorch")))
+        cpu_distributed.prepare(Config(dict(launcher="pytorch")))
     with pytest.raises(ValueError, match="found 'horovod'"):
-        distributed.prepare(Config(dict(launcher="horovod")))
+        cpu_distributed.prepare(Config(dict(launcher="horovod")))
 
 
 def test_adapt_keeps_parameters_and_shared_layers():

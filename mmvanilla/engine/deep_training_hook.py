@@ -7,8 +7,6 @@ and the pair can be fused.
 
 from __future__ import annotations
 
-import math
-import sys
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -16,76 +14,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 
-from mmvanilla.models.layers import FadingReLU
+from mmvanilla.models.act_lambda import SCHEDULES, get_act_lambda, set_act_lambda
 
 _LOG_NAME = "train/act_lambda"  # LoggerHook prints every scalar whose name begins with train/
-
-
-def linear_lambda(progress: float) -> float:
-    """λ = e / E.
-
-    The paper prints E / e in equation 2, which would start at infinity: a slip.
-
-    Args:
-        progress: e / E, how much of the decay is over; below 0 counts as 0, above 1 as 1.
-    """
-    return min(max(progress, 0.0), 1.0)
-
-
-def cosine_lambda(progress: float) -> float:
-    """λ = (1 − cos(π e / E)) / 2: slow at both ends. Arguments as :func:`linear_lambda`."""
-    if progress >= 1.0:
-        return 1.0  # exactly, since fusing asks for it
-    return (1.0 - math.cos(math.pi * max(progress, 0.0))) / 2.0
-
-
-SCHEDULES = {"linear": linear_lambda, "cosine": cosine_lambda}
-
-
-def set_act_lambda(model: nn.Module, value: float) -> int:
-    """Set λ in the whole model, inside wrappers of any kind.
-
-    Args:
-        model: Any module.
-        value: λ, from 0 (ReLU) to 1 (identity).
-
-    Returns:
-        How many modules have a λ; 0 if ``model`` is not made for deep training, or is fused.
-
-    Raises:
-        ValueError: λ is out of its range.
-    """
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"λ goes from 0 (ReLU) to 1 (identity), found {value!r}")
-    fading = [module for module in model.modules() if isinstance(module, FadingReLU)]
-    if any(module.act_lambda != value for module in fading):
-        _drop_compiled_lambda()
-    for module in fading:
-        module.act_lambda = float(value)
-    return len(fading)
-
-
-def _drop_compiled_lambda() -> None:
-    # Where torch.compile does not watch the attributes of modules (torch 2.1), a compiled model
-    # would go on with the λ that it was compiled with.
-    dynamo: Any = sys.modules.get("torch._dynamo")
-    if dynamo is not None and not dynamo.config.guard_nn_modules:
-        dynamo.reset()
-
-
-def get_act_lambda(model: nn.Module) -> float | None:
-    """λ of a model; None if nothing in it has one.
-
-    Raises:
-        RuntimeError: Its modules differ, so that the model has no one λ.
-    """
-    values = {module.act_lambda for module in model.modules() if isinstance(module, FadingReLU)}
-    if len(values) > 1:
-        raise RuntimeError(
-            f"this model has several λ, {', '.join(f'{value:g}' for value in sorted(values))}; "
-            "give it one with mmvanilla.deep_training.set_act_lambda(model, value)"
-        )
-    return values.pop() if values else None
 
 
 @HOOKS.register_module()

@@ -20,8 +20,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mmvanilla import DeepTrainingHook, ReseedHook
+from mmvanilla.engine.reseed_hook import _SeededBehind
 from mmvanilla.models.layers import ConvPair
-from mmvanilla.reseeding import _SeededBehind
 from mmvanilla.shapes import make_shapes
 from tests.helpers import ROOT
 

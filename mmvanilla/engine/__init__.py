@@ -1,0 +1,1 @@
+"""What trains: hooks, learning rates, and processes on CPUs."""
