@@ -12,8 +12,8 @@ from torch import nn
 
 from mmvanilla import fuse_model, get_act_lambda
 from mmvanilla.ablation import AblationRun, ablation_table
+from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.models.layers import ConvPair, ShortcutConv
-from mmvanilla.shapes import make_shapes
 from tests.helpers import ROOT, randomise, relative_difference
 
 FOLDER = ROOT / "configs" / "ablations"

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
-from mmvanilla.shapes import CLASSES, make_shapes
+from mmvanilla.datasets.shapes import CLASSES, make_shapes
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.toolbox("mmpretrain")

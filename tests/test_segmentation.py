@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
 from mmvanilla import fuse_model
-from mmvanilla.shapes import SEG_CLASSES, SEG_PALETTE, make_shapes
+from mmvanilla.datasets.shapes import SEG_CLASSES, SEG_PALETTE, make_shapes
 from tests.helpers import CONFIGS, randomise
 
 pytestmark = pytest.mark.toolbox("mmseg")

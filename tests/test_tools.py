@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmvanilla.shapes import make_shapes
+from mmvanilla.datasets.shapes import make_shapes
 from tests.helpers import ROOT
 
 CONFIG = str(ROOT / "configs" / "maskrcnn_vanillanet_shapes.py")

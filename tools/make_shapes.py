@@ -8,7 +8,7 @@ import time
 
 from rich.progress import track
 
-from mmvanilla.shapes import LAYOUTS, make_shapes
+from mmvanilla.datasets.shapes import LAYOUTS, make_shapes
 
 
 def parse_args() -> argparse.Namespace:

@@ -20,9 +20,9 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mmvanilla import DeepTrainingHook, ReseedHook
+from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.engine.reseed_hook import _SeededBehind
 from mmvanilla.models.layers import ConvPair
-from mmvanilla.shapes import make_shapes
 from tests.helpers import ROOT
 
 

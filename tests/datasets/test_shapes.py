@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmvanilla import shapes
-from mmvanilla.shapes import (
+from mmvanilla.datasets import shapes
+from mmvanilla.datasets.shapes import (
     CLASSES,
     LAYOUTS,
     SCENE_CLASSES,

@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from mmvanilla import drawing
-from mmvanilla.drawing import (
+from mmvanilla.datasets import shapes_drawing
+from mmvanilla.datasets.shapes_drawing import (
     CLASSES,
     PALETTE,
     SCENE_CLASSES,
@@ -45,13 +45,13 @@ def test_every_class_has_a_known_area_and_a_colour_of_its_own():
 @pytest.mark.parametrize("name", CLASSES)
 def test_stencil_covers_the_area_of_its_shape(name):
     x, y = np.meshgrid(np.linspace(-1.2, 1.2, 1201), np.linspace(-1.2, 1.2, 1201))
-    inside = drawing._STENCILS[name](x, y)
+    inside = shapes_drawing._STENCILS[name](x, y)
     assert np.mean(inside) * 2.4**2 == pytest.approx(AREAS[name], rel=0.01)
     assert not inside[np.hypot(x, y) > 1.07].any()
 
 
 def test_stencil_is_turned_and_put_at_its_centre():
-    stencil = drawing._stencil(np.random.default_rng(0), "square", 100, 20.0, (30.0, 60.0))
+    stencil = shapes_drawing._stencil(np.random.default_rng(0), "square", 100, 20.0, (30.0, 60.0))
     ys, xs = np.nonzero(stencil)
     assert xs.mean() + 0.5 == pytest.approx(30.0, abs=0.2)
     assert ys.mean() + 0.5 == pytest.approx(60.0, abs=0.2)
@@ -63,7 +63,7 @@ def test_stack_puts_the_last_on_top_and_drops_what_is_nearly_hidden():
     below[0:4, 0:4] = True
     hidden[3:6, 2:6] = True  # 12 pixels, 3 to be seen
     top[2:6, 3:8] = True
-    owner, kept = drawing._stack([below, hidden, top])
+    owner, kept = shapes_drawing._stack([below, hidden, top])
     assert kept == [0, 2]
     expected = np.full((8, 8), -1)
     expected[below] = 0
@@ -79,7 +79,7 @@ def test_pixels_are_painted_exactly_where_the_mask_says(monkeypatch):
         painted.append(is_background)
         return np.full((size, size, 3), len(painted), dtype=np.uint8)
 
-    monkeypatch.setattr(drawing, "_surface", plain)
+    monkeypatch.setattr(shapes_drawing, "_surface", plain)
     for seed in range(20):
         painted.clear()
         scene = draw_scene(np.random.default_rng(seed), 96)

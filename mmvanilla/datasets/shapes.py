@@ -42,7 +42,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmvanilla.drawing import (
+from mmvanilla.datasets.shapes_drawing import (
     CLASSES,
     PALETTE,
     SCENE_CLASSES,
