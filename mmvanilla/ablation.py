@@ -11,8 +11,8 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
+from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.models.fusion import fuse_model
-from mmvanilla.running import build_train_runner
 
 
 @dataclass(frozen=True)

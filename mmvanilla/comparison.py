@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.complexity import ForwardTensors
+from mmvanilla.apis.model import ForwardTensors
 from mmvanilla.models.strict_loading import StrictLoadingMixin
-from mmvanilla.models.vanillanet import VanillaNet
 
 
 @torch.no_grad()
@@ -18,7 +17,7 @@ def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]
     """Run both on the same two random images; compare every output.
 
     Compared are every level of each VanillaNet inside, its head, and what
-    :class:`~mmvanilla.complexity.ForwardTensors` gives: logits, or a neck's levels.
+    :class:`~mmvanilla.apis.model.ForwardTensors` gives: logits, or a neck's levels.
 
     Args:
         model: In eval mode.
@@ -36,14 +35,6 @@ def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]
         differences.append((found - expected).abs().max() / scale)
     # torch's max hands a NaN on; Python's may lose it.
     return float(torch.stack(differences).max())
-
-
-def fixed_input_size(model: nn.Module) -> tuple[int, int] | None:
-    """The only height and width that a model serves (adaptive pooling); None: any."""
-    for module in model.modules():
-        if isinstance(module, VanillaNet) and module.arch.input_size is not None:
-            return module.arch.input_size, module.arch.input_size
-    return None
 
 
 def _outputs(model: nn.Module, inputs: Tensor) -> list[Tensor]:

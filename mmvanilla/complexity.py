@@ -5,11 +5,13 @@ mmengine's get_model_complexity_info traces the model, which the meta device doe
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from mmvanilla.apis.model import ForwardTensors
 
 
 class Complexity(NamedTuple):
@@ -23,39 +25,6 @@ class Complexity(NamedTuple):
 
     params: int
     macs: int
-
-
-class ForwardTensors(nn.Module):
-    """A model of any toolbox as a function from an image batch to tensors.
-
-    Classifiers and segmenters give their logits, detectors what backbone and neck extract (their
-    heads need proposals and data samples), a bare backbone its features.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model: Any = model
-
-    @property
-    def what(self) -> str:
-        """What the outputs are, in words."""
-        if self._gives_logits:
-            return "logits"
-        neck = " and neck" if getattr(self.model, "neck", None) is not None else ""
-        return f"features of the backbone{neck}"
-
-    @property
-    def _gives_logits(self) -> bool:
-        heads = (getattr(self.model, name, None) for name in ("head", "decode_head"))
-        return any(isinstance(head, nn.Module) for head in heads)
-
-    def forward(self, inputs: Tensor) -> Any:
-        """(N, C, H, W) in; a tensor or a nest of them out."""
-        if self._gives_logits:
-            return self.model(inputs, mode="tensor")
-        if hasattr(self.model, "extract_feat"):
-            return self.model.extract_feat(inputs)
-        return self.model(inputs)
 
 
 def measure_complexity(

@@ -6,32 +6,31 @@ strictly, fused, compared with itself unfused, and only then written.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from mmvanilla.checkpoints.io import read_checkpoint, refuse_existing, write_checkpoint, write_text
-from mmvanilla.comparison import fixed_input_size, largest_difference
-from mmvanilla.complexity import Complexity, ForwardTensors, measure_complexity
+from mmvanilla.apis.config import deploy_config, load_config
+from mmvanilla.apis.model import ForwardTensors, fixed_input_size, load_model
+from mmvanilla.checkpoints.io import refuse_existing, write_checkpoint, write_text
+from mmvanilla.comparison import largest_difference
+from mmvanilla.complexity import Complexity, measure_complexity
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.fusion import fuse_model
-from mmvanilla.models.strict_loading import StrictLoadingMixin
-from mmvanilla.running import load_config
 from mmvanilla.timing import time_interleaved
 from mmvanilla.version import __version__
 
 # Odd sizes, oblong ones, and one that is no multiple of 32.
 COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))
+
+
 DEFAULT_TOLERANCE = 1e-4
+
+
 _LATENCY_ROUNDS = 9
 
 
@@ -73,57 +72,6 @@ class FuseReport:
     def forms(self) -> tuple[Measurement, Measurement]:
         """Before and after."""
         return self.before, self.after
-
-
-def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Module, dict]:
-    """Build a config's model and load a checkpoint into it, leaving nothing random.
-
-    Args:
-        cfg: Of any of the three toolboxes.
-        checkpoint: A file, or an address that mmengine's loader knows.
-        device: Where the model goes. Default: CPU.
-
-    Returns:
-        The model in eval mode, and the checkpoint's ``meta``.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file is no checkpoint.
-        RuntimeError: Its weights do not fit the config's model, or some are missing or left over.
-    """
-    # What it would fetch by init_cfg is not fetched: building alone does not initialise.
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    # A copy, since some modules change the lists that they are built from.
-    model_cfg = copy.deepcopy(cfg.model)
-    if cfg.get("data_preprocessor"):  # as the Runner does; a classifier's config has it there
-        model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
-    model = revert_sync_batchnorm(MODELS.build(model_cfg))
-    if "://" in checkpoint:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
-    else:
-        loaded = read_checkpoint(checkpoint)
-    model.load_state_dict(loaded.get("state_dict", loaded), strict=True)
-    return model.to(device).eval(), dict(loaded.get("meta") or {})
-
-
-def deploy_config(cfg: Config) -> Config:
-    """The config whose model is what fusing ``cfg``'s model gives.
-
-    VanillaNet and its head get ``deploy=True``, networks whose convolutions were pairs by
-    ``conv_cfg`` become their plain selves, and nothing is fetched when it is built.
-    """
-    cfg = copy.deepcopy(cfg)
-    for node in _dicts(cfg.model):
-        if (node.get("conv_cfg") or {}).get("type") == "ConvPair":
-            node.conv_cfg = None
-        module_class = MODELS.get(node["type"]) if isinstance(node.get("type"), str) else None
-        if isinstance(module_class, type) and issubclass(module_class, StrictLoadingMixin):
-            node.deploy = True
-        if (node.get("init_cfg") or {}).get("type") == "Pretrained":
-            node.init_cfg = None
-    cfg.load_from = None
-    cfg.resume = False
-    return cfg
 
 
 def fuse_checkpoint(
@@ -214,15 +162,6 @@ def fuse_checkpoint(
     write_checkpoint(dict(meta=written_meta, state_dict=state_dict), out_path, overwrite=overwrite)
     write_text(config_text, config_path, overwrite=overwrite)
     return FuseReport(num_fused, max(differences), before, after, measured, out_path, config_path)
-
-
-def _dicts(node: Any) -> Iterator[ConfigDict]:
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for item in node:
-            yield from _dicts(item)
 
 
 @torch.no_grad()

@@ -22,11 +22,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmvanilla.deployment import deploy_config, load_model
+from mmvanilla.apis.config import deploy_config
+from mmvanilla.apis.images import Viewer
+from mmvanilla.apis.model import load_model
 from mmvanilla.export import DEFAULT_TOLERANCE
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.onnx_runtime import check_out, open_session, require_onnx
-from mmvanilla.pictures import Viewer
 
 # Its other requirements are here already, or pinned to releases that nothing else works with.
 INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"

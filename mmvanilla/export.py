@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmvanilla.apis.images import describe_preprocessing
 from mmvanilla.exportable import Exportable, make_exportable
 from mmvanilla.onnx_runtime import (
     INPUT_NAME,
@@ -30,7 +31,11 @@ from mmvanilla.onnx_runtime import (
 from mmvanilla.version import __version__
 
 EXPORTERS = ("torchscript", "dynamo")
+
+
 DEFAULT_TOLERANCE = 1e-4
+
+
 # The newest one that the exporter of either supported torch writes.
 OPSET = 17
 
@@ -212,19 +217,4 @@ def _metadata(
         "input_size": "any" if dynamic else f"{size[0]}x{size[1]}",
         "preprocessing": json.dumps(describe_preprocessing(model)),
         **(more or {}),
-    }
-
-
-def describe_preprocessing(model: nn.Module) -> dict[str, Any]:
-    """What has to be done to an image before the graph sees it, as the model's config says."""
-    preprocessor = getattr(model, "data_preprocessor", None)
-    mean, std = getattr(preprocessor, "mean", None), getattr(preprocessor, "std", None)
-    swaps = getattr(preprocessor, "to_rgb", getattr(preprocessor, "_channel_conversion", False))
-    return {
-        "inside_graph": False,
-        # OpenMMLab reads images as BGR; the preprocessor swaps where the network wants RGB.
-        "channel_order": "RGB" if swaps else "BGR",
-        "mean": None if mean is None else [float(value) for value in mean.flatten()],
-        "std": None if std is None else [float(value) for value in std.flatten()],
-        "formula": "(pixel - mean) / std, pixels from 0 to 255, then (N, C, H, W) float32",
     }

@@ -11,9 +11,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmvanilla.comparison import fixed_input_size
-from mmvanilla.complexity import ForwardTensors, measure_complexity
-from mmvanilla.deployment import deploy_config
+from mmvanilla.apis.config import deploy_config
+from mmvanilla.apis.model import ForwardTensors, fixed_input_size
+from mmvanilla.complexity import measure_complexity
 
 #: Height and width in pixels at which each toolbox's tables count.
 DEFAULT_SIZES: dict[str, tuple[int, int]] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmvanilla.deployment import load_model
-from mmvanilla.running import load_config
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.model import load_model
 
 _SCOPES = ("mmdet", "mmseg", "mmpretrain")
 

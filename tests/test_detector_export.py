@@ -109,7 +109,7 @@ class FakeSession:
     ],
 )
 def test_agreement_is_counted(detector, monkeypatch, change, exact, close):
-    from mmvanilla.pictures import Viewer
+    from mmvanilla.apis.images import Viewer
 
     cfg, model, _, image = detector
     samples = Viewer("detector", model, cfg, ()).batch(image)[1]

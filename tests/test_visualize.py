@@ -10,7 +10,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
-from mmvanilla.pictures import Viewer, class_activation, find_images, save_feature_sheet
+from mmvanilla.apis.images import Viewer, find_images
+from mmvanilla.pictures import class_activation, save_feature_sheet
 from mmvanilla.predictions import draw_predictions
 from tests.helpers import ROOT
 

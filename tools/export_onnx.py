@@ -12,12 +12,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmvanilla.deployment import load_model
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.images import find_images
+from mmvanilla.apis.model import load_model
 from mmvanilla.detector_export import export_detector
 from mmvanilla.export import DEFAULT_TOLERANCE, EXPORTERS, export_onnx
 from mmvanilla.exportable import PARTS
-from mmvanilla.pictures import find_images
-from mmvanilla.running import load_config
 from mmvanilla.utils import cli
 
 _COMPARED_IMAGES = 8

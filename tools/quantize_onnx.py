@@ -9,8 +9,9 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from rich.console import Console
 from rich.table import Table
 
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.data_checks import require_data
 from mmvanilla.quantize import SCHEMES, quantize_classifier
-from mmvanilla.running import load_config, require_data
 from mmvanilla.utils import cli
 
 

@@ -3,8 +3,8 @@
 import os
 from argparse import ArgumentParser, Namespace
 
+from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.engine import cpu_distributed
-from mmvanilla.running import build_train_runner
 from mmvanilla.utils import cli
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.progress import track
 
-from mmvanilla.pictures import Viewer, find_images, save_activation_sheet, save_feature_sheet
+from mmvanilla.apis.images import Viewer, find_images
+from mmvanilla.pictures import save_activation_sheet, save_feature_sheet
 from mmvanilla.predictions import draw_predictions
 from mmvanilla.utils import cli
 

@@ -12,10 +12,10 @@ from mmengine.config import Config
 from torch import nn
 
 from mmvanilla import fuse_model, set_act_lambda
+from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.deployment import fuse_checkpoint
 from mmvanilla.models.layers import ConvPair
-from mmvanilla.running import build_train_runner
 from tests.helpers import ROOT, randomise, relative_difference
 
 PAIR = dict(type="ConvPair")

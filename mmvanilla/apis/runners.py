@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.data_checks import require_data
 from mmvanilla.engine import cpu_distributed
-from mmvanilla.utils.dependencies import require
 
 # Where the three toolboxes keep the switches of their visualization hook.
 _SHOW_OPTIONS: dict[str, dict[str, str]] = {
@@ -20,28 +21,6 @@ _SHOW_OPTIONS: dict[str, dict[str, str]] = {
     "mmseg": dict(switch="draw"),
     "mmpretrain": dict(switch="enable", out_dir="out_dir"),
 }
-
-
-def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config, apply ``--cfg-options``, and check that its toolbox is installed.
-
-    Args:
-        path: A config file.
-        options: Dotted keys and their values, merged over the file.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ImportError: The config's toolbox, or something it needs, is not installed.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no config at {path}")
-    cfg = Config.fromfile(path)
-    if options:
-        cfg.merge_from_dict(options)
-    scope = cfg.get("default_scope", "mmengine")
-    if scope != "mmengine":
-        require(scope)
-    return cfg
 
 
 def build_train_runner(
@@ -180,45 +159,3 @@ def _switch_tta_on(cfg: Config, config: str) -> None:
     dataset.pipeline = cfg.tta_pipeline
     cfg.tta_model.module = cfg.model
     cfg.model = cfg.tta_model
-
-
-def require_data(cfg: Config, config: str, *dataloaders: str) -> None:
-    """Refuse a config whose data set is not where it expects it.
-
-    Args:
-        cfg: The config.
-        config: Its name, for the message.
-        dataloaders: Which of its entries to look at.
-
-    Raises:
-        FileNotFoundError: A data set's folder or annotation file is not there.
-    """
-    for name in dataloaders:
-        for dataset in _datasets(cfg.get(name)):
-            root = dataset.get("data_root") or ""
-            annotations = dataset.get("ann_file") or ""
-            for path in (root, os.path.join(root, annotations)):
-                if path and "://" not in path and not os.path.exists(path):
-                    raise FileNotFoundError(
-                        f"{path} is not there: {config} expects its {dataset.get('type')} data "
-                        f"below {os.path.abspath(root or '.')}. {_remedy(root)}"
-                    )
-
-
-def _remedy(root: str) -> str:
-    if "shapes" in Path(root).parts:
-        folder = Path(*Path(root).parts[: Path(root).parts.index("shapes") + 1])
-        return f"Make it with: python tools/make_shapes.py {folder}"
-    return "Put it there or link it; `make demo` needs no data set of yours"
-
-
-def _datasets(node: Any) -> Iterator[Mapping[str, Any]]:
-    """Every innermost data set of a dataloader, through wrappers such as RepeatDataset."""
-    if isinstance(node, Mapping):
-        if "data_root" in node or "ann_file" in node:
-            yield node
-        for key in ("dataset", "datasets"):
-            yield from _datasets(node.get(key))
-    elif isinstance(node, list | tuple):
-        for item in node:
-            yield from _datasets(item)

@@ -1,12 +1,9 @@
 import pytest
 from mmengine.config import Config
 
-from mmvanilla.running import (
-    build_test_runner,
-    build_train_runner,
-    load_config,
-    require_data,
-)
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.data_checks import require_data
+from mmvanilla.apis.runners import build_test_runner, build_train_runner
 
 
 @pytest.fixture

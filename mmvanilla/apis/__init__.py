@@ -1,0 +1,1 @@
+"""From configs and checkpoints to models, runners and images."""
