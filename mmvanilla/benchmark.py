@@ -10,18 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmvanilla.analysis.timing import Timing, time_interleaved
 from mmvanilla.benchmark_report import TRAINING_STEP, compare_with_reference
 from mmvanilla.contenders import Contender, build_ours, build_peer, build_reference
 from mmvanilla.forms import DTYPES, FORMS, Unmeasurable, count_macs, prepare
 from mmvanilla.profiling import profile_operators
-from mmvanilla.timing import (
-    Timing,
-    describe_machine,
-    peak_gflops,
-    peak_memory,
-    saved_for_backward,
-    time_interleaved,
-)
+from mmvanilla.timing import describe_machine, peak_gflops, peak_memory, saved_for_backward
 
 #: What to measure: classification, the backbone alone at a detector's size, a training step.
 MODES = ("forward", "features", "train")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mmvanilla.analysis.timing import time_interleaved
 from mmvanilla.apis.config import deploy_config, load_config
 from mmvanilla.apis.model import ForwardTensors, fixed_input_size, load_model
 from mmvanilla.checkpoints.io import refuse_existing, write_checkpoint, write_text
@@ -21,7 +22,6 @@ from mmvanilla.comparison import largest_difference
 from mmvanilla.complexity import Complexity, measure_complexity
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.fusion import fuse_model
-from mmvanilla.timing import time_interleaved
 from mmvanilla.version import __version__
 
 # Odd sizes, oblong ones, and one that is no multiple of 32.

@@ -7,92 +7,18 @@ import ctypes
 import gc
 import os
 import platform
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import timer as synchronised_clock
 
+from mmvanilla.analysis.timing import time_interleaved
 from mmvanilla.models.packed_conv import pack_for_cpu
 
-# Worker threads spin for a while behind a run, waiting for more work; without a rest the next run,
-# which may have other workers, would share its cores with them.
-_REST = 0.02
 _NAMED_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Times of repeated runs, in milliseconds.
-
-    Attributes:
-        median: The middle one.
-        low: The first quartile.
-        high: The third quartile.
-        fastest: The shortest.
-        slowest: The longest.
-        rounds: How many runs there were.
-    """
-
-    median: float
-    low: float
-    high: float
-    fastest: float
-    slowest: float
-    rounds: int
-
-
-def time_interleaved(
-    runs: Mapping[str, Callable[[], object]],
-    rounds: int = 15,
-    warmup: int = 2,
-    advance: Callable[[], None] = lambda: None,
-) -> dict[str, Timing]:
-    """Time several things in turns, so that a machine whose speed drifts does so for all of them.
-
-    The clock waits for a GPU before it is read, if there is one. Before each run there is a rest of
-    20 ms.
-
-    Args:
-        runs: What to time, by name.
-        rounds: How often each is timed, at least 2.
-        warmup: How often each runs untimed before.
-        advance: Called after each run, timed or not.
-
-    Raises:
-        ValueError: Fewer than 2 rounds, or a negative warm-up.
-    """
-    if rounds < 2 or warmup < 0:
-        raise ValueError(
-            f"timing needs at least 2 rounds and no negative warm-up, found {rounds} and {warmup}"
-        )
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    gc.collect()
-    gc.disable()
-    try:
-        for round_index in range(warmup + rounds):
-            for name, run in runs.items():
-                time.sleep(_REST)
-                start = synchronised_clock()
-                run()
-                elapsed = synchronised_clock() - start
-                if round_index >= warmup:
-                    samples[name].append(1e3 * elapsed)
-                advance()
-    finally:
-        gc.enable()
-    return {name: _summarise(times) for name, times in samples.items()}
-
-
-def _summarise(times: list[float]) -> Timing:
-    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(median, low, high, min(times), max(times), len(times))
 
 
 def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[nn.Parameter]) -> int:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from mmvanilla.analysis.timing import time_interleaved
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
-from mmvanilla.timing import describe_machine, peak_memory, saved_for_backward, time_interleaved
+from mmvanilla.timing import describe_machine, peak_memory, saved_for_backward
 
 pytest.importorskip("mmpretrain.models")
 

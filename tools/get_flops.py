@@ -9,8 +9,8 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from rich.console import Console
 from rich.table import Table
 
+from mmvanilla.analysis.complexity import FORMS, count_config
 from mmvanilla.apis.config import load_config
-from mmvanilla.flops import FORMS, count_config
 from mmvanilla.utils import cli
 
 

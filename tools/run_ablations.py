@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from mmvanilla.ablation import AblationRun, ablation_table, run_ablations
+from mmvanilla.analysis.ablation import AblationRun, ablation_table, run_ablations
 from mmvanilla.utils import cli
 
 

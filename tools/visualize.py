@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.progress import track
 
+from mmvanilla.analysis.pictures import save_activation_sheet, save_feature_sheet
+from mmvanilla.analysis.predictions import draw_predictions
 from mmvanilla.apis.images import Viewer, find_images
-from mmvanilla.pictures import save_activation_sheet, save_feature_sheet
-from mmvanilla.predictions import draw_predictions
 from mmvanilla.utils import cli
 
 KINDS = ("predict", "cam", "features")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
+from mmvanilla.analysis.pictures import class_activation, save_feature_sheet
+from mmvanilla.analysis.predictions import draw_predictions
 from mmvanilla.apis.images import Viewer, find_images
-from mmvanilla.pictures import class_activation, save_feature_sheet
-from mmvanilla.predictions import draw_predictions
 from tests.helpers import ROOT
 
 BACKBONE = "dict(type='VanillaNet', arch=dict(dims=(8, 16, 24, 32), strides=(2, 2, 2)){})"

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmvanilla import fuse_model, get_act_lambda
-from mmvanilla.ablation import AblationRun, ablation_table
+from mmvanilla.analysis.ablation import AblationRun, ablation_table
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.models.layers import ConvPair, ShortcutConv
 from tests.helpers import ROOT, randomise, relative_difference

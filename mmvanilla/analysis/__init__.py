@@ -1,0 +1,1 @@
+"""What a user asks about a model: how large, how fast, what it sees."""
