@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmvanilla.contenders import Contender
-from mmvanilla.export import DEFAULT_TOLERANCE, export_onnx
+from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE, export_onnx
+from mmvanilla.deploy.onnx_quantize import quantize_file
+from mmvanilla.deploy.onnx_runtime import open_session
 from mmvanilla.models.packed_conv import pack_for_cpu
-from mmvanilla.onnx_runtime import open_session
-from mmvanilla.quantize import quantize_file
 from mmvanilla.reference import ReferenceVanillaNet
 
 #: Forms to run a network in. All but ``training`` start from the fused one (of a peer: with its

@@ -24,8 +24,8 @@ from mmvanilla.benchmark_report import (  # noqa: E402
     to_markdown,
 )
 from mmvanilla.contenders import PUBLISHED_TOP1, build_ours, build_peer, build_reference  # noqa: E402
+from mmvanilla.deploy.onnx_runtime import open_session  # noqa: E402
 from mmvanilla.forms import Unmeasurable, prepare  # noqa: E402
-from mmvanilla.onnx_runtime import open_session  # noqa: E402
 from mmvanilla.profiling import profile_operators  # noqa: E402
 from tests.helpers import ROOT
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from mmvanilla.datasets.shapes import make_shapes
-from mmvanilla.deployment import FuseReport, fuse_checkpoint
+from mmvanilla.deploy.fuse_checkpoint import FuseReport, fuse_checkpoint
 from mmvanilla.utils import cli
 from mmvanilla.utils.paths import config_path
 

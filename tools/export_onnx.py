@@ -15,9 +15,9 @@ from rich.console import Console
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.images import find_images
 from mmvanilla.apis.model import load_model
-from mmvanilla.detector_export import export_detector
-from mmvanilla.export import DEFAULT_TOLERANCE, EXPORTERS, export_onnx
-from mmvanilla.exportable import PARTS
+from mmvanilla.deploy.mmdeploy_export import export_detector
+from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE, EXPORTERS, export_onnx
+from mmvanilla.deploy.onnx_module import PARTS
 from mmvanilla.utils import cli
 
 _COMPARED_IMAGES = 8

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from rich.console import Console
 from rich.table import Table
 
-from mmvanilla.deployment import DEFAULT_TOLERANCE, FuseReport, fuse_checkpoint
+from mmvanilla.deploy.fuse_checkpoint import DEFAULT_TOLERANCE, FuseReport, fuse_checkpoint
 from mmvanilla.utils import cli
 
 

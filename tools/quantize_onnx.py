@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
-from mmvanilla.quantize import SCHEMES, quantize_classifier
+from mmvanilla.deploy.onnx_quantize import SCHEMES, quantize_classifier
 from mmvanilla.utils import cli
 
 

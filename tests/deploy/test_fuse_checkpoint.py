@@ -9,9 +9,9 @@ from torch import nn
 from mmvanilla import VanillaNet
 from mmvanilla.apis.config import deploy_config
 from mmvanilla.apis.model import load_model
-from mmvanilla.comparison import largest_difference
 from mmvanilla.complexity import measure_complexity
-from mmvanilla.deployment import fuse_checkpoint
+from mmvanilla.deploy.comparison import largest_difference
+from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
 from tests.helpers import TINY, randomise, relative_difference
 
 

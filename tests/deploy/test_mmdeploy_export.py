@@ -13,8 +13,8 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("mmcv._ext")
 pytest.importorskip("mmdet.models")
 
-from mmvanilla import detector_export  # noqa: E402
-from mmvanilla.detector_export import compare_detections, export_detector, require_mmdeploy  # noqa: E402
+from mmvanilla.deploy import mmdeploy_export  # noqa: E402
+from mmvanilla.deploy.mmdeploy_export import compare_detections, export_detector, require_mmdeploy  # noqa: E402
 
 
 def detector_config():
@@ -114,7 +114,7 @@ def test_agreement_is_counted(detector, monkeypatch, change, exact, close):
     cfg, model, _, image = detector
     samples = Viewer("detector", model, cfg, ()).batch(image)[1]
     monkeypatch.setattr(
-        detector_export, "open_session", lambda path: FakeSession(model, samples, change)
+        mmdeploy_export, "open_session", lambda path: FakeSession(model, samples, change)
     )
     found = compare_detections("unused", model, cfg, [image], score=0.1, tolerance=1e-4)
     assert found[2] > 0
@@ -136,7 +136,7 @@ def test_missing_mmdeploy_names_the_remedy(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name="mmdeploy")
 
-    monkeypatch.setattr(detector_export.importlib, "import_module", missing)
+    monkeypatch.setattr(mmdeploy_export.importlib, "import_module", missing)
     with pytest.raises(ImportError, match="pip install --no-deps mmdeploy"):
         require_mmdeploy()
 

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from mmvanilla.analysis.timing import Timing, time_interleaved
-from mmvanilla.onnx_runtime import INPUT_NAME, check_out, open_session, require_onnx
+from mmvanilla.deploy.onnx_runtime import INPUT_NAME, check_out, open_session, require_onnx
 
 #: What can be quantised: everything, or one kind of convolution to see what each kind costs.
 SCHEMES: dict[str, str] = {

@@ -16,9 +16,9 @@ pytest.importorskip("mmpretrain.models")
 pytest.importorskip("mmvanilla.cls_head")
 
 from mmvanilla.datasets.shapes import make_shapes  # noqa: E402
-from mmvanilla.export import export_onnx  # noqa: E402
-from mmvanilla.onnx_runtime import open_session  # noqa: E402
-from mmvanilla.quantize import SCHEMES, quantize_classifier  # noqa: E402
+from mmvanilla.deploy.onnx_export import export_onnx  # noqa: E402
+from mmvanilla.deploy.onnx_quantize import SCHEMES, quantize_classifier  # noqa: E402
+from mmvanilla.deploy.onnx_runtime import open_session  # noqa: E402
 from tests.helpers import ROOT  # noqa: E402
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from mmvanilla.apis.images import describe_preprocessing
-from mmvanilla.exportable import Exportable, make_exportable
-from mmvanilla.onnx_runtime import (
+from mmvanilla.deploy.onnx_module import Exportable, make_exportable
+from mmvanilla.deploy.onnx_runtime import (
     INPUT_NAME,
     check_out,
     compare_with_torch,
@@ -90,7 +90,7 @@ def export_onnx(
         model: In eval mode; it stays as it is.
         out: The ``.onnx`` file to write.
         size: Height and width in pixels to export with; the only ones where not ``dynamic``.
-        part: What to export, as :func:`mmvanilla.exportable.make_exportable` has it.
+        part: What to export, as :func:`mmvanilla.deploy.onnx_module.make_exportable` has it.
         softmax: A classifier's output: probabilities instead of logits.
         full_size: A segmenter's output: logits at the input's size instead of the head's.
         dynamic: Leave height and width open. A model that serves one size only stays at it.

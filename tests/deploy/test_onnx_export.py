@@ -10,9 +10,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmvanilla import VanillaNet
-from mmvanilla.export import export_onnx
-from mmvanilla.exportable import SizeFreeAvgPool, equal_max_pool, make_exportable
-from mmvanilla.onnx_runtime import compare_with_torch, open_session
+from mmvanilla.deploy.onnx_export import export_onnx
+from mmvanilla.deploy.onnx_module import SizeFreeAvgPool, equal_max_pool, make_exportable
+from mmvanilla.deploy.onnx_runtime import compare_with_torch, open_session
 from tests.helpers import ROOT
 
 onnx = pytest.importorskip("onnx")

@@ -25,9 +25,9 @@ from torch import nn
 from mmvanilla.apis.config import deploy_config
 from mmvanilla.apis.images import Viewer
 from mmvanilla.apis.model import load_model
-from mmvanilla.export import DEFAULT_TOLERANCE
+from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE
+from mmvanilla.deploy.onnx_runtime import check_out, open_session, require_onnx
 from mmvanilla.models.fusion import fuse_model
-from mmvanilla.onnx_runtime import check_out, open_session, require_onnx
 
 # Its other requirements are here already, or pinned to releases that nothing else works with.
 INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"
