@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mmvanilla.benchmark import MODES, Plan, run_benchmark
-from mmvanilla.benchmark_report import can_plot, make_tables, save_plot, to_markdown
-from mmvanilla.contenders import PEERS
-from mmvanilla.forms import DTYPES, FORMS
+from mmvanilla.benchmark.networks import PEERS
+from mmvanilla.benchmark.report import can_plot, make_tables, save_plot, to_markdown
+from mmvanilla.benchmark.run import MODES, Plan, run_benchmark
+from mmvanilla.benchmark.runtimes import DTYPES, FORMS
 from mmvanilla.models.archs import resolve_arch
 from mmvanilla.utils import cli
 

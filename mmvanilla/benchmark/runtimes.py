@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmvanilla.contenders import Contender
+from mmvanilla.benchmark.networks import Contender
+from mmvanilla.benchmark.reference import ReferenceVanillaNet
 from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE, export_onnx
 from mmvanilla.deploy.onnx_quantize import quantize_file
 from mmvanilla.deploy.onnx_runtime import open_session
 from mmvanilla.models.packed_conv import pack_for_cpu
-from mmvanilla.reference import ReferenceVanillaNet
 
 #: Forms to run a network in. All but ``training`` start from the fused one (of a peer: with its
 #: batch norms folded into its convolutions).

@@ -10,23 +10,23 @@ import torch
 from torch import nn
 
 from mmvanilla.analysis.timing import time_interleaved
+from mmvanilla.benchmark.machine import describe_machine, peak_memory, saved_for_backward
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
-from mmvanilla.timing import describe_machine, peak_memory, saved_for_backward
 
 pytest.importorskip("mmpretrain.models")
 
-from mmvanilla.benchmark import Plan, run_benchmark  # noqa: E402
-from mmvanilla.benchmark_report import (  # noqa: E402
+from mmvanilla.benchmark.networks import PUBLISHED_TOP1, build_ours, build_peer, build_reference  # noqa: E402
+from mmvanilla.benchmark.profiling import profile_operators  # noqa: E402
+from mmvanilla.benchmark.report import (
     can_plot,
     compare_with_reference,
     make_tables,
     save_plot,
     to_markdown,
 )
-from mmvanilla.contenders import PUBLISHED_TOP1, build_ours, build_peer, build_reference  # noqa: E402
+from mmvanilla.benchmark.run import Plan, run_benchmark  # noqa: E402
+from mmvanilla.benchmark.runtimes import Unmeasurable, prepare  # noqa: E402
 from mmvanilla.deploy.onnx_runtime import open_session  # noqa: E402
-from mmvanilla.forms import Unmeasurable, prepare  # noqa: E402
-from mmvanilla.profiling import profile_operators  # noqa: E402
 from tests.helpers import ROOT
 
 # Of the variant that the fixture makes, at 64×64: stem, three 1×1 layers at their input's size,
@@ -191,7 +191,7 @@ def test_int8_is_quantised(tiny, monkeypatch):
         return open_session(path, threads, cuda)
 
     onnx = pytest.importorskip("onnx")
-    monkeypatch.setattr("mmvanilla.forms.open_session", opened)
+    monkeypatch.setattr("mmvanilla.benchmark.runtimes.open_session", opened)
     logits = prepare(build_ours(tiny), "int8", torch.randn(1, 3, 64, 64))()[0]
     assert logits.shape == (1, 1000)
     assert "QuantizeLinear" in {node.op_type for node in files[-1].graph.node}

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmvanilla.benchmark.reference import ReferenceVanillaNet
 from mmvanilla.models.archs import ARCHS, resolve_arch
 from mmvanilla.models.fusion import fuse_model
-from mmvanilla.reference import ReferenceVanillaNet
 from mmvanilla.utils.dependencies import require
 
 #: Top-1 accuracy in % on ImageNet-1k, published with the paper (arXiv 2305.12972).

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from mmvanilla.analysis.timing import Timing, time_interleaved
-from mmvanilla.benchmark_report import TRAINING_STEP, compare_with_reference
-from mmvanilla.contenders import Contender, build_ours, build_peer, build_reference
-from mmvanilla.forms import DTYPES, FORMS, Unmeasurable, count_macs, prepare
-from mmvanilla.profiling import profile_operators
-from mmvanilla.timing import describe_machine, peak_gflops, peak_memory, saved_for_backward
+from mmvanilla.benchmark.machine import (
+    describe_machine,
+    peak_gflops,
+    peak_memory,
+    saved_for_backward,
+)
+from mmvanilla.benchmark.networks import Contender, build_ours, build_peer, build_reference
+from mmvanilla.benchmark.profiling import profile_operators
+from mmvanilla.benchmark.report import TRAINING_STEP, compare_with_reference
+from mmvanilla.benchmark.runtimes import DTYPES, FORMS, Unmeasurable, count_macs, prepare
 
 #: What to measure: classification, the backbone alone at a detector's size, a training step.
 MODES = ("forward", "features", "train")
@@ -30,10 +35,10 @@ class Plan:
     Attributes:
         modes: Some of :data:`MODES`.
         archs: VanillaNets.
-        peers: Names that :func:`mmvanilla.contenders.build_peer` knows.
+        peers: Names that :func:`mmvanilla.benchmark.networks.build_peer` knows.
         reference: Also measure the plain re-statement of each VanillaNet.
-        forms: Some of :data:`mmvanilla.forms.FORMS`.
-        dtypes: Some of :data:`mmvanilla.forms.DTYPES`.
+        forms: Some of :data:`mmvanilla.benchmark.runtimes.FORMS`.
+        dtypes: Some of :data:`mmvanilla.benchmark.runtimes.DTYPES`.
         batches: Batch sizes of ``forward`` and ``train``; ``features`` takes one image.
         sizes: Heights and widths in pixels of ``forward`` and ``train``.
         feature_size: Height and width in pixels of ``features``.

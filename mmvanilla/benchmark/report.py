@@ -70,7 +70,7 @@ def tabulate(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str
     """One table a setting, one a profile, and one of the speed-ups over the reference.
 
     Args:
-        report: Of :func:`mmvanilla.benchmark.run_benchmark`.
+        report: Of :func:`mmvanilla.benchmark.run.run_benchmark`.
 
     Returns:
         Title, column names and rows of each.
@@ -191,7 +191,7 @@ def save_plot(report: dict[str, Any], path: str | Path) -> None:
     """Plot measured latency against published accuracy, one panel a setting.
 
     Args:
-        report: Of :func:`mmvanilla.benchmark.run_benchmark`.
+        report: Of :func:`mmvanilla.benchmark.run.run_benchmark`.
         path: The ``.png`` to write.
 
     Raises:

@@ -1,0 +1,1 @@
+"""VanillaNet measured against other networks."""
