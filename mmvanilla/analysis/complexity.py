@@ -1,4 +1,8 @@
-"""Parameters and multiply-accumulates of any config's model, in training and in deploy form."""
+"""Parameters and multiply-accumulates of a model, and of a config's model in both forms.
+
+torch's own counter does the counting: mmengine's get_model_complexity_info traces the model, which
+fails on the meta device.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmvanilla.apis.config import deploy_config
 from mmvanilla.apis.model import ForwardTensors, fixed_input_size
-from mmvanilla.complexity import measure_complexity
 
 #: Height and width in pixels at which each toolbox's tables count.
 DEFAULT_SIZES: dict[str, tuple[int, int]] = {
@@ -24,6 +27,55 @@ DEFAULT_SIZES: dict[str, tuple[int, int]] = {
 FORMS = ("training", "deploy")
 # What an RoI head gets where the config does not say: the toolbox's own numbers.
 _PROPOSALS, _DETECTIONS = 1000, 100
+
+
+class Complexity(NamedTuple):
+    """How large a model is and how much it computes.
+
+    Attributes:
+        params: Parameters of the whole model.
+        macs: Multiply-accumulates of convolutions and matrix products in one forward pass of one
+            image (what OpenMMLab's tables call FLOPs).
+    """
+
+    params: int
+    macs: int
+
+
+def measure_complexity(
+    model: nn.Module, size: tuple[int, int] = (224, 224), in_channels: int = 3
+) -> Complexity:
+    """Count a model's parameters, and its MACs for one image.
+
+    Counts what :class:`ForwardTensors` runs. Works on the meta device too.
+
+    Args:
+        model: Of any toolbox, or a bare backbone.
+        size: Height and width in pixels. Default: 224×224.
+        in_channels: Of the image. Default: 3.
+    """
+    device = next(model.parameters()).device
+    inputs = torch.zeros(1, in_channels, *size, device=device)
+    was_training = model.training
+    model.eval()
+    try:
+        macs = count_macs(ForwardTensors(model), inputs)
+    finally:
+        model.train(was_training)
+    return Complexity(_count_params(model), macs)
+
+
+def count_macs(module: nn.Module, *inputs: Any) -> int:
+    """Multiply-accumulates of convolutions and matrix products in one forward pass.
+
+    Args:
+        module: Any module, on any device.
+        inputs: What its forward takes.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*inputs)
+    return counter.get_total_flops() // 2  # torch counts a multiplication and an addition as two
 
 
 class Count(NamedTuple):
@@ -81,7 +133,8 @@ def count_config(
 def _count_model(model: nn.Module, form: str, size: tuple[int, int]) -> list[Count]:
     whole = measure_complexity(model, size)
     heads = [
-        Count(form, name, _params(head), macs) for name, head, macs in _detection_heads(model, size)
+        Count(form, name, _count_params(head), macs)
+        for name, head, macs in _detection_heads(model, size)
     ]
     if not heads:
         return [Count(form, "whole model", whole.params, whole.macs)]
@@ -104,7 +157,7 @@ def _detection_heads(model: Any, size: tuple[int, int]) -> list[tuple[str, nn.Mo
     for name in ("rpn_head", "bbox_head"):
         head = getattr(model, name, None)
         if isinstance(head, nn.Module):
-            heads.append((name, head, _macs(head, features)))
+            heads.append((name, head, count_macs(head, features)))
     roi_head = getattr(model, "roi_head", None)
     if roi_head is not None:
         proposals = _limit(model.test_cfg, "rpn", _PROPOSALS)
@@ -121,7 +174,7 @@ def _detection_heads(model: Any, size: tuple[int, int]) -> list[tuple[str, nn.Mo
                 extractor = extractor[0]
             output_size = extractor.roi_layers[0].output_size
             regions_seen = torch.zeros(regions, extractor.out_channels, *output_size, device="meta")
-            macs = sum(_macs(stage, regions_seen) for stage in stages)
+            macs = sum(count_macs(stage, regions_seen) for stage in stages)
             heads.append((f"{kind}_head, {regions} regions", head, macs))
     return heads
 
@@ -130,12 +183,5 @@ def _limit(test_cfg: Any, part: str, default: int) -> int:
     return int(((test_cfg or {}).get(part) or {}).get("max_per_img", default))
 
 
-def _macs(module: nn.Module, *inputs: Any) -> int:
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        module(*inputs)
-    return counter.get_total_flops() // 2
-
-
-def _params(module: nn.Module) -> int:
+def _count_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())

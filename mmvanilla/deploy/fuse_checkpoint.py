@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mmvanilla.analysis.complexity import Complexity, measure_complexity
 from mmvanilla.analysis.timing import time_interleaved
 from mmvanilla.apis.config import deploy_config, load_config
 from mmvanilla.apis.model import ForwardTensors, fixed_input_size, load_model
 from mmvanilla.checkpoints.io import refuse_existing, write_checkpoint, write_text
-from mmvanilla.complexity import Complexity, measure_complexity
 from mmvanilla.deploy.comparison import largest_difference
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.fusion import fuse_model

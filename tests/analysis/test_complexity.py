@@ -7,9 +7,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmvanilla.analysis.complexity import count_config
+from mmvanilla.analysis.complexity import count_config, measure_complexity
 from mmvanilla.apis.config import load_config
-from mmvanilla.complexity import measure_complexity
 from tests.helpers import ROOT
 
 # Parameters in M (deploy, training) and MACs in G at 224 (deploy); the published table agrees.

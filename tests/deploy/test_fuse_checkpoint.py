@@ -7,9 +7,9 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmvanilla import VanillaNet
+from mmvanilla.analysis.complexity import measure_complexity
 from mmvanilla.apis.config import deploy_config
 from mmvanilla.apis.model import load_model
-from mmvanilla.complexity import measure_complexity
 from mmvanilla.deploy.comparison import largest_difference
 from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
 from tests.helpers import TINY, randomise, relative_difference
