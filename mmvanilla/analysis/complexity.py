@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmvanilla.apis.config import deploy_config
+from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import ForwardTensors, fixed_input_size
 
 #: Height and width in pixels at which each toolbox's tables count.

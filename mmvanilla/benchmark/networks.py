@@ -75,7 +75,7 @@ def build_ours(arch: str, with_cp: bool = False) -> Contender:
     require("mmpretrain")
     from mmpretrain.models import ImageClassifier
 
-    import mmvanilla.cls_head  # noqa: F401
+    import mmvanilla.models.cls_head  # noqa: F401
 
     resolved = resolve_arch(arch)
     model = ImageClassifier(

@@ -16,7 +16,8 @@ from torch import nn
 
 from mmvanilla.analysis.complexity import Complexity, measure_complexity
 from mmvanilla.analysis.timing import time_interleaved
-from mmvanilla.apis.config import deploy_config, load_config
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import ForwardTensors, fixed_input_size, load_model
 from mmvanilla.checkpoints.io import refuse_existing, write_checkpoint, write_text
 from mmvanilla.deploy.comparison import largest_difference

@@ -22,7 +22,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmvanilla.apis.config import deploy_config
+from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.images import Viewer
 from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE

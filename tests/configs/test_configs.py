@@ -17,7 +17,7 @@ from mmengine.registry import (
     init_default_scope,
 )
 
-from mmvanilla.apis.config import deploy_config
+from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.dependencies import has_toolbox
 from tests.helpers import CONFIGS

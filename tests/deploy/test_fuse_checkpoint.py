@@ -8,7 +8,7 @@ from torch import nn
 
 from mmvanilla import VanillaNet
 from mmvanilla.analysis.complexity import measure_complexity
-from mmvanilla.apis.config import deploy_config
+from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.comparison import largest_difference
 from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint

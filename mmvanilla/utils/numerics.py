@@ -1,0 +1,35 @@
+"""How far two results are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+
+def relative_difference(expected: Any, found: Any) -> float:
+    """The largest difference between two tensors, relative to the largest expected value.
+
+    Args:
+        expected: A tensor or array of any shape.
+        found: A tensor or array of the same shape.
+
+    Returns:
+        max|found − expected| / max|expected|; NaN if either holds a NaN.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    expected, found = torch.as_tensor(expected), torch.as_tensor(found)
+    if expected.shape != found.shape:
+        raise ValueError(f"expected shape {tuple(expected.shape)}, found {tuple(found.shape)}")
+    if expected.numel() == 0:
+        return 0.0
+    scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return float((found - expected).abs().max() / scale)
+
+
+def largest(differences: Iterable[float]) -> float:
+    """The largest of several differences; NaN if one of them is, which Python's max() may lose."""
+    return float(torch.tensor(list(differences), dtype=torch.float64).max())
