@@ -5,6 +5,7 @@ Each :class:`FusableLayer` here becomes one ``nn.Conv2d`` when the model is fuse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,6 +23,26 @@ from mmvanilla.models.fusion import (
 
 # The authors' eps; every default of norm_cfg in this package is this one.
 DEFAULT_NORM_CFG: dict[str, Any] = dict(type="BN", eps=1e-6)
+
+# How the backbone and the head start training unless init_cfg says otherwise.
+DEFAULT_INIT_CFG: list[dict[str, Any]] = [
+    dict(type="TruncNormal", layer="Conv2d", std=0.02, bias=0.0),
+    dict(type="Constant", layer="_BatchNorm", val=1.0, bias=0.0),
+]
+
+
+def complete_norm_cfg(norm_cfg: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Fill a norm's config with this package's defaults: batch norm, eps 1e-6.
+
+    mmcv's own default for eps is 1e-5. What ``norm_cfg`` itself says wins.
+
+    Args:
+        norm_cfg: The config of a norm of any kind; None for no norm.
+
+    Returns:
+        A new dict, or None where ``norm_cfg`` is None.
+    """
+    return None if norm_cfg is None else {**DEFAULT_NORM_CFG, **norm_cfg}
 
 
 def plain_conv(
@@ -103,7 +124,8 @@ class ConvNorm(FusableLayer):
     ) -> None:
         super().__init__(init_cfg)
         self.conv = plain_conv(in_channels, out_channels, kernel_size, bias=bias, **geometry)
-        self.norm = build_norm_layer(norm_cfg, out_channels)[1] if norm_cfg else None
+        norm_cfg = complete_norm_cfg(norm_cfg)
+        self.norm = None if norm_cfg is None else build_norm_layer(norm_cfg, out_channels)[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) in, (N, C_out, H', W') out."""

@@ -7,7 +7,13 @@ from mmcv.cnn import ConvModule, build_conv_layer
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
-from mmvanilla.models.layers import ConvNorm, ConvPair, FadingReLU, ShortcutConv
+from mmvanilla.models.layers import (
+    ConvNorm,
+    ConvPair,
+    FadingReLU,
+    ShortcutConv,
+    complete_norm_cfg,
+)
 from tests.helpers import randomise, relative_difference
 
 
@@ -141,3 +147,25 @@ def test_a_misspelt_argument_is_an_error():
         ConvPair(3, 4, 1, stide=2)
     with pytest.raises(TypeError, match="stide"):
         ConvNorm(3, 4, 1, stide=2)
+
+
+@pytest.mark.parametrize(
+    ("norm_cfg", "eps"),
+    [
+        (dict(type="BN"), 1e-6),
+        (dict(type="SyncBN"), 1e-6),
+        (dict(type="GN", num_groups=2), 1e-6),
+        (dict(type="BN", eps=1e-3), 1e-3),
+        (dict(requires_grad=False), 1e-6),
+    ],
+    ids=str,
+)
+def test_every_norm_of_a_pair_has_our_eps_unless_it_says_otherwise(norm_cfg, eps):
+    pair = ConvPair(4, 6, 1, norm_cfg=norm_cfg)
+    assert pair.first.norm.eps == pair.second.norm.eps == eps
+
+
+def test_no_norm_is_no_norm():
+    assert complete_norm_cfg(None) is None
+    pair = ConvPair(4, 6, 1, norm_cfg=None)
+    assert pair.first.norm is None and pair.second.norm is None
