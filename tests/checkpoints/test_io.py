@@ -10,7 +10,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from mmvanilla.checkpoints.io import io, read_checkpoint, write_checkpoint
+from mmvanilla.checkpoints import io
+from mmvanilla.checkpoints.io import read_checkpoint, write_checkpoint
 from tests.helpers import DATA
 
 

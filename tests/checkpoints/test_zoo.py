@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from mmvanilla import ARCHS, Arch, VanillaNet
-from mmvanilla.checkpoints.io import zoo
+from mmvanilla.checkpoints import zoo
 from mmvanilla.models.published import PUBLISHED, PublishedFile
 from tests.authors_model import authors_weights
 from tests.helpers import DATA
