@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla.models.archs import Arch, resolve_arch
-from mmvanilla.models.block import DEFAULT_ACT_CFG, VanillaBlock
+from mmvanilla.models.block import BLOCKS, DEFAULT_ACT_CFG, VanillaBlock
 from mmvanilla.models.layers import DEFAULT_INIT_CFG, DEFAULT_NORM_CFG, complete_norm_cfg
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 
@@ -47,7 +47,9 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         deep_training: Train each convolution as a pair (paper, section 3.1). Default: True.
         series_activation: Use the series activation (section 3.2); False: the base activation
             alone. Default: True.
-        shortcut: None (default), ``'before_act'`` or ``'after_act'``: the paper's ablation.
+        shortcut: For the paper's ablation: ``'before_act'`` adds the input to the convolution's
+            output (then fuses into the convolution), ``'after_act'`` adds the pooled input to the
+            block's output (then stays). Default: None, no shortcut.
         init_cfg: Default: truncated normal of std 0.02, biases 0.
 
     Attributes:
@@ -99,6 +101,8 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
                 f"frozen_stages must be -1 (none), 0 (the stem) or up to {num_levels} (all), "
                 f"found {frozen_stages}"
             )
+        if shortcut not in BLOCKS:
+            raise ValueError(f"shortcut must be one of {tuple(BLOCKS)}, found {shortcut!r}")
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self._layer_cfg: dict[str, Any] = dict(
@@ -123,11 +127,10 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             **self._layer_cfg,
         )
         self.blocks = nn.ModuleList(
-            VanillaBlock(
+            BLOCKS[shortcut](
                 dims[block],
                 dims[block + 1],
                 pool=_build_pool(self.arch, block),
-                shortcut=shortcut,
                 deploy=deploy,
                 **self._layer_cfg,
             )
