@@ -1,4 +1,4 @@
-"""λ is where the weights are: in state dicts, copies, averages, functional calls; nothing else moves it."""
+"""λ is where the weights are: in state dicts, copies, averages and functional calls."""
 
 from __future__ import annotations
 

@@ -176,6 +176,27 @@ def test_frozen_stages_count_as_resnets(frozen_stages, last_frozen):
         assert all(norm.training is not frozen for norm in norms)
 
 
+@pytest.mark.parametrize("frozen_stages", [-1, 0, 2, 4])
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("shortcut", [None, "before_act", "after_act"])
+def test_what_is_frozen_stays_frozen_when_fused(frozen_stages, wrapped, shortcut):
+    net = VanillaNet(TINY, frozen_stages=frozen_stages, shortcut=shortcut).eval()
+    trains = {
+        name.split(".conv")[0]: parameter.requires_grad
+        for name, parameter in net.named_parameters()
+    }
+    if wrapped:
+        fuse_model(nn.Sequential(net), inplace=True)
+    else:
+        net.switch_to_deploy()
+    assert net.deploy
+    for name, parameter in net.named_parameters():
+        assert parameter.requires_grad is trains[name.split(".conv")[0]], name
+    before = [parameter.requires_grad for parameter in net.parameters()]
+    net.train()
+    assert [parameter.requires_grad for parameter in net.parameters()] == before
+
+
 def test_norm_eval_keeps_statistics():
     net = VanillaNet(TINY, norm_eval=True).train()
     before = copy.deepcopy(net.state_dict())
