@@ -120,8 +120,10 @@ def _follow_in_averages(parent: nn.Module, name: str, child: nn.Module | None) -
     if not any(callable(getattr(parent, update, None)) for update in _AVERAGING_METHODS):
         return
     for module in child.modules():
-        source = _SOURCES[module]() if module in _SOURCES else None
-        if source is not None and isinstance(module, FadingReLU):
+        if not isinstance(module, FadingReLU) or module not in _SOURCES:
+            continue
+        source = _SOURCES[module]()
+        if source is not None:
             _FOLLOWERS.setdefault(source, WeakSet()).add(module)
 
 
