@@ -235,7 +235,7 @@ def test_resnet18_trained_on_shapes_fuses_to_the_plain_one(tmp_path):
     config = tmp_path / "config.py"
     config.write_text(
         f"""
-_base_ = [{str(ROOT / "configs" / "resnet18_deep_shapes.py")!r}]
+_base_ = [{str(ROOT / "configs" / "shapes" / "resnet18_deep_shapes.py")!r}]
 train_dataloader = dict(batch_size=8, dataset=dict(data_root={str(data / "train")!r}))
 val_dataloader = dict(dataset=dict(data_root={str(data / "val")!r}))
 train_cfg = dict(max_epochs=3, val_interval=3)
