@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import load_model
+from mmvanilla.checkpoints.safe_loading import safe_loading
 
 _SCOPES = ("mmdet", "mmseg", "mmpretrain")
 
@@ -55,6 +56,20 @@ def draw_predictions(
     out_dir.mkdir(parents=True, exist_ok=True)
     before = _files(out_dir)
     paths = [str(path) for path in images]
+    with safe_loading():
+        _draw(scope, config, checkpoint, paths, out_dir, device, score_threshold)
+    return sorted(_files(out_dir) - before)
+
+
+def _draw(
+    scope: str,
+    config: str,
+    checkpoint: str,
+    paths: list[str],
+    out_dir: Path,
+    device: str,
+    score_threshold: float,
+) -> None:
     if scope == "mmdet":
         from mmdet.apis import DetInferencer
 
@@ -71,7 +86,6 @@ def draw_predictions(
         classifier = ImageClassificationInferencer(config, pretrained=checkpoint, device=device)
         # Small images are drawn larger, or the class would not fit into them.
         classifier(paths, show_dir=str(out_dir), resize=224)
-    return sorted(_files(out_dir) - before)
 
 
 def _files(folder: Path) -> set[Path]:
