@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmvanilla.models.fusion import FusableLayer, fuse_model
-from mmvanilla.models.load_errors import find_missing, find_misfit
+from mmvanilla.models.load_errors import find_misfit, find_missing
 
 
 def fuse_state_dict(training_form: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -122,7 +122,9 @@ class StrictLoadingMixin:
         if not (expected.keys() - self._module.state_dict().keys()) & given.keys():
             return None
         self._require(expected, given)
-        fused = fuse_state_dict(training_form, {key: given[key] for key in expected if key in given})
+        fused = fuse_state_dict(
+            training_form, {key: given[key] for key in expected if key in given}
+        )
         print_log(f"fused weights of the training form for {self._name} in deploy form", "current")
         return {**{key: given[key] for key in given if key not in expected}, **fused}
 
