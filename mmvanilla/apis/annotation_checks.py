@@ -171,9 +171,10 @@ def _check_first_image(path: str, folder: str) -> None:
         return
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         match = re.search(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', data)
-    if match is None:
+        text = match[1] if match else None  # while the file is open
+    if text is None:
         raise ValueError(f"{path} names no image; correct ann_file")
-    name = json.loads(match[1])
+    name = json.loads(text)
     if not os.path.isfile(os.path.join(folder, name)):
         raise ValueError(
             f"{path} names the image {name}, which is not in {folder}; correct data_prefix or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Mapping
 from importlib import metadata
@@ -31,6 +32,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
         ValueError: The file cannot be read as a config, has no model, or the options do not fit it.
     """
     _check_file(Path(path))
+    _refuse_circle((os.path.abspath(path),))
     try:
         cfg = Config.fromfile(path)
     # A config may do anything, call sys.exit() too; nothing of it may pass for our own failure.
@@ -65,6 +67,23 @@ def _check_file(path: Path) -> None:
         raise ValueError(f"{path} is empty; give a config that defines a model")
 
 
+def _refuse_circle(trail: tuple[str, ...]) -> None:
+    """Refuse a file that inherits from itself, which mmengine would read until memory runs out."""
+    try:
+        names = Config._get_base_files(trail[-1])
+        bases = [os.path.abspath(Config._get_cfg_path(name, trail[-1])[0]) for name in names]
+    except (Exception, SystemExit):
+        return  # whatever is wrong, reading the file says it better
+    for base in bases:
+        if base in trail:
+            circle = " → ".join([*trail[trail.index(base) :], base])
+            raise ValueError(
+                f"{trail[0]} inherits from itself by _base_: {circle}; take one of these files out "
+                "of the circle"
+            )
+        _refuse_circle((*trail, base))
+
+
 def _check_scope(cfg: Config, path: str) -> None:
     scope = cfg.get("default_scope") or "mmengine"
     if scope in TOOLBOXES:
@@ -80,13 +99,6 @@ def _explained(error: BaseException, path: str) -> Exception:
     """An error of reading a config as one that names the file, the reason and a remedy."""
     chain = _files_being_read(error) or [path]
     where = chain[-1] if len(chain) > 1 else path
-    # Too deep a recursion, or too many open files: mmengine reads round and round.
-    if len(chain) > len(set(chain)):
-        circle = list(dict.fromkeys(chain))
-        return ValueError(
-            f"{path} inherits from itself by _base_: {' → '.join([*circle, circle[0]])}; take one "
-            "of these files out of the circle"
-        )
     if isinstance(error, metadata.PackageNotFoundError | ModuleNotFoundError):
         for name, distributions in TOOLBOXES.items():
             if error.name == name or any(
@@ -94,8 +106,8 @@ def _explained(error: BaseException, path: str) -> Exception:
             ):
                 try:
                     require(name)
-                except (ImportError, RuntimeError) as reason:
-                    return type(reason)(f"{path} cannot be read: {reason}")
+                except (ImportError, RuntimeError) as missing:
+                    return type(missing)(f"{path} cannot be read: {missing}")
     if len(chain) > 1 and not Path(where).is_file():
         remedy = "correct its _base_"
         if "://" in where.replace(":/", "://"):
@@ -128,14 +140,9 @@ def _words(error: BaseException) -> str:
 def _files_being_read(error: BaseException) -> list[str]:
     """The config that mmengine was reading when the error came, behind those that inherit it."""
     files: list[str] = []
-    # A frame that raises again what it caught is there twice.
-    frames = dict.fromkeys(frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    for frame in frames:
+    for frame, _ in traceback.walk_tb(error.__traceback__):
         name = frame.f_locals.get("filename")
-        reader = frame.f_code.co_name
-        if reader not in _READERS or not isinstance(name, str):
-            continue
-        if reader != "_is_lazy_import" or name not in files[-1:]:  # called within the others
+        if frame.f_code.co_name in _READERS and isinstance(name, str) and name not in files:
             files.append(name)
     return files
 

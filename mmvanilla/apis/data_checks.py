@@ -47,6 +47,8 @@ def _check(node: Mapping[str, Any], folders: ClassFolders) -> None:
     if _downloads(node):
         return
     root = node.get("data_root") or ""
+    if "://" in root:
+        return
     _require(root, root, "data_root")
     for place, path in _places(_joined(node), node):
         _require(path, root, place)
@@ -88,7 +90,8 @@ def _downloads(node: Mapping[str, Any]) -> bool:
 def _class_of(node: Mapping[str, Any]) -> type | None:
     kind = node.get("type")
     if isinstance(kind, str):
-        kind = DATASETS.get(kind)
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
     return kind if isinstance(kind, type) else None
 
 

@@ -30,7 +30,7 @@ BAD = {
         r"bad_base\.py, which inherits from .*raises",
     ),
     "wrong_base.py": ("_base_ = 3\n", "TypeError"),
-    "unknown_package.py": ("_base_ = 'mmnone::x.py'\n", "mmnone"),
+    "unknown_package.py": ("_base_ = 'mmnone::x.py'\n", "specify the package name"),
     "two_bases.py": ("_base_ = ['no_model.py', 'no_model.py']\n", "Duplicate key"),
     "reserved.py": (GOOD + "filename = 'x'\n", "filename is reserved"),
     "imports.py": (
