@@ -1,4 +1,4 @@
-"""Whether the files of a data set fit its classes, looked at without reading all of them."""
+"""Check that the files of a data set fit its classes, without reading all of them."""
 
 from __future__ import annotations
 

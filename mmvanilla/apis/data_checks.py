@@ -1,4 +1,4 @@
-"""Whether the data that a config names is there, looked at before the model is built."""
+"""Check the data that a config names, before the model is built."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def require_data(cfg: Config, *dataloaders: str) -> None:
             try:
                 _check(node, folders)
             except (FileNotFoundError, ValueError) as error:
-                raise type(error)(f"{cfg.filename or 'the config'}, {name}: {error}") from error
+                # Not type(error): a UnicodeDecodeError, for one, takes more than a message.
+                kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+                raise kind(f"{cfg.filename or 'the config'}, {name}: {error}") from error
 
 
 def _check(node: Mapping[str, Any], folders: ClassFolders) -> None:
@@ -108,7 +110,7 @@ def _joined(node: Mapping[str, Any]) -> Any:
 
 
 def _built(node: Mapping[str, Any]) -> Any:
-    """The data set without its pipeline and without its annotations; None where it has no such."""
+    """The data set without its pipeline and its annotations; None if it cannot do without them."""
     kind = _class_of(node)
     if kind is None or not issubclass(kind, BaseDataset):
         return None
@@ -125,7 +127,7 @@ def _built(node: Mapping[str, Any]) -> Any:
 
 
 def _places(paths: Any, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a data set reads: names of its settings, with the joined paths."""
+    """The files and folders that a data set reads: the setting that names each, and its path."""
     if isinstance(paths.ann_file, str) and paths.ann_file:
         yield "ann_file", paths.ann_file
     steps = node.get("pipeline")

@@ -1,4 +1,4 @@
-"""From a config file and a command line's options to a Runner, for all three toolboxes."""
+"""Build a Runner from a config file and the options of a command line, for all toolboxes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build_train_runner(
 
     Args:
         config: A config file.
-        work_dir: Where logs and checkpoints go. None: the config's ``work_dir``, or
+        work_dir: Folder for logs and checkpoints. Default: the config's ``work_dir``, or
             ``work_dirs/<name of the config>``.
         amp: Train with automatic mixed precision.
         auto_scale_lr: Scale the learning rate from the config's base batch size to the actual one.
@@ -84,8 +84,9 @@ def build_test_runner(
 
     Args:
         config: A config file.
-        checkpoint: Its weights: a file, or an address that mmengine's loader knows.
-        work_dir: As in :func:`build_train_runner`.
+        checkpoint: Weights for the config's model: a file, or an address that mmengine's loader
+            knows.
+        work_dir: Folder for logs; the default is that of :func:`build_train_runner`.
         out: A ``.pkl`` file for the raw predictions.
         show: Show each prediction in a window.
         show_dir: A folder for pictures of the predictions.

@@ -290,7 +290,7 @@ def _check_room(root: Path, count: int, image_size: int) -> None:
 
 
 def _is_made(target: Path, recipe: dict, overwrite: bool) -> bool:
-    """Whether the layout is there as wanted; False if it is to be written."""
+    """Tell whether the layout is there as wanted; False if it has to be written."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     try:

@@ -1,7 +1,7 @@
-"""What is installed, whether it works together, and how the two OpenMMLab stacks differ.
+"""Check what is installed, and tell the two OpenMMLab stacks apart.
 
-Two distributions carry each import name: the maintained fork (onedl-*) and the original. Everything
-that must know which one it runs with asks here, for a feature wherever there is one to ask for.
+Two distributions carry each import name: the maintained fork (onedl-*) and the original. Code that
+depends on which one is installed asks this module, for a feature wherever there is one to ask for.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Where the configs and tools are: inside an installed package, or in the clone around it.
+"""Find the configs and tools: inside an installed package, or in the clone around it.
 
 A config of another project inherits one of ours by
 
