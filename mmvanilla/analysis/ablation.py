@@ -77,7 +77,7 @@ def run_ablation(
         config: A config file with one validation metric.
         seed: Replaces the config's seed.
         work_dir: Logs and checkpoints go into a folder in here.
-        switch: What the options do, in a word; part of the run's name.
+        switch: Name of the options, which becomes a part of the run's name.
         cfg_options: Dotted keys and their values, merged over the config.
 
     Raises:
