@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from mmvanilla.checkpoints.io import read_checkpoint
+from mmvanilla.checkpoints.reading import read_checkpoint
 from mmvanilla.models.vanillanet import VanillaNet
 
 

@@ -16,7 +16,8 @@ from mmvanilla.checkpoints.authors_keys import (
     convert_authors,
 )
 from mmvanilla.checkpoints.identify_arch import identify_arch
-from mmvanilla.checkpoints.io import MapLocation, read_checkpoint, refuse_existing, write_checkpoint
+from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint
+from mmvanilla.checkpoints.writing import refuse_existing, write_checkpoint
 from mmvanilla.models.act_lambda import SCHEDULES
 from mmvanilla.models.archs import Arch
 

@@ -21,7 +21,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmvanilla.checkpoints.authors_keys import CLASSIFIER, DETECTOR
 from mmvanilla.checkpoints.conversion import convert_checkpoint, convert_file
-from mmvanilla.checkpoints.io import MapLocation, read_checkpoint
+from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint
 from mmvanilla.models.archs import ARCHS
 from mmvanilla.models.published import PUBLISHED, RELEASE_URL, SCHEME, PublishedFile
 

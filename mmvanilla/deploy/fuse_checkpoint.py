@@ -19,7 +19,7 @@ from mmvanilla.analysis.timing import time_interleaved
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import ForwardTensors, fixed_input_size, load_model
-from mmvanilla.checkpoints.io import refuse_existing, write_checkpoint, write_text
+from mmvanilla.checkpoints.writing import refuse_existing, write_checkpoint, write_text
 from mmvanilla.deploy.comparison import largest_difference
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.fusion import fuse_model

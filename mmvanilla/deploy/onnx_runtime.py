@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.checkpoints.io import refuse_existing
+from mmvanilla.checkpoints.writing import refuse_existing
 
 INPUT_NAME = "input"
 

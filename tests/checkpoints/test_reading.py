@@ -1,4 +1,4 @@
-"""Safe reading and atomic writing of checkpoint files."""
+"""Safe reading of checkpoint files."""
 
 import argparse
 import os
@@ -10,8 +10,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from mmvanilla.checkpoints import io
-from mmvanilla.checkpoints.io import read_checkpoint, write_checkpoint
+from mmvanilla.checkpoints import reading
+from mmvanilla.checkpoints.reading import read_checkpoint
 from tests.helpers import DATA
 
 
@@ -83,7 +83,7 @@ def test_a_malicious_file_is_refused_and_does_not_run(reader, tmp_path, legacy):
 
 def test_getattr_gives_nothing(reader, tmp_path):
     torch.save(dict(init=_AttackByGetattr()), tmp_path / "bad.pth")
-    assert isinstance(reader(tmp_path / "bad.pth")["init"], io._Unread)
+    assert isinstance(reader(tmp_path / "bad.pth")["init"], reading._Unread)
 
 
 def test_a_torchscript_program_is_refused(reader, tmp_path):
@@ -110,34 +110,3 @@ def test_damaged_and_foreign_files(reader, tmp_path):
         reader(tmp_path / "list")
     with pytest.raises(FileNotFoundError, match="no such file"):
         reader(tmp_path / "missing")
-
-
-def test_write_round_trip_without_any_class(tmp_path):
-    path = tmp_path / "new" / "folder" / "out.pth"
-    checkpoint = dict(meta=dict(a=1), state_dict=dict(w=torch.rand(2, 3)))
-    write_checkpoint(checkpoint, path)
-    read = torch.load(path, weights_only=True)
-    assert read["meta"] == dict(a=1)
-    assert torch.equal(read["state_dict"]["w"], checkpoint["state_dict"]["w"])
-    assert [file.name for file in path.parent.iterdir()] == ["out.pth"]
-
-
-def test_write_refuses_what_is_there(tmp_path):
-    path = tmp_path / "out.pth"
-    path.write_text("mine")
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        write_checkpoint(dict(a=1), path)
-    assert path.read_text() == "mine"
-    write_checkpoint(dict(a=1), path, overwrite=True)
-    assert read_checkpoint(path) == dict(a=1)
-    with pytest.raises(IsADirectoryError, match="is a folder"):
-        write_checkpoint(dict(a=1), tmp_path, overwrite=True)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "out.pth"
-    write_checkpoint(dict(a=1), path)
-    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
-        write_checkpoint(dict(a=lambda: 1), path, overwrite=True)
-    assert read_checkpoint(path) == dict(a=1)
-    assert [file.name for file in tmp_path.iterdir()] == ["out.pth"]

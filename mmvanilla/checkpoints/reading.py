@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running what they say, writing them whole or not at all."""
+"""Reading checkpoint files without running what they say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,57 +138,3 @@ def _refusal(message: str) -> str:
                 "could run code; have its author save the state dict alone"
             )
     return f"no checkpoint that can be read safely ({message.splitlines()[-1][:120]})"
-
-
-def refuse_existing(path: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Say early what :func:`write_checkpoint` would say late.
-
-    Raises:
-        FileExistsError: The file is there already, and ``overwrite`` is False.
-        IsADirectoryError: It is a folder.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already; pass --overwrite to replace it")
-
-
-def write_checkpoint(
-    checkpoint: dict[str, Any], path: str | os.PathLike[str], overwrite: bool = False
-) -> None:
-    """Write a checkpoint so that ``path`` holds all of it or is left as it was.
-
-    Args:
-        checkpoint: What ``torch.save`` takes.
-        path: The file. Its folder is made where it is missing.
-        overwrite: Replace a file that is there already. Default: False.
-
-    Raises:
-        FileExistsError: The file is there already, and ``overwrite`` is False.
-        IsADirectoryError: It is a folder.
-    """
-    _write_whole(lambda file: torch.save(checkpoint, file), path, overwrite)
-
-
-def write_text(text: str, path: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """As :func:`write_checkpoint`, for text (UTF-8)."""
-    _write_whole(lambda file: file.write(text.encode()), path, overwrite)
-
-
-def _write_whole(
-    write: Callable[[IO[bytes]], Any], path: str | os.PathLike[str], overwrite: bool
-) -> None:
-    refuse_existing(path, overwrite)
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since a rename is atomic only within one file system.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
