@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.apis.model import ForwardTensors
+from mmvanilla.apis.model import TensorModel
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 
 
@@ -17,7 +17,7 @@ def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]
     """Run both on the same two random images; compare every output.
 
     Compared are every level of each VanillaNet inside, its head, and what
-    :class:`~mmvanilla.apis.model.ForwardTensors` gives: logits, or a neck's levels.
+    :class:`~mmvanilla.apis.model.TensorModel` gives: logits, or a neck's levels.
 
     Args:
         model: In eval mode.
@@ -49,7 +49,7 @@ def _outputs(model: nn.Module, inputs: Tensor) -> list[Tensor]:
         if isinstance(module, StrictLoadingMixin)
     ]
     try:
-        collected.extend(_tensors(ForwardTensors(model)(inputs)))
+        collected.extend(_tensors(TensorModel(model)(inputs)))
     finally:
         for handle in handles:
             handle.remove()

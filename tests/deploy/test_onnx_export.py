@@ -230,7 +230,7 @@ def test_disagreement_is_measured(tmp_path):
     report = export_onnx(model, tmp_path / "net.onnx", size=(64, 64))
     other = make_exportable(model)
     with torch.no_grad():
-        other.module.net.blocks[0].conv.weight.mul_(1.5)
+        other.module.model.blocks[0].conv.weight.mul_(1.5)
     assert compare_with_torch(report.path, other.module, report.compared_shapes) > 1e-3
 
 
@@ -260,9 +260,13 @@ def test_refusals(tmp_path):
         export_onnx(model, out, softmax=True)
     with pytest.raises(ValueError, match="is for segmenters"):
         export_onnx(model, out, full_size=True)
-    with pytest.raises(ValueError, match="VanillaNet is no segmenter"):
+    with pytest.raises(ValueError, match="height and width must be at least 1"):
+        export_onnx(model, out, size=(0, 64))
+    with pytest.raises(ValueError, match="is also an input"):
+        export_onnx(model, out, inputs=[out])
+    with pytest.raises(ValueError, match="VanillaNet is no segmenter; choose backbone"):
         export_onnx(model, out, part="segmenter")
-    with pytest.raises(ValueError, match="exporter must be one of"):
+    with pytest.raises(ValueError, match="unknown exporter 'magic'; choose from torchscript"):
         export_onnx(model, out, exporter="magic")
     with pytest.raises(RuntimeError, match="training mode"):
         export_onnx(build_backbone().train(), out)
@@ -303,7 +307,7 @@ def test_tool_exports_a_checkpoint_and_refuses_a_wrong_one(tmp_path):
     config.write_text(CONFIG)
     meta = dict(dataset_meta=dict(classes=["a", "b", "c", "d", "e"]))
     torch.save(dict(meta=meta, state_dict=model.state_dict()), weights)
-    done = run_tool(config, weights, out, "--size", 64, 64)
+    done = run_tool(config, weights, out, "--shape", 64, 64)
     assert done.returncode == 0, done.stderr
     assert "classifier" in done.stdout and "11 Conv" in done.stdout
     entries = {entry.key: entry.value for entry in onnx.load(str(out)).metadata_props}
