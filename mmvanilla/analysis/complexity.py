@@ -6,6 +6,7 @@ fails on the meta device.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -124,13 +125,21 @@ def count_config(
     counts: list[Count] = []
     for form in forms:
         chosen = cfg if form == "training" else deploy_config(cfg)
-        # On the meta device shapes are all there is: nothing is allocated or computed.
-        with torch.device("meta"):
-            model = revert_sync_batchnorm(MODELS.build(chosen.model)).eval()
+        model = revert_sync_batchnorm(_build_on_meta(chosen.model)).eval()
         size = size or fixed_input_size(model) or DEFAULT_SIZES.get(scope, (224, 224))
         counts += _count_model(model, form, size)
     assert size is not None
     return counts, size
+
+
+def _build_on_meta(model_cfg: Any) -> nn.Module:
+    """Build a model with shapes alone: on the meta device nothing is allocated or computed."""
+    try:
+        with torch.device("meta"):
+            return MODELS.build(copy.deepcopy(model_cfg))
+    except RuntimeError:
+        # Some constructors read values from tensors, as ResNet's do for stochastic depth.
+        return MODELS.build(copy.deepcopy(model_cfg)).to("meta")
 
 
 def _count_model(model: nn.Module, form: str, size: tuple[int, int]) -> list[Count]:
