@@ -1,4 +1,4 @@
-"""Train configs with several seeds, fuse each result, and compare: for the paper's ablations."""
+"""Ablations: train configs with several seeds, fuse each result, and compare."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mmvanilla.models.fusion import fuse_model
 
 @dataclass(frozen=True)
 class AblationRun:
-    """One training.
+    """The result of one training.
 
     Attributes:
         config: Name of the config, without folder and ending.
-        seed: Of everything random.
-        trained: The validation metric after training, as trained.
+        seed: Seed of everything random.
+        trained: Validation metric of the model as trained.
         fused: The same metric of the fused model.
-        num_fused: Layers that fusing replaced.
-        parameters: Parameters after fusing.
+        num_fused: Number of layers that fusing replaced.
+        parameters: Number of parameters after fusing.
     """
 
     config: str
@@ -41,8 +41,8 @@ def run_ablation(config: str, seed: int, work_dir: str) -> AblationRun:
 
     Args:
         config: A config file with one validation metric.
-        seed: Replaces the config's.
-        work_dir: Logs and checkpoints go into a folder of it.
+        seed: Seed that replaces the config's.
+        work_dir: Folder in which a folder for logs and checkpoints is made.
 
     Raises:
         RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
@@ -71,13 +71,16 @@ def run_ablations(
     work_dir: str,
     report: Callable[[AblationRun], object] = lambda run: None,
 ) -> list[AblationRun]:
-    """Every config with every seed, seed by seed.
+    """Train every config with every seed, seed by seed.
 
     Args:
         configs: Config files.
-        seeds: At least one.
-        work_dir: Where the runs' folders go.
-        report: Called with each run as it is done.
+        seeds: Seeds, at least one.
+        work_dir: Folder for the folders of all runs.
+        report: Called with each result as soon as it is there.
+
+    Returns:
+        The results in the order of training.
     """
     runs = []
     for seed in seeds:
@@ -88,7 +91,7 @@ def run_ablations(
 
 
 def ablation_table(runs: Sequence[AblationRun]) -> str:
-    """A Markdown table: a row for each config, mean ± standard deviation over the seeds."""
+    """Make a Markdown table: a row for each config, mean ± standard deviation over the seeds."""
     rows = [
         "| config | seeds | metric | metric, fused | parameters, fused | layers fused |",
         "|---|---|---|---|---|---|",
@@ -117,5 +120,8 @@ def _validate(runner: Runner, model: nn.Module) -> float:
     runner.model = model
     metrics = runner.val()
     if len(metrics) != 1:
-        raise ValueError(f"an ablation compares one metric, found {', '.join(metrics)}")
+        raise ValueError(
+            f"an ablation compares one metric, found {', '.join(metrics)}; leave one in the "
+            "config's val_evaluator"
+        )
     return float(next(iter(metrics.values())))

@@ -28,7 +28,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
         The model in eval mode, and the checkpoint's ``meta``.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: The checkpoint does not exist.
         ValueError: The file is no checkpoint.
         RuntimeError: Its weights do not fit the config's model, or some are missing or left over.
     """

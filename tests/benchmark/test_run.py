@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mmvanilla.analysis.timing import time_interleaved
+from mmvanilla.apis.model import TensorModel
 from mmvanilla.benchmark.machine import describe_machine, peak_memory, saved_for_backward
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 
@@ -231,14 +232,13 @@ def test_training_keeps_less_for_backward_than_the_reference(monkeypatch):
     saved = []
     for contender in (reference, ours, checkpointed):
         model = contender.model.train()
-        kwargs = {} if contender is reference else dict(mode="tensor")
         # One image has one value a channel behind the pooling, which batch norm refuses.
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d) and module.num_features == 1000:
                 module.eval()
         saved.append(
             saved_for_backward(
-                lambda model=model, kwargs=kwargs: model(images, **kwargs).sum(), model.parameters()
+                lambda model=model: TensorModel(model, "logits")(images).sum(), model.parameters()
             )
         )
     assert saved[1] / saved[0] <= 0.9
@@ -275,9 +275,9 @@ def test_peer_comes_with_its_published_accuracy_and_fused():
 
 
 def test_refusals(tiny):
-    with pytest.raises(ValueError, match="no peer 'resnet-eleven'"):
+    with pytest.raises(ValueError, match="unknown peer 'resnet-eleven'; choose from resnet18"):
         build_peer("resnet-eleven")
-    with pytest.raises(ValueError, match="modes: no sleep"):
+    with pytest.raises(ValueError, match="unknown modes sleep; choose from forward"):
         run_benchmark(Plan(modes=("sleep",)))
     with pytest.raises(ValueError, match="at least 1"):
         run_benchmark(Plan(batches=(0,)))
@@ -286,7 +286,7 @@ def test_refusals(tiny):
     ours = build_ours(tiny)
     with pytest.raises(Unmeasurable, match="fp32"):
         prepare(ours, "onnxruntime", torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16))
-    with pytest.raises(ValueError, match="form must be one of"):
+    with pytest.raises(ValueError, match="unknown form 'fast'; choose from training"):
         prepare(ours, "fast", torch.zeros(1, 3, 64, 64))
 
 
