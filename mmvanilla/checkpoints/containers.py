@@ -11,7 +11,6 @@ import pickle
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -36,11 +35,11 @@ class DeviceError(Exception):
     """The weights cannot be moved to the device that was asked for."""
 
 
-def read_container(path: Path, map_location: MapLocation) -> Any:
+def read_container(file: IO[bytes], map_location: MapLocation) -> Any:
     """Read either format.
 
     Args:
-        path: The file.
+        file: An open file, read from its beginning.
         map_location: As in ``torch.load``; None: the CPU.
 
     Raises:
@@ -49,17 +48,16 @@ def read_container(path: Path, map_location: MapLocation) -> Any:
             check sums: there only the length is checked.
         DeviceError: The weights cannot be moved to the device.
     """
-    with path.open("rb") as file:
-        magic = file.read(len(_ZIP_MAGIC))
-        if not magic:
-            raise DamagedFileError("it is empty")
-        file.seek(0)
-        read = _read_zip if magic == _ZIP_MAGIC else _read_legacy
-        return read(file, map_location)
-
-
-def _read_zip(file: IO[bytes], map_location: MapLocation) -> Any:
+    magic = file.read(len(_ZIP_MAGIC))
+    if not magic:
+        raise DamagedFileError("it is empty")
     file_size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    read = _read_zip if magic == _ZIP_MAGIC else _read_legacy
+    return read(file, file_size, map_location)
+
+
+def _read_zip(file: IO[bytes], file_size: int, map_location: MapLocation) -> Any:
     with zipfile.ZipFile(file) as archive:
         records = {info.filename: info for info in archive.infolist()}
         require(len(records) == len(archive.infolist()), "two parts of one name")
@@ -99,7 +97,7 @@ def _read_zip(file: IO[bytes], map_location: MapLocation) -> Any:
     return finish(value)
 
 
-def _read_legacy(file: IO[bytes], map_location: MapLocation) -> Any:
+def _read_legacy(file: IO[bytes], file_size: int, map_location: MapLocation) -> Any:
     if file.read(1) != pickle.PROTO:
         raise DamagedFileError("it is neither of the formats of torch.save")
     file.seek(0)
@@ -122,7 +120,7 @@ def _read_legacy(file: IO[bytes], map_location: MapLocation) -> Any:
             raise DamagedFileError("its list of storages names one that nothing refers to")
         first = refs[0]
         size = int.from_bytes(file.read(8), "little")
-        left = os.fstat(file.fileno()).st_size - file.tell()
+        left = file_size - file.tell()
         same = all((ref.numel, ref.dtype) == (first.numel, first.dtype) for ref in refs)
         if not same or size != first.numel or first.num_bytes > left:
             raise DamagedFileError("a storage has not the size that it should have")

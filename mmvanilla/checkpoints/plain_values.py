@@ -183,7 +183,7 @@ def look_up(name: str) -> Any:
         name: Module and name, joined by a dot.
 
     Returns:
-        A :class:`Named`, or a value: a torch.dtype, or a function that mmengine stores by reference.
+        A :class:`Named`, or a value: a torch.dtype, or a function that mmengine refers to.
 
     Raises:
         Forbidden: The name is not on the list.

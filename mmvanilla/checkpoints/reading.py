@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mmvanilla.checkpoints.containers import (
     DeviceError,
     MapLocation,
     read_container,
 )
+from mmvanilla.checkpoints.writing import finish_interrupted
 
-__all__ = ["MapLocation", "read_checkpoint"]
+__all__ = ["MapLocation", "find_damage", "read_checkpoint", "read_values"]
 
 _REASON_SHOWN = 160  # characters
 
@@ -38,38 +41,70 @@ def read_checkpoint(
         MemoryError: It does not fit into memory.
         RuntimeError: Its weights cannot be moved to the device.
     """
-    path = Path(path).expanduser()
+    checkpoint = read_values(path, map_location)
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f"{path} holds a {type(checkpoint).__name__}; expected a dict with weights in it"
+        )
+    return checkpoint
+
+
+def read_values(
+    source: str | os.PathLike[str] | IO[bytes], map_location: MapLocation = "cpu"
+) -> Any:
+    """Read anything that ``torch.save`` wrote, as :func:`read_checkpoint` does.
+
+    Args:
+        source: A file's path, or an open file.
+        map_location: As in ``torch.load``; None: the CPU.
+    """
+    if not isinstance(source, str | os.PathLike):
+        with _explained(str(getattr(source, "name", "what was fetched")), map_location):
+            return read_container(source, map_location)
+    path = Path(source).expanduser()
+    finish_interrupted(path.parent)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a checkpoint file in it")
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}; check its name")
     if not path.is_file():
         raise ValueError(f"{path} is no regular file; name a checkpoint file")
+    with _explained(str(path), map_location), path.open("rb") as file:
+        return read_container(file, map_location)
+
+
+def find_damage(path: str | os.PathLike[str]) -> str | None:
+    """Say what is wrong with a file, without keeping its weights; None: it is whole."""
     try:
-        checkpoint = read_container(path, map_location)
+        read_values(path, "cpu")
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def _explained(name: str, map_location: MapLocation) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into one line that names it."""
+    try:
+        yield
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is {_refusal(str(error))}") from error
+        raise ValueError(f"{name} is {_refusal(str(error))}") from error
     except DeviceError as error:
         raise RuntimeError(
-            f"{path}: its weights cannot be moved to {map_location} ({error}); choose another "
+            f"{name}: its weights cannot be moved to {map_location} ({error}); choose another "
             "device"
         ) from error
     except PermissionError as error:
-        raise PermissionError(f"{path} may not be read; change its permissions") from error
+        raise PermissionError(f"{name} may not be read; change its permissions") from error
     except MemoryError as error:
-        raise MemoryError(f"{path} does not fit into memory; use a machine with more") from error
+        raise MemoryError(f"{name} does not fit into memory; use a machine with more") from error
     except Exception as error:
         # A damaged file can end in any exception.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{path} cannot be read as a checkpoint: it is truncated or changed, or torch.save "
+            f"{name} cannot be read as a checkpoint: it is truncated or changed, or torch.save "
             f"did not write it ({reason[:_REASON_SHOWN]}); fetch or copy it again"
         ) from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f"{path} holds a {type(checkpoint).__name__}; expected a dict with weights in it"
-        )
-    return checkpoint
 
 
 def _refusal(message: str) -> str:
