@@ -8,11 +8,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmvanilla.checkpoints.reading import read_checkpoint
+from mmvanilla.checkpoints.safe_loading import load_address
 from mmvanilla.models.vanillanet import VanillaNet
 
 
@@ -39,10 +38,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     if cfg.get("data_preprocessor"):  # as the Runner does; a classifier's config has it there
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
     model = revert_sync_batchnorm(MODELS.build(model_cfg))
-    if "://" in checkpoint:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
-    else:
-        loaded = read_checkpoint(checkpoint)
+    loaded = load_address(checkpoint)
     model.load_state_dict(loaded.get("state_dict", loaded), strict=True)
     return model.to(device).eval(), dict(loaded.get("meta") or {})
 

@@ -7,18 +7,14 @@ reads one from disk. Either is checked and converted as it is read.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
-import torch
-from mmengine.dist import barrier, get_rank
-from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
+from mmvanilla.checkpoints import download
 from mmvanilla.checkpoints.authors_keys import CLASSIFIER, DETECTOR
 from mmvanilla.checkpoints.conversion import convert_checkpoint, convert_file
 from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint
@@ -31,14 +27,11 @@ MIRROR_VARIABLE = "MMVANILLA_ZOO"
 
 def cache_path(published: PublishedFile) -> Path:
     """Where the file is kept: torch's own cache (``TORCH_HOME`` moves it)."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / published.file
+    return download.cache_folder() / published.file
 
 
 def fetch(name: str) -> Path:
     """Have a published file in the cache, complete and checked; fetch it where it is not.
-
-    Of several processes the first one fetches; the others follow, and fetch for themselves only
-    if they do not see its file.
 
     Args:
         name: A name of :data:`mmvanilla.models.published.PUBLISHED`.
@@ -49,40 +42,24 @@ def fetch(name: str) -> Path:
     """
     if name not in PUBLISHED:
         raise ValueError(
-            f"there are no published weights '{name}'; there are {', '.join(PUBLISHED)}, and "
-            f"{SCHEME}/path/to/file.pth reads a file"
+            f"unknown published weights '{name}'; choose from {', '.join(PUBLISHED)}, or "
+            f"read a file by {SCHEME}/path/to/file.pth"
         )
     published = PUBLISHED[name]
-    path = cache_path(published)
-    try:
-        if get_rank() == 0 and not path.is_file():
-            _download(published, path)
-    finally:
-        barrier()  # also when it failed, or the others would wait for ever
-    if not path.is_file():
-        _download(published, path)
-    return path
-
-
-def _download(published: PublishedFile, path: Path) -> None:
     mirror = os.environ.get(MIRROR_VARIABLE)
     url = f"{(mirror or RELEASE_URL).rstrip('/')}/{published.file}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    print_log(f"fetching {url} to {path}", "current")
+    path = cache_path(published)
     try:
-        torch.hub.download_url_to_file(url, str(partial), progress=sys.stderr.isatty())
-        # A connection that ends early raises nothing: only reading the file shows it.
-        check_published(published, read_checkpoint(partial))
-        partial.replace(path)
-    except (URLError, HTTPException, OSError, ValueError) as error:
-        reason = str(error).replace(str(partial), "what came")
+        return download.fetch(
+            url, path, lambda partial: check_published(published, read_checkpoint(partial))
+        )
+    except (HTTPException, OSError, ValueError) as error:
+        if path.is_file():  # it was there already, and is not what was fetched
+            raise
         raise RuntimeError(
-            f"cannot fetch {published.file} from {url} ({reason}); fetch it by other means and put "
+            f"cannot fetch {published.file} from {url} ({error}); fetch it by other means and put "
             f"it at {path}, or set {MIRROR_VARIABLE} to the address of a folder that has it"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_published(published: PublishedFile, checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from mmvanilla import ARCHS, Arch, VanillaNet
-from mmvanilla.checkpoints import zoo
+from mmvanilla.checkpoints import download, zoo
 from mmvanilla.models.published import PUBLISHED, PublishedFile
 from tests.authors_model import authors_weights
 from tests.helpers import DATA
 
+NAMES = ["tiny5.official.pth", "tiny5.official.pth.sha256"]
 TINY5 = dict(dims=(16, 32, 64, 128), strides=(2, 2, 2))
 
 
@@ -97,7 +98,7 @@ def test_init_cfg_fetches_once_and_then_needs_no_server(mirror, cache):
     backbone.init_weights()
     assert torch.equal(backbone.stem.conv.first.conv.weight, expected_backbone())
     assert mirror.requests == ["tiny5.official.pth"]
-    assert [file.name for file in cache.iterdir()] == ["tiny5.official.pth"]
+    assert sorted(file.name for file in cache.iterdir()) == NAMES
     assert (cache / "tiny5.official.pth").read_bytes() == mirror.files["tiny5.official.pth"]
     mirror.close()
     again = VanillaNet(TINY5, init_cfg=init_cfg, deploy=True)
@@ -158,7 +159,7 @@ def test_map_location(mirror):
 @pytest.mark.parametrize("spoil", ["missing", "truncated", "html", "other network", "attack"])
 def test_a_bad_answer_leaves_nothing_and_says_what_to_do(mirror, cache, tmp_path, spoil):
     name = "tiny5.official.pth"
-    reasons = dict(missing="404", truncated="truncated", html="cannot be read")
+    reasons = dict(missing="404", truncated="the connection ended after", html="cannot be read")
     if spoil == "missing":
         del mirror.files[name]
     elif spoil == "truncated":
@@ -216,13 +217,14 @@ def test_no_network(monkeypatch, tmp_path):
 def test_the_address_without_a_mirror(monkeypatch, tmp_path):
     asked = []
 
-    def refuse(url, *args, **kwargs):
-        asked.append(url)
+    def refuse(request, timeout):
+        asked.append(request.full_url)
+        assert 0 < timeout <= 120
         raise OSError("no route")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("MMVANILLA_ZOO", raising=False)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(download, "urlopen", refuse)
     with pytest.raises(RuntimeError, match="no route"):
         zoo.fetch("mask-rcnn-13")
     assert asked == [
@@ -245,8 +247,32 @@ def test_a_file_put_there_by_hand(mirror, cache):
     assert mirror.requests == []
 
 
+def test_what_was_fetched_is_checked_whenever_it_is_read_again(mirror, cache):
+    CheckpointLoader.load_checkpoint("vanillanet://tiny")
+    content = bytearray((cache / NAMES[0]).read_bytes())
+    content[-1] ^= 1  # behind everything that a reader looks at
+    (cache / NAMES[0]).write_bytes(content)
+    with pytest.raises(ValueError, match="is not what was fetched.*delete both"):
+        CheckpointLoader.load_checkpoint("vanillanet://tiny")
+    for name in NAMES:
+        (cache / name).unlink()
+    CheckpointLoader.load_checkpoint("vanillanet://tiny")
+    assert len(mirror.requests) == 2
+
+
+def test_a_server_that_says_nothing_is_given_up(mirror, cache, monkeypatch):
+    monkeypatch.setattr(download, "TIME_LIMIT", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("MMVANILLA_ZOO", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(RuntimeError, match="cannot fetch .*timed out"):
+            CheckpointLoader.load_checkpoint("vanillanet://tiny")
+    assert list(cache.iterdir()) == []
+
+
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="weights '14'; there are 5, 6, .*retinanet-13"):
+    with pytest.raises(ValueError, match="weights '14'; choose from 5, 6, .*retinanet-13"):
         CheckpointLoader.load_checkpoint("vanillanet://14")
 
 
@@ -308,6 +334,6 @@ def test_two_processes(mirror, cache, tmp_path, is_there):
     if is_there:
         assert said == ["loaded", "loaded"]
         assert mirror.requests == ["tiny5.official.pth"]
-        assert [file.name for file in cache.iterdir()] == ["tiny5.official.pth"]
+        assert sorted(file.name for file in cache.iterdir()) == NAMES
     else:
         assert all("cannot fetch tiny5.official.pth" in text for text in said)
