@@ -18,7 +18,6 @@ from mmvanilla.benchmark.report import can_plot, make_tables, save_plot, to_mark
 from mmvanilla.benchmark.run import MODES, Plan, run_benchmark
 from mmvanilla.benchmark.runtimes import DTYPES, RUNTIMES
 from mmvanilla.checkpoints.writing import check_writable, write_text
-from mmvanilla.models.archs import resolve_arch
 from mmvanilla.utils import cli
 
 
@@ -87,9 +86,7 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def benchmark(args: Namespace) -> None:
-    for arch in args.archs:
-        resolve_arch(arch)  # a misspelt one must not fail after minutes
+def make_plan(args: Namespace) -> Plan:
     if args.sizes or args.feature_size:
         print(
             "warning: --sizes and --feature-size will go; take --shape H W and --feature-shape H W",
@@ -99,7 +96,7 @@ def benchmark(args: Namespace) -> None:
     forms = args.forms or [
         name for name in RUNTIMES if name != "cuda_graph" or "cuda" in args.device
     ]
-    plan = Plan(
+    return Plan(
         modes=tuple(args.modes),
         archs=tuple(args.archs),
         peers=tuple(args.peers),
@@ -115,6 +112,10 @@ def benchmark(args: Namespace) -> None:
         warmup=args.warmup,
         profile=args.profile,
     )
+
+
+def benchmark(args: Namespace) -> None:
+    plan = make_plan(args)
     plan.check()
     folder = Path(args.out)
     written = [folder / f"benchmark.{ending}" for ending in ("json", "md", "png")]

@@ -19,6 +19,7 @@ from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.mmdeploy_export import export_detector
 from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE, EXPORTERS, export_onnx
 from mmvanilla.deploy.onnx_module import PARTS
+from mmvanilla.deploy.onnx_runtime import check_out
 from mmvanilla.utils import cli
 
 _COMPARED_IMAGES = 8
@@ -93,6 +94,7 @@ def export(args: Namespace) -> None:
     if args.part == "detector":
         export_whole_detector(args, console)
         return
+    check_out(Path(args.out), args.overwrite, (args.config, args.checkpoint))
     with console.status("loading") as status:
         cfg = load_config(args.config, args.cfg_options)
         model, meta = load_model(cfg, args.checkpoint)
@@ -112,7 +114,6 @@ def export(args: Namespace) -> None:
             tolerance=args.tolerance,
             overwrite=args.overwrite,
             metadata=metadata,
-            inputs=(args.config, args.checkpoint),
             progress=status.update,
         )
     nodes = ", ".join(f"{count} {name}" for name, count in sorted(report.node_counts.items()))

@@ -11,6 +11,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
+from mmvanilla.apis.config import load_config
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.models.fusion import fuse_model
 
@@ -81,7 +82,20 @@ def run_ablations(
 
     Returns:
         The results in the order of training.
+
+    Raises:
+        FileNotFoundError: A config does not exist.
+        ValueError: Two configs have the same name, or a seed is given twice.
     """
+    names = [Path(config).stem for config in configs]
+    for what, given in (("configs", names), ("seeds", [str(seed) for seed in seeds])):
+        twice = sorted({entry for entry in given if given.count(entry) > 1})
+        if twice:
+            raise ValueError(
+                f"{what} {', '.join(twice)} given twice; their results could not be told apart"
+            )
+    for config in configs:
+        load_config(config)  # a misspelt one must not fail after hours
     runs = []
     for seed in seeds:
         for config in configs:

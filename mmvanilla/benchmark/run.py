@@ -22,6 +22,7 @@ from mmvanilla.benchmark.networks import Contender, build_ours, build_peer, buil
 from mmvanilla.benchmark.profiling import profile_operators
 from mmvanilla.benchmark.report import TRAINING_STEP, compare_with_reference
 from mmvanilla.benchmark.runtimes import DTYPES, RUNTIMES, Unmeasurable, count_macs, prepare
+from mmvanilla.models.archs import resolve_arch
 
 #: What to measure: classification, the backbone alone at a detector's size, a training step.
 MODES = ("forward", "features", "train")
@@ -66,10 +67,10 @@ class Plan:
     profile: bool = False
 
     def check(self) -> None:
-        """Refuse what cannot be measured at all.
+        """Refuse what cannot be measured at all, before anything is built.
 
         Raises:
-            ValueError: A mode, form or dtype is unknown, or a number is below 1.
+            ValueError: A mode, variant, form or dtype is unknown, or a number is out of range.
             RuntimeError: The device does not exist.
         """
         for name, known in (("modes", MODES), ("forms", RUNTIMES), ("dtypes", DTYPES)):
@@ -78,6 +79,13 @@ class Plan:
                 raise ValueError(
                     f"unknown {name} {', '.join(unknown)}; choose from {', '.join(known)}"
                 )
+        for arch in self.archs:
+            resolve_arch(arch)  # a misspelt one must not fail after minutes
+        if self.rounds < 2 or self.warmup < 0:
+            raise ValueError(
+                f"there must be at least 2 rounds and no negative warm-up, found {self.rounds} "
+                f"and {self.warmup}"
+            )
         if min((*self.batches, *sum((*self.sizes, self.feature_size), ()))) < 1:
             raise ValueError("batch sizes, heights and widths must be at least 1")
         if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():

@@ -6,10 +6,11 @@ import contextlib
 import inspect
 import io
 import json
+import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from mmvanilla.apis.images import describe_preprocessing
-from mmvanilla.checkpoints.writing import StrPath
 from mmvanilla.deploy.onnx_module import Exportable, make_exportable
 from mmvanilla.deploy.onnx_runtime import (
     INPUT_NAME,
@@ -75,7 +75,6 @@ def export_onnx(
     tolerance: float = DEFAULT_TOLERANCE,
     overwrite: bool = False,
     metadata: dict[str, str] | None = None,
-    inputs: Iterable[StrPath] = (),
     progress: Callable[[str], None] = lambda step: None,
 ) -> ExportReport:
     """Fuse a model, export it, run the file in ONNX Runtime, compare, and only then keep it.
@@ -98,18 +97,17 @@ def export_onnx(
         tolerance: Largest difference allowed, relative to each output's maximum.
         overwrite: Replace an existing file.
         metadata: More entries for the file's ``metadata_props``.
-        inputs: Files that the model was read from, which ``out`` must not replace.
         progress: Called with the name of each step.
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
         FileNotFoundError: The folder of ``out`` does not exist.
         ImportError: onnx or onnxruntime is not installed.
-        ValueError: An option does not fit the model, a size is below 1, or ``out`` is an input.
+        ValueError: An option does not fit the model, or a size is below 1.
         RuntimeError: ONNX Runtime disagrees with PyTorch, or cannot run the file.
     """
     out = Path(out)
-    check_out(out, overwrite, inputs)
+    check_out(out, overwrite)
     if min(size) < 1:
         raise ValueError(f"height and width must be at least 1, found {size[0]} and {size[1]}")
     if exporter not in EXPORTERS:
@@ -159,7 +157,12 @@ def _compare(
     path: Path, exportable: Exportable, shapes: tuple[tuple[int, ...], ...], tolerance: float
 ) -> float:
     difference = compare_with_torch(path, exportable.module, shapes)
-    if not difference <= tolerance:  # written like this so that NaN fails
+    if math.isnan(difference):
+        raise RuntimeError(
+            "an output holds NaN, so that PyTorch and ONNX Runtime cannot be compared and nothing "
+            "was written; look for NaN or overflow in the model's weights"
+        )
+    if not difference <= tolerance:  # written like this so that a tolerance of NaN fails
         raise RuntimeError(
             f"ONNX Runtime's outputs differ from PyTorch's by {difference:.2g} of their "
             f"maximum, more than {tolerance:g}; nothing was written"

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmvanilla import fuse_model, get_act_lambda
-from mmvanilla.analysis.ablation import AblationRun, ablation_table
+from mmvanilla.analysis.ablation import AblationRun, ablation_table, run_ablations
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.models.layers import ConvPair, ShortcutConv
 from tests.helpers import ROOT, randomise, relative_difference
@@ -121,6 +121,17 @@ class TestTable:
             "| a | 2 | 92.0 ± 2.8 | 91.5 ± 2.1 | 1,234,567 | 11 |",
             "| b | 1 | 80.0 | 81.0 | 10 | 5 |",
         ]
+
+
+def test_what_could_not_be_told_apart_is_refused_before_the_work(tmp_path):
+    path = str(tmp_path / "nothing.py")
+    with pytest.raises(ValueError, match="configs nothing given twice"):
+        run_ablations([path, str(tmp_path / "other" / "nothing.py")], [0], str(tmp_path))
+    with pytest.raises(ValueError, match="seeds 1 given twice"):
+        run_ablations([path], [0, 1, 1], str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no config at"):
+        run_ablations([path], [0], str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What is timed computes what it should, and the counts and refusals around it."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -279,6 +280,10 @@ def test_refusals(tiny):
         build_peer("resnet-eleven")
     with pytest.raises(ValueError, match="unknown modes sleep; choose from forward"):
         run_benchmark(Plan(modes=("sleep",)))
+    with pytest.raises(ValueError, match="at least 2 rounds"):
+        run_benchmark(Plan(rounds=1))
+    with pytest.raises(ValueError, match="14"):
+        run_benchmark(Plan(archs=("14",)))
     with pytest.raises(ValueError, match="at least 1"):
         run_benchmark(Plan(batches=(0,)))
     with pytest.raises(ValueError, match="does not pool adaptively"):
@@ -310,6 +315,36 @@ def test_tool_without_a_gpu_says_so_in_one_line(tmp_path):
     assert done.stderr.strip().splitlines()[-1].startswith("error: no device cuda")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sizes", "feature_size"),
+    [
+        ([], ((224, 224),), (800, 1333)),
+        (["--shape", "64", "96", "--shape", "32", "32"], ((64, 96), (32, 32)), (800, 1333)),
+        (["--feature-shape", "64", "96"], ((224, 224),), (64, 96)),
+        (["--sizes", "64x96", "32", "--feature-size", "8x9"], ((64, 96), (32, 32)), (8, 9)),
+    ],
+)
+def test_sizes_of_the_command_line(arguments, sizes, feature_size, capsys):
+    tool = runpy.run_path(str(ROOT / "tools" / "benchmark.py"), run_name="tool")
+    plan = tool["make_plan"](tool["build_parser"]().parse_args(arguments))
+    assert (plan.sizes, plan.feature_size) == (sizes, feature_size)
+    assert ("take --shape H W" in capsys.readouterr().err) == ("--sizes" in arguments)
+
+
+def test_tool_refuses_to_replace_results_before_it_measures(tmp_path):
+    (tmp_path / "benchmark.json").write_text("precious")
+    done = subprocess.run(
+        [sys.executable, "tools/benchmark.py", "--archs", "5", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "exists already; pass --overwrite" in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmark.json"]
 
 
 def test_published_accuracies_are_of_known_variants():
