@@ -23,7 +23,7 @@ METRICS = {"box mAP (0.50:0.95)": "coco/bbox_mAP", "mask mAP (0.50:0.95)": "coco
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--config", help="default: maskrcnn_vanillanet_shapes.py of this package")
+    parser.add_argument("--config", help="default: shapes/maskrcnn_vanillanet_shapes.py")
     parser.add_argument("--work-dir", default="work_dirs/demo", help="default: work_dirs/demo")
     return parser
 
@@ -32,7 +32,7 @@ def demo(args: Namespace) -> None:
     start = time.monotonic()
     console = Console()
     work_dir = Path(args.work_dir)
-    config = args.config or str(config_path("maskrcnn_vanillanet_shapes.py"))
+    config = args.config or str(config_path("shapes/maskrcnn_vanillanet_shapes.py"))
     fused = work_dir / "fused.pth"
 
     console.rule("1. data")

@@ -11,7 +11,7 @@
 #   every layer's learning rate ends at 1e-6, theirs at 1e-6 times the layer's scale.
 # Colour jitter 0.4 is among their settings, but their pipeline leaves it out where RandAugment is
 # on; so does this one.
-_base_ = ["imagenet_testing.py"]
+_base_ = ["imagenet_testing.py", "schedules/warmup_cosine.py"]
 
 bgr_mean = [103.53, 116.28, 123.675]
 bgr_std = [57.375, 57.12, 58.395]
@@ -59,24 +59,6 @@ optim_wrapper = dict(
     # No weight decay on 1-d parameters: biases and norms.
     paramwise_cfg=dict(flat_decay_mult=0.0),
 )
-param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-6,
-        by_epoch=True,
-        begin=0,
-        end=5,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-6,
-        by_epoch=True,
-        begin=5,
-        end=300,
-        convert_to_iter_based=True,
-    ),
-]
 custom_hooks = [
     dict(type="DeepTrainingHook", decay_epochs=100),
     # Decay 0.99996, of the norms' statistics too.

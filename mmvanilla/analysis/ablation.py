@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.runner import Runner
@@ -15,15 +16,42 @@ from mmvanilla.apis.config import load_config
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.models.fusion import fuse_model
 
+# What a switch changes, as --cfg-options on one of configs/ablations/, whose `custom_hooks` hold
+# nothing but the DeepTrainingHook: without pairs of convolutions nothing has a λ.
+_SINGLE_CONVOLUTIONS: dict[str, Any] = {
+    "model.backbone.deep_training": False,
+    "model.head.deep_training": False,
+    "custom_hooks": [],
+}
+SWITCHES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "no_deep_training": _SINGLE_CONVOLUTIONS,
+    "no_series_activation": {"model.backbone.series_activation": False},
+    "plain": {"model.backbone.series_activation": False, **_SINGLE_CONVOLUTIONS},
+    "n0": {"model.backbone.act_num": 0},
+    "n1": {"model.backbone.act_num": 1},
+    "n2": {"model.backbone.act_num": 2},
+    "n4": {"model.backbone.act_num": 4},
+    "shortcut_before_act": {"model.backbone.shortcut": "before_act"},
+    "shortcut_after_act": {"model.backbone.shortcut": "after_act"},
+}
+"""The paper's ablations: the options of each, by which any tool can run it."""
+
+
+def options_line(switch: str) -> str:
+    """A switch of ``SWITCHES`` as the command line of any of OpenMMLab's tools takes it."""
+    options = [f"{key}={value}" for key, value in SWITCHES[switch].items()]
+    return " ".join(["--cfg-options", *options]) if options else ""
+
 
 @dataclass(frozen=True)
 class AblationRun:
     """The result of one training.
 
     Attributes:
-        config: Name of the config, without folder and ending.
-        seed: Seed of everything random.
-        trained: Validation metric of the model as trained.
+        config: Name of the config, without folder and ending, and of the switch.
+        seed: The seed of all random numbers.
+        trained: The validation metric after training, as trained.
         fused: The same metric of the fused model.
         num_fused: Number of layers that fusing replaced.
         parameters: Number of parameters after fusing.
@@ -37,24 +65,34 @@ class AblationRun:
     parameters: int
 
 
-def run_ablation(config: str, seed: int, work_dir: str) -> AblationRun:
+def run_ablation(
+    config: str,
+    seed: int,
+    work_dir: str,
+    switch: str = "",
+    cfg_options: Mapping[str, Any] | None = None,
+) -> AblationRun:
     """Train one config with one seed, then validate the model as trained and fused.
 
     Args:
         config: A config file with one validation metric.
         seed: Seed that replaces the config's.
         work_dir: Folder in which a folder for logs and checkpoints is made.
+        switch: What the options do, in a word; part of the run's name.
+        cfg_options: Dotted keys and their values, merged over the config.
 
     Raises:
         RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
     """
-    name = Path(config).stem
+    name = " ".join(filter(None, (Path(config).stem, switch)))
+    folder = f"{name.replace(' ', '_')}_seed{seed}"
     runner = build_train_runner(
         config,
-        work_dir=str(Path(work_dir) / f"{name}_seed{seed}"),
+        work_dir=str(Path(work_dir) / folder),
         cfg_options={
+            **(cfg_options or {}),
             "randomness.seed": seed,
-            "experiment_name": f"{name}_seed{seed}",
+            "experiment_name": folder,
             "log_level": "WARNING",
         },
     )
@@ -70,14 +108,16 @@ def run_ablations(
     configs: Sequence[str],
     seeds: Sequence[int],
     work_dir: str,
+    switches: Sequence[str] = ("full",),
     report: Callable[[AblationRun], object] = lambda run: None,
 ) -> list[AblationRun]:
-    """Train every config with every seed, seed by seed.
+    """Train every config with every switch and every seed, seed by seed.
 
     Args:
         configs: Config files.
         seeds: Seeds, at least one.
-        work_dir: Folder for the folders of all runs.
+        work_dir: Folder that the runs' folders go into.
+        switches: Names of ``SWITCHES``.
         report: Called with each result as soon as it is there.
 
     Returns:
@@ -85,11 +125,16 @@ def run_ablations(
 
     Raises:
         FileNotFoundError: A config does not exist.
-        ValueError: Two configs have the same name, or a seed is given twice.
+        ValueError: A switch is unknown, two configs have the same name, or a seed or a switch is
+            given twice.
     """
+    for switch in switches:
+        if switch not in SWITCHES:
+            raise ValueError(f"unknown switch {switch!r}; choose from {', '.join(SWITCHES)}")
     names = [Path(config).stem for config in configs]
-    for what, given in (("configs", names), ("seeds", [str(seed) for seed in seeds])):
-        twice = sorted({entry for entry in given if given.count(entry) > 1})
+    given = dict(configs=names, seeds=[str(seed) for seed in seeds], switches=list(switches))
+    for what, entries in given.items():
+        twice = sorted({entry for entry in entries if entries.count(entry) > 1})
         if twice:
             raise ValueError(
                 f"{what} {', '.join(twice)} given twice; their results could not be told apart"
@@ -99,13 +144,14 @@ def run_ablations(
     runs = []
     for seed in seeds:
         for config in configs:
-            runs.append(run_ablation(config, seed, work_dir))
-            report(runs[-1])
+            for switch in switches:
+                runs.append(run_ablation(config, seed, work_dir, switch, SWITCHES[switch]))
+                report(runs[-1])
     return runs
 
 
 def ablation_table(runs: Sequence[AblationRun]) -> str:
-    """Make a Markdown table: a row for each config, mean ± standard deviation over the seeds."""
+    """Make a Markdown table: a row for each config and switch, mean ± deviation over the seeds."""
     rows = [
         "| config | seeds | metric | metric, fused | parameters, fused | layers fused |",
         "|---|---|---|---|---|---|",

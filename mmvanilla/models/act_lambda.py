@@ -78,6 +78,6 @@ def get_act_lambda(model: nn.Module) -> float | None:
     if len(values) > 1:
         raise RuntimeError(
             f"this model has several λ, {', '.join(f'{value:g}' for value in sorted(values))}; "
-            "give it one with mmvanilla.models.act_lambda.set_act_lambda(model, value)"
+            "give it one with mmvanilla.set_act_lambda(model, value)"
         )
     return values.pop() if values else None

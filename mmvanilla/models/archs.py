@@ -1,7 +1,7 @@
 """The variants of VanillaNet as a table, and how a user names one of them or writes his own.
 
 Source: arXiv 2305.12972, table 1 of the appendix (dims and strides), and the authors' released
-models for the 1.5x ones. This module needs no torch.
+models for the 1.5x ones. The module itself uses no torch; importing the package loads it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-# Widths that a device's kernels like; every published width is a multiple of it.
+# Kernels run best at widths that are a multiple of this; every published width is one.
 _WIDTH_DIVISOR = 8
 
 
@@ -27,8 +27,9 @@ class Arch:
             that pools by its stride. Empty: no block pools adaptively.
         stem_stride: Stride of the stem's 4x4 convolution.
         stem_padding: Padding of the stem's 4x4 convolution.
-        input_size: The one height and width in pixels that a variant with adaptive pooling
-            serves; None: any size.
+        input_size: Height and width in pixels of the only input that an arch with
+            ``adaptive_pools`` serves, which needs it. Without adaptive pooling every input size
+            works, and it must be None.
 
     Raises:
         ValueError: The entries contradict each other.
@@ -65,6 +66,15 @@ class Arch:
             raise ValueError(
                 "arch: adaptive pooling to fixed sizes serves one input size only; add it, for "
                 "example input_size=224"
+            )
+        if self.input_size is not None and not self.is_adaptive:
+            raise ValueError(
+                f"arch: input_size={self.input_size} without adaptive_pools; such an arch serves "
+                "every input size, so leave input_size out, or give adaptive_pools"
+            )
+        if self.input_size is not None and not (_is_int(self.input_size) and self.input_size > 0):
+            raise ValueError(
+                f"arch: input_size must be an integer of at least 1, found {self.input_size!r}"
             )
 
     @property
@@ -146,7 +156,7 @@ def resolve_arch(arch: str | int | Mapping[str, Any] | Arch, width_mult: float =
             for any other value than 1.
 
     Raises:
-        ValueError: No variant of that name, or entries that contradict each other.
+        ValueError: The name is unknown, or the entries contradict each other.
         TypeError: ``arch`` is of another type, or the dict has a key that is not one of these.
 
     Examples:
@@ -159,7 +169,7 @@ def resolve_arch(arch: str | int | Mapping[str, Any] | Arch, width_mult: float =
         return arch.scaled(width_mult)
     if isinstance(arch, str) or _is_int(arch):
         if str(arch) not in ARCHS:
-            raise ValueError(f"arch={arch!r} is no VanillaNet; there are {', '.join(ARCHS)}")
+            raise ValueError(f"unknown arch {arch!r}; choose from {', '.join(ARCHS)}")
         return ARCHS[str(arch)].scaled(width_mult)
     if isinstance(arch, Mapping):
         known = set(Arch.__dataclass_fields__)

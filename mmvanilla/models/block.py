@@ -5,8 +5,8 @@ Nothing here needs a compiled op.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,17 +19,19 @@ from torch.utils.checkpoint import checkpoint
 from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, ConvPair, ShortcutConv, plain_conv
 
 DEFAULT_ACT_CFG: dict[str, Any] = dict(type="ReLU")
-SHORTCUTS = (None, "before_act", "after_act")
+
+# torch 2.1 has it under another name only.
+_is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
 
 
 class SeriesActivation(BaseModule):
     """Series informed activation: A(x) = norm(depthwise(act(x))) (paper, equation 6).
 
     Args:
-        channels: C.
+        channels: Channels of input and output, C.
         act_num: n; the depthwise kernel is (2n + 1) × (2n + 1). Default: 3.
         act_cfg: The base activation. Default: ReLU.
-        norm_cfg: The norm behind the depthwise convolution. Default: BN with eps 1e-6.
+        norm_cfg: The norm after the depthwise convolution. Default: BN with eps 1e-6.
         deploy: Build the deploy form. Default: False.
         init_cfg: As in every mmengine module.
     """
@@ -64,29 +66,22 @@ class VanillaBlock(BaseModule):
     """One layer of VanillaNet: convolution → max pooling → activation; the stem is one too.
 
     Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        kernel_size: Of the convolution. Default: 1.
-        stride: Of the convolution, not of the pooling. Default: 1.
-        padding: Of the convolution. Default: 0.
+        in_channels: Channels of the input, C_in.
+        out_channels: Channels of the output, C_out.
+        kernel_size: Kernel size of the convolution in pixels. Default: 1.
+        stride: Stride of the convolution; that of the pooling is the pooling's own. Default: 1.
+        padding: Padding of the convolution in pixels. Default: 0.
         mid_channels: Channels inside the pair of deep training; None: ``in_channels``.
-        pool: What pools after the convolution; None: nothing does.
+        pool: The pooling after the convolution; None for no pooling.
         act_num: n of the series activation. Default: 3.
         act_cfg: The base activation. Default: ReLU.
-        norm_cfg: Default: BN with eps 1e-6.
+        norm_cfg: The norms of the training form. Default: BN with eps 1e-6.
         deploy: Build the deploy form. Default: False.
-        deep_training: Train the convolution as a pair. False, for ablation: as one. Default: True.
+        deep_training: Train the convolution as a pair; False, for ablation: as one. Default: True.
         series_activation: False, for ablation: the base activation alone. Default: True.
-        shortcut: For ablation: ``'before_act'`` adds the input to the convolution's output (then
-            fuses into the convolution), ``'after_act'`` adds the pooled input to the block's
-            output (then stays). A 1×1 convolution with norm adapts the channels where they change.
-            Default: None.
         with_cp: Recompute this layer in backward instead of keeping its inner activations.
             Default: False.
         init_cfg: As in every mmengine module.
-
-    Raises:
-        ValueError: No such shortcut.
     """
 
     def __init__(
@@ -104,13 +99,10 @@ class VanillaBlock(BaseModule):
         deploy: bool = False,
         deep_training: bool = True,
         series_activation: bool = True,
-        shortcut: str | None = None,
         with_cp: bool = False,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg)
-        if shortcut not in SHORTCUTS:
-            raise ValueError(f"shortcut must be one of {SHORTCUTS}, found {shortcut!r}")
         self.with_cp = with_cp
         channels = (in_channels, out_channels)
         geometry: dict[str, Any] = dict(kernel_size=kernel_size, stride=stride, padding=padding)
@@ -122,13 +114,8 @@ class VanillaBlock(BaseModule):
             conv = ConvPair(*channels, **geometry, mid_channels=mid_channels, norm_cfg=norm_cfg)
         else:
             conv = ConvNorm(*channels, **geometry, norm_cfg=norm_cfg)
-        if shortcut == "before_act" and not deploy:
-            conv = ShortcutConv(conv, _projection(*channels, norm_cfg))
         self.conv = conv
-        self.has_late_shortcut = shortcut == "after_act"
-        self.late_projection = (
-            _projection(*channels, norm_cfg, deploy) if self.has_late_shortcut else None
-        )
+        self._add_shortcut(*channels, norm_cfg, deploy)
         self.pool = pool
         self.act = (
             SeriesActivation(out_channels, act_num, act_cfg, norm_cfg, deploy)
@@ -136,26 +123,70 @@ class VanillaBlock(BaseModule):
             else build_activation_layer(act_cfg)
         )
 
+    def _add_shortcut(
+        self, in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool
+    ) -> None:
+        """Where a block with a shortcut adds it; VanillaNet's own has none."""
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) in, (N, C_out, H', W') out."""
-        if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(
-                self._forward,
-                x,
-                use_reentrant=False,
-                context_fn=lambda: (nullcontext(), _frozen_running_stats(self)),
-            )
-        return self._forward(x)
+        if not (self.with_cp and self.training and torch.is_grad_enabled()):
+            return self._forward(x)
+        if _is_compiling():
+            # What the compiler recomputes has no side effects: statistics are updated once.
+            return checkpoint(self._forward, x, use_reentrant=False)
+        return checkpoint(
+            self._forward,
+            x,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _FrozenRunningStats(self)),
+        )
 
     def _forward(self, x: Tensor) -> Tensor:
         out = self.conv(x)
         if self.pool is not None:
             out = self.pool(out)
-        out = self.act(out)
-        if self.has_late_shortcut:
-            late = x if self.late_projection is None else self.late_projection(x)
-            out = out + (late if self.pool is None else self.pool(late))
-        return out
+        return self.act(out)
+
+
+class EarlyShortcutBlock(VanillaBlock):
+    """For ablation: the input is added to the convolution's output.
+
+    A 1×1 convolution with norm adapts the channels where they change. All of it is linear, and
+    fuses into the block's one convolution. Arguments as :class:`VanillaBlock`.
+    """
+
+    def _add_shortcut(
+        self, in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool
+    ) -> None:
+        if not deploy:
+            self.conv = ShortcutConv(self.conv, _projection(in_channels, out_channels, norm_cfg))
+
+
+class LateShortcutBlock(VanillaBlock):
+    """For ablation: the pooled input is added to the block's output, and stays when fused.
+
+    A 1×1 convolution with norm adapts the channels where they change. Arguments as
+    :class:`VanillaBlock`.
+    """
+
+    def _add_shortcut(
+        self, in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool
+    ) -> None:
+        self.late_projection = _projection(in_channels, out_channels, norm_cfg, deploy)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        out = super()._forward(x)
+        late = x if self.late_projection is None else self.late_projection(x)
+        return out + (late if self.pool is None else self.pool(late))
+
+
+#: The block for each value of VanillaNet's ``shortcut``.
+BLOCKS: dict[str | None, type[VanillaBlock]] = {
+    None: VanillaBlock,
+    "before_act": EarlyShortcutBlock,
+    "after_act": LateShortcutBlock,
+}
 
 
 def _projection(
@@ -169,21 +200,36 @@ def _projection(
     return ConvNorm(in_channels, out_channels, 1, norm_cfg=norm_cfg)
 
 
-@contextmanager
-def _frozen_running_stats(module: nn.Module) -> Iterator[None]:
-    # The second forward of activation checkpointing sees the same batch again: without this,
-    # batch norm would count it twice, and training with and without with_cp would differ.
-    norms: list[Any] = [
-        norm
-        for norm in module.modules()
-        if isinstance(norm, _BatchNorm) and norm.num_batches_tracked is not None
-    ]
-    saved = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, num_batches_tracked) in zip(norms, saved, strict=True):
+class _FrozenRunningStats:
+    """Keeps the running statistics of a module as they are while its forward runs again.
+
+    The recomputation of activation checkpointing sees the same batch again: without this, batch
+    norm would count it twice, and training with and without with_cp would differ. Backward enters
+    it once for each time it goes through the graph, and inside itself for second derivatives.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._saved: list[list[tuple[Any, float | None, Tensor]]] = []
+
+    def __enter__(self) -> None:
+        norms: list[Any] = [
+            norm
+            for norm in self._module.modules()
+            if isinstance(norm, _BatchNorm) and norm.num_batches_tracked is not None
+        ]
+        self._saved.append(
+            [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+        )
+        for norm in norms:
+            norm.momentum = 0.0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for norm, momentum, num_batches_tracked in self._saved.pop():
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(num_batches_tracked)

@@ -12,13 +12,9 @@ from mmengine.registry import MODELS
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
-from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvPair, plain_conv
+from mmvanilla.models.layers import DEFAULT_INIT_CFG, DEFAULT_NORM_CFG, ConvPair, plain_conv
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 
-_DEFAULT_INIT_CFG = [
-    dict(type="TruncNormal", layer="Conv2d", std=0.02, bias=0.0),
-    dict(type="Constant", layer="_BatchNorm", val=1.0, bias=0.0),
-]
 _DEFAULT_LOSS = dict(type="CrossEntropyLoss", loss_weight=1.0)
 
 
@@ -65,7 +61,7 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
         cal_acc: bool = False,
         init_cfg: Any = None,
     ) -> None:
-        super().__init__(loss, topk, cal_acc, _DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
+        super().__init__(loss, topk, cal_acc, DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
         for name, count in dict(num_classes=num_classes, in_channels=in_channels).items():
             if count < 1:
                 raise ValueError(f"{name} must be at least 1, found {count}")

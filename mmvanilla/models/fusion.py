@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections import Counter
-from itertools import zip_longest
-from typing import Any, NamedTuple, TypeGuard
+from collections import defaultdict
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmvanilla.models.data_flow import norms_behind
+
+# The arguments of nn.Conv2d besides channels and bias.
+GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 
 
 def fuse_conv_bn(
@@ -40,7 +43,7 @@ def fuse_conv_bn(
         var: The norm's running variance, (C_out,).
         gamma: The norm's weight, (C_out,), or None for ones.
         beta: The norm's bias, (C_out,), or None for zeros.
-        eps: What the norm adds to the variance.
+        eps: Number that the norm adds to the variance.
 
     Returns:
         The fused weight, shape as ``weight``, and the fused bias, (C_out,).
@@ -63,7 +66,7 @@ def fuse_conv_bn(
     if beta is not None:
         shift = shift + beta.double()
     fused_weight = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
-    return _plain(fused_weight, weight.dtype), _plain(shift, weight.dtype)
+    return contiguous_copy(fused_weight, weight.dtype), contiguous_copy(shift, weight.dtype)
 
 
 def merge_pointwise(
@@ -84,7 +87,7 @@ def merge_pointwise(
         bias1: (C_mid,), or None.
         weight2: (C_out, C_mid / groups, 1, 1).
         bias2: (C_out,), or None.
-        groups: Of both convolutions.
+        groups: Number of groups of both convolutions.
 
     Returns:
         The merged weight, (C_out, C_in / groups, kh, kw), and bias, (C_out,).
@@ -108,26 +111,30 @@ def merge_pointwise(
     bias = weight.new_zeros(out) if bias2 is None else bias2.double()
     if bias1 is not None:
         bias = bias + torch.bmm(second, bias1.double().reshape(groups, -1, 1)).reshape(out)
-    return _plain(weight, weight1.dtype), _plain(bias, weight1.dtype)
+    return contiguous_copy(weight, weight1.dtype), contiguous_copy(bias, weight1.dtype)
 
 
-def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def contiguous_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy of a tensor with the strides of a fresh one, in another type if asked."""
     # contiguous() leaves a 1x1 weight as it is whatever its strides, so copy outright.
     return tensor.to(dtype).clone(memory_format=torch.contiguous_format)
 
 
 def conv_geometry(conv: nn.Conv2d) -> dict[str, Any]:
-    """What ``nn.Conv2d`` takes beside channels and bias."""
-    names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-    return {name: getattr(conv, name) for name in names}
+    """The values of :data:`GEOMETRY` of a convolution."""
+    return {name: getattr(conv, name) for name in GEOMETRY}
 
 
 def require_running_stats(norm: nn.Module) -> None:
-    """Refuse a norm that no convolution can take over.
+    """Refuse a norm that cannot be folded into a convolution.
+
+    An ``nn.Identity`` passes: mmcv's ``fuse_conv_bn`` leaves one where it folded a norm.
 
     Raises:
         TypeError: The norm keeps no running statistics (GroupNorm, LayerNorm, …).
     """
+    if isinstance(norm, nn.Identity):
+        return
     if getattr(norm, "running_mean", None) is None or getattr(norm, "running_var", None) is None:
         raise TypeError(
             f"cannot fuse a {type(norm).__name__} without running statistics into a convolution; "
@@ -136,11 +143,12 @@ def require_running_stats(norm: nn.Module) -> None:
 
 
 def read_conv_norm(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
-    """The one convolution that ``conv`` and the batch norm behind it amount to in eval mode.
+    """Weight and bias of the one convolution that equals ``conv`` and the norm behind it.
 
     Args:
         conv: A convolution with ``weight`` and ``bias``.
-        norm: A batch norm (SyncBN too) over its output channels, or None for none.
+        norm: A batch norm (SyncBN too) over its output channels; None, or the Identity that mmcv's
+            ``fuse_conv_bn`` leaves, for none.
 
     Returns:
         Weight and bias, detached from the graph, with plain strides.
@@ -150,9 +158,9 @@ def read_conv_norm(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Ten
     """
     weight = conv.weight.detach()
     bias = None if conv.bias is None else conv.bias.detach()
-    if norm is None:
-        zeros = weight.new_zeros(weight.shape[0])
-        return _plain(weight, weight.dtype), _plain(zeros if bias is None else bias, weight.dtype)
+    if norm is None or isinstance(norm, nn.Identity):
+        bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
+        return contiguous_copy(weight, weight.dtype), contiguous_copy(bias, weight.dtype)
     require_running_stats(norm)
     statistics: Any = norm
     gamma = None if statistics.weight is None else statistics.weight.detach()
@@ -167,7 +175,7 @@ class FusableLayer(BaseModule, ABC):
 
     @property
     def brings_no_bias(self) -> bool:
-        """Whether the plain network has no bias here, but a norm behind: fusing moves it there."""
+        """True if the network expects a convolution without bias and brings its own norm."""
         return False
 
     @property
@@ -191,6 +199,11 @@ class FusableLayer(BaseModule, ABC):
                 f"cannot fuse a {type(self).__name__} in training mode: batch norm would still "
                 "use the batch's statistics; call model.eval() first"
             )
+        if "forward" in vars(self):
+            raise RuntimeError(
+                f"cannot fuse a {type(self).__name__} whose forward was replaced on the instance: "
+                "what runs is not what its weights say; remove the replacement first"
+            )
         for child in self.children():
             if isinstance(child, FusableLayer):
                 child.check_fusable()
@@ -203,12 +216,24 @@ class FusableLayer(BaseModule, ABC):
             TypeError: A norm has no running statistics.
         """
         self.check_fusable()
-        weight, bias = self.fused_tensors()
         like = self.geometry
-        with torch.device("meta"):
-            conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
-        conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+        # Tensors that are made in inference mode could never be trained.
+        with torch.inference_mode(False), torch.no_grad():
+            weight, bias = self.fused_tensors()
+            with torch.device("meta"):
+                conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
+            conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
         return conv.eval()
+
+
+# A hook may change what a layer takes and gives, so the plain module keeps those of forward.
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
 
 
 class FuseResult(NamedTuple):
@@ -223,15 +248,20 @@ class FuseResult(NamedTuple):
     num_fused: int
 
 
-def fuse_model(model: nn.Module, inplace: bool = False) -> FuseResult:
+def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) -> FuseResult:
     """Replace every :class:`FusableLayer` inside a model by the plain module that equals it.
 
-    Any model does: a bare backbone, or a detector, segmenter or classifier around it. All layers
+    It takes a bare backbone as well as the detector, segmenter or classifier around it. All layers
     are checked before the first one is replaced, so a refusal leaves the model whole.
 
+    The fused convolutions have a bias. Where the network expects a convolution without one, the
+    bias moves into the batch norm behind it, but only where it is proven that this norm, and
+    nothing else, takes the convolution's output (see :mod:`mmvanilla.models.data_flow`).
+
     Args:
-        model: In eval mode.
-        inplace: Change ``model`` itself. Default: a copy of it.
+        model: A model in eval mode.
+        inplace: Change ``model`` itself. Default: False, which fuses a copy of it.
+        move_bias: False keeps every bias in its convolution. Default: True.
 
     Raises:
         RuntimeError: The model is in training mode, or its λ is not 1.
@@ -243,61 +273,45 @@ def fuse_model(model: nn.Module, inplace: bool = False) -> FuseResult:
     for module in model.modules():
         if isinstance(module, FusableLayer):
             module.check_fusable()
-    if not inplace:
-        model = copy.deepcopy(model)
-    return FuseResult(model, _replace_fusable(model))
+    with torch.inference_mode(False), torch.no_grad():
+        if not inplace:
+            model = copy.deepcopy(model)
+        places = _find_fusable(model)
+        without_bias = [layer for layer in places if layer.brings_no_bias and move_bias]
+        norms = norms_behind(model, without_bias)
+        for layer, its_places in places.items():
+            conv = layer.fuse()
+            _keep_hooks(layer, conv)
+            if layer in norms:
+                _move_bias(conv, norms[layer])
+            for parent, name in its_places:
+                parent._modules[name] = conv
+    return FuseResult(model, len(places))
 
 
-class _Site(NamedTuple):
-    parent: nn.Module
-    name: str
-    follower: nn.Module | None  # the module behind the layer, if it is clear that it is fed by it
-
-
-def _replace_fusable(model: nn.Module) -> int:
+def _find_fusable(model: nn.Module) -> dict[FusableLayer, list[tuple[nn.Module, str]]]:
+    """Each outermost fusable layer with its places: its parents, and its name in each."""
     # Over _modules, not named_children(): a layer that several heads share has several names, and
     # must still be shared afterwards.
-    sites = _find_sites(model)
-    uses = Counter(child for parent in model.modules() for child in parent._modules.values())
-    for layer, its_sites in sites.items():
-        conv = layer.fuse()
-        followers = {site.follower for site in its_sites}
-        norms = [norm for norm in followers if _could_follow(norm, conv)]
-        # A norm that others feed as well cannot take over the bias of one of them.
-        is_fed_by_it_alone = sum(uses[norm] for norm in norms) == len(its_sites)
-        if layer.brings_no_bias and len(norms) == len(followers) and is_fed_by_it_alone:
-            assert conv.bias is not None
-            for norm in norms:
-                assert norm.running_mean is not None
-                # norm(x + b) is norm(x) with its mean moved by -b.
-                mean = norm.running_mean.double() - conv.bias.detach().double()
-                norm.running_mean = _plain(mean, norm.running_mean.dtype)
-            conv.bias = None
-        for site in its_sites:
-            site.parent._modules[site.name] = conv
-    return len(sites)
-
-
-def _find_sites(model: nn.Module) -> dict[FusableLayer, list[_Site]]:
-    sites: dict[FusableLayer, list[_Site]] = {}
+    places: dict[FusableLayer, list[tuple[nn.Module, str]]] = defaultdict(list)
     for parent in model.modules():
-        if isinstance(parent, FusableLayer):
-            continue  # what is inside is replaced with it
-        children = [(name, child) for name, child in parent._modules.items() if child is not None]
-        before: nn.Module | None = None
-        for (name, child), after in zip_longest(children, [child for _, child in children[1:]]):
-            if isinstance(child, FusableLayer):
-                # By their order, as mmcv's fuse_conv_bn pairs them; but two convolutions in a row
-                # leave open for which of them the norm is.
-                follower = None if isinstance(before, nn.Conv2d | FusableLayer) else after
-                sites.setdefault(child, []).append(_Site(parent, name, follower))
-            before = child
-    return sites
+        if not isinstance(parent, FusableLayer):
+            for name, child in parent._modules.items():
+                if isinstance(child, FusableLayer):
+                    places[child].append((parent, name))
+    return places
 
 
-def _could_follow(norm: nn.Module | None, conv: nn.Conv2d) -> TypeGuard[_BatchNorm]:
-    return (
-        isinstance(norm, _BatchNorm)
-        and norm.running_mean is not None
-        and norm.num_features == conv.out_channels
-    )
+def _keep_hooks(layer: nn.Module, conv: nn.Module) -> None:
+    for name in _HOOKS:
+        getattr(conv, name).update(getattr(layer, name))
+
+
+def _move_bias(conv: nn.Conv2d, norms: list[Any]) -> None:
+    """Take the bias out of a convolution and into every norm behind it."""
+    assert conv.bias is not None
+    for norm in norms:
+        # norm(x + b) is norm(x) with its mean moved by -b.
+        mean = norm.running_mean.double() - conv.bias.double()
+        norm.running_mean = contiguous_copy(mean, norm.running_mean.dtype)
+    conv.bias = None

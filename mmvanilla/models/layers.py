@@ -5,6 +5,7 @@ Each :class:`FusableLayer` here becomes one ``nn.Conv2d`` when the model is fuse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from mmvanilla.models.fusion import (
     FusableLayer,
+    conv_geometry,
     merge_pointwise,
     read_conv_norm,
     require_running_stats,
@@ -22,6 +24,26 @@ from mmvanilla.models.fusion import (
 
 # The authors' eps; every default of norm_cfg in this package is this one.
 DEFAULT_NORM_CFG: dict[str, Any] = dict(type="BN", eps=1e-6)
+
+# How the backbone and the head start training unless init_cfg says otherwise.
+DEFAULT_INIT_CFG: list[dict[str, Any]] = [
+    dict(type="TruncNormal", layer="Conv2d", std=0.02, bias=0.0),
+    dict(type="Constant", layer="_BatchNorm", val=1.0, bias=0.0),
+]
+
+
+def complete_norm_cfg(norm_cfg: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Fill a norm's config with this package's defaults: batch norm, eps 1e-6.
+
+    mmcv's own default for eps is 1e-5. What ``norm_cfg`` itself says wins.
+
+    Args:
+        norm_cfg: The config of a norm of any kind; None for no norm.
+
+    Returns:
+        A new dict, or None where ``norm_cfg`` is None.
+    """
+    return None if norm_cfg is None else {**DEFAULT_NORM_CFG, **norm_cfg}
 
 
 def plain_conv(
@@ -37,8 +59,8 @@ class FadingReLU(nn.Module):
     That is a leaky ReLU of slope λ (paper, equation 1, with λ rising from 0 to 1). At λ = 1 it
     returns its input itself: no kernel runs and no tensor is saved for backward.
 
-    λ travels with the weights: the state dict has it as the 0-dim tensor ``act_lambda``, and
-    weights without it, which no deep training left behind, set it to 1.
+    λ travels with the weights: the state dict has it as the 0-dim tensor ``act_lambda``. Weights
+    without this key set it to 1.
 
     Attributes:
         act_lambda: λ, from 0 (ReLU) to 1 (identity, the default). Set by ``DeepTrainingHook``.
@@ -83,11 +105,11 @@ class ConvNorm(FusableLayer):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        kernel_size: Of the convolution.
+        kernel_size: Kernel of the convolution in pixels.
         bias: Whether the convolution has a bias of its own in training. Default: True.
         norm_cfg: The norm, or None for none. Only norms with running statistics can be fused.
-        geometry: stride, padding, dilation, groups of the convolution.
-        init_cfg: As in every mmengine module.
+        init_cfg: Config of the initialisation, as in every mmengine module.
+        geometry: stride, padding, dilation, groups, padding_mode of the convolution.
     """
 
     def __init__(
@@ -103,7 +125,8 @@ class ConvNorm(FusableLayer):
     ) -> None:
         super().__init__(init_cfg)
         self.conv = plain_conv(in_channels, out_channels, kernel_size, bias=bias, **geometry)
-        self.norm = build_norm_layer(norm_cfg, out_channels)[1] if norm_cfg else None
+        norm_cfg = complete_norm_cfg(norm_cfg)
+        self.norm = None if norm_cfg is None else build_norm_layer(norm_cfg, out_channels)[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) in, (N, C_out, H', W') out."""
@@ -126,6 +149,30 @@ class ConvNorm(FusableLayer):
             require_running_stats(self.norm)
 
 
+def _writable_geometry(name: str) -> Any:
+    """A property of a pair that is the first convolution's, and changes it when it is set."""
+
+    def read(pair: ConvPair) -> Any:
+        return getattr(pair.first.conv, name)
+
+    def write(pair: ConvPair, value: Any) -> None:
+        conv: Any = pair.first.conv
+        geometry = {**conv_geometry(conv), name: value}
+        with torch.device("meta"):
+            changed: Any = nn.Conv2d(conv.in_channels, conv.out_channels, **geometry)
+        for own in (*geometry, "_reversed_padding_repeated_twice"):
+            setattr(conv, own, getattr(changed, own))
+
+    return property(read, write, doc=f"The first convolution's {name}.")
+
+
+def _fixed_geometry(name: str) -> Any:
+    """A property of a pair that is the first convolution's and cannot be set."""
+    return property(
+        lambda pair: getattr(pair.first.conv, name), doc=f"The first convolution's {name}."
+    )
+
+
 @MODELS.register_module()
 class ConvPair(FusableLayer):
     """Deep training: one convolution, trained as two with a fading activation between.
@@ -139,19 +186,51 @@ class ConvPair(FusableLayer):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        kernel_size: Of the first convolution; the second is 1×1.
-        stride: Of the first convolution. Default: 1.
-        padding: Of the first convolution. Default: 0.
-        dilation: Of the first convolution. Default: 1.
-        groups: Of both convolutions. Default: 1.
+        kernel_size: Kernel of the first convolution in pixels; the second is 1×1.
+        stride: Stride of the first convolution. Default: 1.
+        padding: Padding of the first convolution. Default: 0.
+        dilation: Dilation of the first convolution. Default: 1.
+        groups: Number of groups of both convolutions. Default: 1.
         bias: Whether the second convolution has a bias (the first always has). Default: True.
-        padding_mode: Of the first convolution. Default: ``'zeros'``.
+        padding_mode: Padding mode of the first convolution. Default: ``'zeros'``.
         mid_channels: Channels between the two; None: ``out_channels``.
-        norm_cfg: The norm between the two. Default: BN with eps 1e-6.
+        norm_cfg: The norm between the two. Default: BN; eps is 1e-6 unless it says otherwise.
         last_norm: Whether the same norm also follows the second convolution. None: only where
             ``bias`` is True, since a network that asks for no bias brings a norm of its own.
-        init_cfg: As in every mmengine module.
+        init_cfg: Config of the initialisation, as in every mmengine module.
+        deploy: Build the plain ``nn.Conv2d`` that fusing this pair gives, with a bias, instead of
+            the pair: ``ConvPair(…, deploy=True)`` is no ``ConvPair``. Default: False.
+
+    Attributes:
+        stride, padding, dilation, padding_mode: Geometry of the first convolution. Networks that
+            change it on a convolution they were given (MMSegmentation's MobileNetV3) change it
+            here too.
+        in_channels, out_channels, kernel_size, groups, transposed, output_padding: As those of a
+            convolution, but fixed.
+
+    Raises:
+        AttributeError: ``weight`` or ``bias`` is read or set; a pair has two of each.
     """
+
+    stride = _writable_geometry("stride")
+    padding = _writable_geometry("padding")
+    dilation = _writable_geometry("dilation")
+    padding_mode = _writable_geometry("padding_mode")
+    kernel_size = _fixed_geometry("kernel_size")
+    groups = _fixed_geometry("groups")
+    in_channels = _fixed_geometry("in_channels")
+    transposed = _fixed_geometry("transposed")
+    output_padding = _fixed_geometry("output_padding")
+
+    def __new__(cls, *args: Any, deploy: bool = False, **kwargs: Any) -> Any:
+        """A pair, or with ``deploy`` the plain convolution."""
+        if not deploy:
+            return super().__new__(cls)
+        # Subclasses may choose the geometry themselves, so ask one that has no weights.
+        with torch.device("meta"):
+            pair = super().__new__(cls)
+            pair.__init__(*args, **kwargs)
+        return plain_conv(pair.in_channels, pair.out_channels, **conv_geometry(pair.geometry))
 
     def __init__(
         self,
@@ -169,7 +248,9 @@ class ConvPair(FusableLayer):
         norm_cfg: dict[str, Any] | None = DEFAULT_NORM_CFG,
         last_norm: bool | None = None,
         init_cfg: Any = None,
+        deploy: bool = False,
     ) -> None:
+        assert not deploy, "__new__ has built a plain convolution"
         super().__init__(init_cfg)
         mid_channels = out_channels if mid_channels is None else mid_channels
         last_norm = bias if last_norm is None else last_norm
@@ -193,12 +274,34 @@ class ConvPair(FusableLayer):
             bias=bias,
             norm_cfg=norm_cfg if last_norm else None,
         )
-        # What a network reads off a convolution that it was given (mmcv's ConvModule does).
-        first = self.first.conv
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.padding = first.kernel_size, first.stride, first.padding
-        self.dilation, self.groups = first.dilation, groups
-        self.transposed, self.output_padding = False, first.output_padding
+        self._scale_as_kaiming()
+
+    def _scale_as_kaiming(self) -> None:
+        """Give both convolutions the variance that mmcv's ``ConvModule`` gives its convolution.
+
+        ``ConvModule`` leaves a layer alone that has ``init_weights``, as every mmengine module
+        does, so that nobody else would do it. Nothing is drawn: PyTorch's numbers are scaled.
+        """
+        for conv in (self.first.conv, self.second.conv):
+            fan_in, fan_out = conv.weight[0].numel(), len(conv.weight) * conv.weight[0, 0].numel()
+            with torch.no_grad():
+                # From a variance of 1 / (3 fan_in) to one of 2 / fan_out.
+                conv.weight.mul_((6 * fan_in / fan_out) ** 0.5)
+                if conv.bias is not None:
+                    conv.bias.zero_()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("weight", "bias"):
+            raise AttributeError(
+                f"a ConvPair has no {name} of its own to set: it is two convolutions, "
+                f"first.conv.{name} and second.conv.{name}"
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def out_channels(self) -> int:
+        """C_out, that of the second convolution."""
+        return self.second.conv.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) in, (N, C_out, H', W') out."""
@@ -249,7 +352,7 @@ class ShortcutConv(FusableLayer):
 
     @property
     def geometry(self) -> nn.Conv2d:
-        """That of the convolution inside."""
+        """The geometry of the convolution inside."""
         return self.conv.geometry
 
     def fused_tensors(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The files that the authors published, by the names that ``vanillanet://`` takes; no torch."""
+"""The files that the authors published, by the names that ``vanillanet://`` takes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from mmvanilla.models.archs import ARCHS
 
 RELEASE_URL = "https://github.com/huawei-noah/VanillaNet/releases/download/ckpt"
-
-
 SCHEME = "vanillanet://"
 
 
@@ -18,10 +16,10 @@ class PublishedFile:
     """One file of the authors' release.
 
     Args:
-        file: Its name.
-        arch: The variant, by its name in :data:`mmvanilla.models.archs.ARCHS`.
-        act_num: n of its series activation.
-        is_detector: Whether it is a detector of MMDetection 2.x; else it is a classifier.
+        file: The file's name in the release.
+        arch: The variant's name in :data:`mmvanilla.models.archs.ARCHS`.
+        act_num: n of the series activation.
+        is_detector: True for a detector of MMDetection 2.x, False for a classifier.
     """
 
     file: str
@@ -41,7 +39,12 @@ PUBLISHED: dict[str, PublishedFile] = {
 
 
 def addresses_that_fit(dims: Sequence[int], act_num: int) -> list[str]:
-    """The ``vanillanet://`` addresses of the published weights for a backbone."""
+    """The ``vanillanet://`` addresses of the published weights that fit a backbone.
+
+    Args:
+        dims: Channels of the stem, then of each block.
+        act_num: n of the series activation.
+    """
     return [
         SCHEME + name
         for name, published in PUBLISHED.items()

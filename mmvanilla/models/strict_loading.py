@@ -7,7 +7,7 @@ given before any of it is loaded.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,13 +15,41 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmvanilla.models.fusion import FusableLayer, fuse_model
-from mmvanilla.models.published import addresses_that_fit
+from mmvanilla.models.load_errors import find_missing, find_misfit
 
-# Entries that a module may do without: a counter, and what FadingReLU takes as 1 when absent.
-_OPTIONAL_SUFFIXES = ("num_batches_tracked", "act_lambda")
-_EXAMPLES_SHOWN = 3
-_ACT_KERNEL = re.compile(r"(^|\.)act\.conv(\.conv)?\.weight$")
-_AUTHORS_KEY = re.compile(r"^(module\.)?(stem1\.0|stem\.0|stages\.0\.conv1?)\b")
+
+def fuse_state_dict(training_form: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What weights of the training form become when the model is fused.
+
+    Args:
+        training_form: The model in training form. Its own weights do not matter; they may be on
+            the meta device. It is used up: afterwards it is fused.
+        weights: State dict of the training form; the tensors stay as they are. Counters of
+            batches may be missing, and λ, which is then 1.
+
+    Returns:
+        The state dict of the deploy form.
+
+    Raises:
+        KeyError: ``weights`` lacks a tensor of the training form, or has one more.
+        RuntimeError: Its λ is not 1.
+        TypeError: A norm has no running statistics.
+    """
+    missing = find_missing(training_form.state_dict(), weights)
+    if missing:
+        raise KeyError(f"weights of the training form lack {', '.join(missing)}")
+    for key, value in weights.items():
+        path, _, name = key.rpartition(".")
+        module = training_form.get_submodule(path)
+        if name in module._parameters:
+            module._parameters[name] = nn.Parameter(value.detach(), requires_grad=False)
+        elif name in module._buffers:
+            module._buffers[name] = value
+        elif hasattr(module, name):
+            setattr(module, name, float(value))  # λ
+        else:
+            raise KeyError(f"the training form has no {key}")
+    return fuse_model(training_form.eval(), inplace=True).model.state_dict()
 
 
 class StrictLoadingMixin:
@@ -40,7 +68,7 @@ class StrictLoadingMixin:
 
     @property
     def deploy(self) -> bool:
-        """Whether nothing of the training form is left."""
+        """True if the model is fused, or was built so."""
         return not any(isinstance(module, FusableLayer) for module in self._module.modules())
 
     def switch_to_deploy(self) -> None:
@@ -53,7 +81,7 @@ class StrictLoadingMixin:
         fuse_model(self._module, inplace=True)
 
     def build_training_form(self) -> nn.Module:
-        """A module of the same arguments in training form; its weights do not matter."""
+        """A module with the same arguments in training form; its weights do not matter."""
         raise NotImplementedError
 
     @property
@@ -85,7 +113,7 @@ class StrictLoadingMixin:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[misc]
 
     def _fuse_on_load(self, given: dict[str, Any]) -> dict[str, Tensor] | None:
-        """What weights of the training form amount to; None if these are none of those."""
+        """``given`` with weights of the training form fused; None if it has none of those."""
         with torch.device("meta"):
             training_form = self.build_training_form()
         if not any(isinstance(module, FusableLayer) for module in training_form.modules()):
@@ -94,15 +122,14 @@ class StrictLoadingMixin:
         if not (expected.keys() - self._module.state_dict().keys()) & given.keys():
             return None
         self._require(expected, given)
-        own = {key: value for key, value in given.items() if key in expected}
-        strict = nn.Module.load_state_dict(training_form, own, strict=False, assign=True)
-        assert all(key.endswith(_OPTIONAL_SUFFIXES) for key in strict.missing_keys)
-        fused = fuse_model(training_form.eval(), inplace=True).model.state_dict()
+        fused = fuse_state_dict(
+            training_form, {key: given[key] for key in expected if key in given}
+        )
         print_log(f"fused weights of the training form for {self._name} in deploy form", "current")
-        return {**{key: value for key, value in given.items() if key not in own}, **fused}
+        return {**{key: given[key] for key in given if key not in expected}, **fused}
 
     def _require(self, expected: dict[str, Tensor], given: dict[str, Any]) -> None:
-        problem = _misfit(expected, given)
+        problem = find_misfit(expected, given)
         if problem:
             raise RuntimeError(f"these weights do not fit {self._name}: {problem}")
 
@@ -112,7 +139,7 @@ class StrictLoadingMixin:
 
 
 def _is_fused(training_form: nn.Module, given: dict[str, Any]) -> bool:
-    """Whether ``given`` has the plain convolutions that would replace the fusable layers."""
+    """True if ``given`` has the plain convolutions that would replace the fusable layers."""
     outermost = [
         name
         for name, module in training_form.named_modules()
@@ -120,55 +147,3 @@ def _is_fused(training_form: nn.Module, given: dict[str, Any]) -> bool:
         and not isinstance(training_form.get_submodule(name.rpartition(".")[0]), FusableLayer)
     ]
     return all(f"{name}.weight" in given for name in outermost)
-
-
-def _misfit(expected: dict[str, Tensor], given: dict[str, Any]) -> str:
-    """Say in one line what is wrong with ``given``; empty if nothing is."""
-    missing = [key for key in expected if key not in given and not key.endswith(_OPTIONAL_SUFFIXES)]
-    misshaped = [
-        key
-        for key, tensor in expected.items()
-        if key in given and tuple(given[key].shape) != tuple(tensor.shape)
-    ]
-    for key in misshaped:
-        if _ACT_KERNEL.search(key) and given[key].dim() == 4:
-            found, wanted = (tensor.shape[-1] // 2 for tensor in (given[key], expected[key]))
-            if found != wanted:
-                return (
-                    f"they are of act_num={found}, the model is of act_num={wanted}; "
-                    f"set act_num={found}, or take weights trained with act_num={wanted}"
-                    f"{_published_with(expected, wanted)}"
-                )
-    if misshaped:
-        shown = ", ".join(
-            f"{key} {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
-            for key in misshaped[:_EXAMPLES_SHOWN]
-        )
-        return f"{len(misshaped)} have another shape: {shown}{_dots(misshaped)}; check arch"
-    if not missing:
-        return ""
-    shown = ", ".join(missing[:_EXAMPLES_SHOWN]) + _dots(missing)
-    return f"{len(missing)} are missing: {shown}{_hint(expected, given)}"
-
-
-def _published_with(expected: dict[str, Tensor], act_num: int) -> str:
-    dims = [len(tensor) for key, tensor in expected.items() if _ACT_KERNEL.search(key)]
-    addresses = addresses_that_fit(dims, act_num)
-    return f": {' or '.join(addresses)}" if addresses else " (none of these widths is published)"
-
-
-def _dots(items: list[str]) -> str:
-    return ", …" if len(items) > _EXAMPLES_SHOWN else ""
-
-
-def _hint(expected: dict[str, Tensor], given: dict[str, Any]) -> str:
-    first = next(iter(expected))
-    prefix = next((key[: -len(first)] for key in given if key.endswith(f".{first}")), "")
-    if prefix:
-        return f"; they are there under '{prefix}': load with prefix='{prefix}'"
-    if any(_AUTHORS_KEY.match(key.removeprefix("backbone.")) for key in given):
-        return (
-            "; they carry the authors' names: load vanillanet:///path/to/the/file.pth, or convert "
-            "it with tools/convert_checkpoint.py"
-        )
-    return ""

@@ -11,14 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla.models.archs import Arch, resolve_arch
-from mmvanilla.models.block import DEFAULT_ACT_CFG, VanillaBlock
-from mmvanilla.models.layers import DEFAULT_NORM_CFG
+from mmvanilla.models.block import BLOCKS, DEFAULT_ACT_CFG, VanillaBlock
+from mmvanilla.models.layers import DEFAULT_INIT_CFG, DEFAULT_NORM_CFG, complete_norm_cfg
 from mmvanilla.models.strict_loading import StrictLoadingMixin
-
-_DEFAULT_INIT_CFG = [
-    dict(type="TruncNormal", layer="Conv2d", std=0.02, bias=0.0),
-    dict(type="Constant", layer="_BatchNorm", val=1.0, bias=0.0),
-]
 
 
 @MODELS.register_module()
@@ -27,8 +22,8 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
 
     The outputs are those of resolution levels: with the published strides level 0 is 1/4 of the
     input, 1 is 1/8, 2 is 1/16 and 3 is 1/32, and each is the output of the last layer that has
-    its resolution (for variants 5 and 6 the 1/4 level is the stem's). Any height and width do
-    that leave at least one pixel on the coarsest level; sizes round down on the way.
+    its resolution (for variants 5 and 6 the 1/4 level is the stem's). Any input works that leaves
+    at least one pixel at the coarsest level; sizes round down on the way.
 
     Args:
         arch: ``'5'`` … ``'13'``, ``'13-1.5x'``, ``'13-1.5x-ada'``, or a dict of ``dims`` and
@@ -52,11 +47,13 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         deep_training: Train each convolution as a pair (paper, section 3.1). Default: True.
         series_activation: Use the series activation (section 3.2); False: the base activation
             alone. Default: True.
-        shortcut: None (default), ``'before_act'`` or ``'after_act'``: the paper's ablation.
+        shortcut: For the paper's ablation: ``'before_act'`` adds the input to the convolution's
+            output (then fuses into the convolution), ``'after_act'`` adds the pooled input to the
+            block's output (then stays). Default: None, no shortcut.
         init_cfg: Default: truncated normal of std 0.02, biases 0.
 
     Attributes:
-        arch (Arch): What was built.
+        arch (Arch): The shape of the network: its widths, strides and pooling.
         out_channels (tuple[int, ...]): Channels of each output, for a neck's ``in_channels``.
         deploy (bool): Whether this is the fused form.
 
@@ -93,7 +90,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         shortcut: str | None = None,
         init_cfg: Any = None,
     ) -> None:
-        super().__init__(_DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
+        super().__init__(DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
         self.arch = resolve_arch(arch, width_mult)
         self.out_indices = _resolve_out_indices(out_indices, self.arch)
         num_levels = len(self.arch.levels)
@@ -104,12 +101,14 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
                 f"frozen_stages must be -1 (none), 0 (the stem) or up to {num_levels} (all), "
                 f"found {frozen_stages}"
             )
+        if shortcut not in BLOCKS:
+            raise ValueError(f"shortcut must be one of {tuple(BLOCKS)}, found {shortcut!r}")
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self._layer_cfg: dict[str, Any] = dict(
             act_num=act_num,
             act_cfg=act_cfg,
-            norm_cfg={**DEFAULT_NORM_CFG, **norm_cfg},
+            norm_cfg=complete_norm_cfg(norm_cfg),
             deep_training=deep_training,
             series_activation=series_activation,
             with_cp=with_cp,
@@ -128,17 +127,25 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             **self._layer_cfg,
         )
         self.blocks = nn.ModuleList(
-            VanillaBlock(
+            BLOCKS[shortcut](
                 dims[block],
                 dims[block + 1],
                 pool=_build_pool(self.arch, block),
-                shortcut=shortcut,
                 deploy=deploy,
                 **self._layer_cfg,
             )
             for block in range(len(self.arch.strides))
         )
         self._freeze_stages()
+
+    @property
+    def fixed_input_size(self) -> tuple[int, int] | None:
+        """Height and width in pixels of the only input that works; None: every size works.
+
+        Only an arch that pools adaptively has one.
+        """
+        size = self.arch.input_size
+        return None if size is None else (size, size)
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -157,10 +164,10 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         Raises:
             ValueError: The variant pools adaptively and was made for another input size.
         """
-        size = self.arch.input_size
-        if self.arch.is_adaptive and tuple(x.shape[-2:]) != (size, size):
+        size = self.fixed_input_size
+        if size is not None and tuple(x.shape[-2:]) != size:
             raise ValueError(
-                f"this arch pools to fixed sizes and serves {size}x{size} inputs only, found "
+                f"this arch pools to fixed sizes and serves {size[0]}x{size[1]} inputs only, found "
                 f"{x.shape[-2]}x{x.shape[-1]}; take an arch without adaptive pooling ('13-1.5x')"
             )
         wanted = {self.arch.levels[level] for level in self.out_indices}

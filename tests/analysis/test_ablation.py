@@ -3,15 +3,22 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from argparse import ArgumentParser
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmvanilla import fuse_model, get_act_lambda
-from mmvanilla.analysis.ablation import AblationRun, ablation_table, run_ablations
+from mmvanilla.analysis.ablation import (
+    SWITCHES,
+    AblationRun,
+    ablation_table,
+    options_line,
+    run_ablations,
+)
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.models.layers import ConvPair, ShortcutConv
 from tests.helpers import ROOT, randomise, relative_difference
@@ -33,7 +40,13 @@ DATA_SETS = ("in1k", "shapes")
 
 
 def narrow(name: str, data_set: str) -> Config:
-    cfg = Config.fromfile(FOLDER / f"vanillanet6_{name}_{data_set}.py")
+    """The config of a switch as the toolboxes' own tools make it, from the line of options."""
+    cfg = Config.fromfile(FOLDER / f"vanillanet6_{data_set}.py")
+    parser = ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={})
+    options = parser.parse_args(options_line(name).split()).cfg_options
+    assert options == SWITCHES[name]
+    cfg.merge_from_dict(options)
     cfg.model.backbone.width_mult = 1 / 64
     cfg.model.head.in_channels = 64
     cfg.model.head.num_classes = 6
@@ -47,9 +60,27 @@ def build(model: dict) -> nn.Module:
     return MODELS.build(copy.deepcopy(model))
 
 
-def test_each_variant_has_a_config_for_each_data_set():
-    expected = {f"vanillanet6_{name}_{data}.py" for name in VARIANTS for data in DATA_SETS}
-    assert {path.name for path in FOLDER.glob("*.py")} == expected
+def test_each_data_set_has_one_config_and_each_variant_a_switch():
+    assert {path.name for path in FOLDER.glob("*.py")} == {
+        f"vanillanet6_{data}.py" for data in DATA_SETS
+    }
+    assert set(SWITCHES) == set(VARIANTS)
+
+
+def test_an_unknown_switch_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(ValueError, match="unknown switch 'n5'; choose from full, no_deep_training"):
+        run_ablations(["nowhere.py"], [0], str(tmp_path / "runs"), ["full", "n5"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_in1k_is_the_recipe_with_its_hooks_in_other_lists():
+    recipe = Config.fromfile(ROOT / "configs" / "imagenet" / "vanillanet6_in1k.py").to_dict()
+    ours = Config.fromfile(FOLDER / "vanillanet6_in1k.py").to_dict()
+    hooks = [[*cfg["default_hooks"].values(), *cfg["custom_hooks"]] for cfg in (recipe, ours)]
+    for cfg in (recipe, ours):
+        del cfg["custom_hooks"], cfg["default_hooks"]
+    assert recipe == ours
+    assert sorted(map(repr, hooks[0])) == sorted(map(repr, hooks[1]))
 
 
 @pytest.mark.toolbox("mmpretrain")
@@ -82,7 +113,9 @@ class TestVariant:
     def test_hook_matches_the_model(self, name, data_set):
         cfg = narrow(name, data_set)
         has_lambda = get_act_lambda(build(cfg.model)) is not None
-        assert ("DeepTrainingHook" in [hook["type"] for hook in cfg.custom_hooks]) == has_lambda
+        assert [hook["type"] for hook in cfg.custom_hooks] == ["DeepTrainingHook"] * has_lambda
+        other = dict(in1k="EMAHook", shapes="ReseedHook")[data_set]
+        assert other in [hook["type"] for hook in cfg.default_hooks.values()]
 
     @torch.no_grad()
     def test_fuses_exactly_as_far_as_it_can(self, name, data_set):
@@ -141,23 +174,24 @@ def test_tool_trains_fuses_and_reports(tmp_path):
     data = tmp_path / "data" / "imagenet"
     (tmp_path / "tiny.py").write_text(
         f"""
-_base_ = [{str(FOLDER / "vanillanet6_full_shapes.py")!r}]
+_base_ = [{str(FOLDER / "vanillanet6_shapes.py")!r}]
 model = dict(backbone=dict(width_mult=1 / 64), head=dict(in_channels=64))
 train_dataloader = dict(batch_size=6, dataset=dict(data_root={str(data / "train")!r}))
 val_dataloader = dict(dataset=dict(data_root={str(data / "val")!r}))
 train_cfg = dict(max_epochs=3, val_interval=3)
-custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2), dict(type="ReseedHook")]
+custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2)]
 """
     )
     command = [sys.executable, str(ROOT / "tools" / "run_ablations.py"), str(tmp_path / "tiny.py")]
-    command += ["--seeds", "0", "1", "--work-dir", str(tmp_path / "runs")]
+    command += ["--seeds", "0", "1", "--switches", "full", "plain"]
+    command += ["--work-dir", str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "tiny, seed 0: " in done.stdout
-    assert "tiny, seed 1: " in done.stdout
-    row = done.stdout.splitlines()[-1]
-    assert row.startswith("| tiny | 2 | ")
-    assert row.endswith(" | 11 |")
+    assert "tiny full, seed 0: " in done.stdout
+    assert "tiny plain, seed 1: " in done.stdout
+    full, plain = done.stdout.splitlines()[-2:]
+    assert full.startswith("| tiny full | 2 | ") and full.endswith(" | 11 |")
+    assert plain.startswith("| tiny plain | 2 | ") and plain.endswith(" | 5 |")
     missing = subprocess.run(
         [*command[:2], str(tmp_path / "nothing.py")], capture_output=True, text=True, cwd=ROOT
     )

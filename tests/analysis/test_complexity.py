@@ -106,7 +106,7 @@ def run_tool(monkeypatch, *arguments):
 
 def test_tool(monkeypatch, capsys):
     pytest.importorskip("mmpretrain.models")
-    run_tool(monkeypatch, str(ROOT / "configs" / "vanillanet5_in1k.py"), "--deploy")
+    run_tool(monkeypatch, str(ROOT / "configs" / "imagenet" / "vanillanet5_in1k.py"), "--deploy")
     shown = capsys.readouterr().out
     assert "15.52" in shown and "5.16" in shown
     assert "training" not in shown
@@ -115,8 +115,8 @@ def test_tool(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("vanillanet5_in1k.py", "--shape", "0", "224"), "height and width must be"),
-        (("vanillanet5_in1k.py", "--shape", "1", "2", "3"), "found 3 numbers"),
+        (("imagenet/vanillanet5_in1k.py", "--shape", "0", "224"), "height and width must be"),
+        (("imagenet/vanillanet5_in1k.py", "--shape", "1", "2", "3"), "found 3 numbers"),
         (("nothing.py",), "no config"),
     ],
 )

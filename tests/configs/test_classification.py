@@ -42,7 +42,7 @@ TESTING = {
 
 
 def load(name: str) -> Config:
-    cfg = Config.fromfile(CONFIGS / f"vanillanet{name}_in1k.py")
+    cfg = Config.fromfile(CONFIGS / "imagenet" / f"vanillanet{name}_in1k.py")
     init_default_scope("mmpretrain")
     return cfg
 
@@ -184,7 +184,7 @@ class TestTestingConfigs:
         assert cfg.model.backbone.arch == TESTING[name]
         assert cfg.load_from == f"vanillanet://{TESTING[name]}"
         assert "train_cfg" not in cfg
-        assert "unpublished" in (CONFIGS / f"vanillanet{name}_in1k.py").read_text()
+        assert "unpublished" in (CONFIGS / "imagenet" / f"vanillanet{name}_in1k.py").read_text()
 
     def test_builds_at_full_size(self, name):
         cfg = load(name)
@@ -196,7 +196,7 @@ class TestTestingConfigs:
 def test_cifar_config_trains_a_step_and_keeps_some_pixels():
     from mmpretrain.structures import DataSample
 
-    cfg = Config.fromfile(CONFIGS / "vanillanet6_cifar100.py")
+    cfg = Config.fromfile(CONFIGS / "small" / "vanillanet6_cifar100.py")
     init_default_scope("mmpretrain")
     cfg.model.head.in_channels = 64
     cfg.model.backbone.width_mult = 1 / 16
@@ -286,7 +286,7 @@ class TestToolsOfMMPretrain:
         config = tmp_path / "config.py"
         config.write_text(
             f"""
-_base_ = [{str(CONFIGS / "vanillanet_shapes.py")!r}]
+_base_ = [{str(CONFIGS / "shapes" / "vanillanet_shapes.py")!r}]
 model = dict(backbone=dict(width_mult=1 / 64), head=dict(in_channels=64))
 train_dataloader = dict(batch_size=6, dataset=dict(data_root={str(data / "train")!r}))
 val_dataloader = dict(dataset=dict(data_root={str(data / "val")!r}))

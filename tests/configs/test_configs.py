@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from mmengine.registry import (
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.dependencies import has_toolbox
-from tests.helpers import CONFIGS
+from tests.helpers import CONFIGS, ROOT
 
 NAMES = sorted(
     str(path.relative_to(CONFIGS))
@@ -112,6 +113,57 @@ def test_optimiser_and_schedule_build(cfg):
             scheduler_class.build_iter_from_epoch(wrapper, epoch_length=10, **scheduler_cfg)
         else:
             PARAM_SCHEDULERS.build(scheduler_cfg, default_args=dict(optimizer=wrapper))
+
+
+def test_configs_lie_by_what_they_train():
+    top = {path.name for path in CONFIGS.glob("*.py")}
+    assert top == {
+        "maskrcnn_vanillanet.py",
+        "retinanet_vanillanet.py",
+        "upernet_vanillanet.py",
+        "upernet_vanillanet6.py",
+    }
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders == {"_base_", "ablations", "imagenet", "shapes", "small"}
+
+
+def test_no_config_says_what_another_says():
+    """Ten lines in a row that two files share belong in a base."""
+    seen: dict[tuple[str, ...], Path] = {}
+    for path in sorted(CONFIGS.rglob("*.py")):
+        code = [
+            line.split("#")[0].strip()
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line.split("#")[0].strip()
+        ]
+        for start in range(len(code) - 9):
+            other = seen.setdefault(tuple(code[start : start + 10]), path)
+            assert other == path, f"{path} repeats {other}: {code[start : start + 10]}"
+
+
+def test_no_base_is_left_over():
+    bases = list((CONFIGS / "_base_").rglob("*.py"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.py"))
+    assert bases
+    for path in bases:
+        assert f'{path.name}"' in text, f"nothing inherits {path}"
+
+
+@pytest.mark.parametrize(
+    "text", [*(f"configs/{name}" for name in NAMES), "README.md", "docs/ablations.md"]
+)
+def test_paths_in_commands_exist(text):
+    content = (ROOT / text).read_text(encoding="utf-8")
+    for path in re.findall(r"(?<![\w./])(?:configs|tools)/[\w./-]+\.(?:py|sh)", content):
+        assert (ROOT / path).is_file(), f"{text} names {path}"
+
+
+@pytest.mark.toolbox("mmdet")
+@pytest.mark.parametrize("name", ["maskrcnn_vanillanet.py", "retinanet_vanillanet.py"])
+def test_what_the_coco_base_lends_is_not_left_in_the_config(name):
+    cfg = Config.fromfile(str(CONFIGS / name))
+    assert not {"backbone", "multi_scale_resize"} & set(cfg)
+    assert "_delete_" not in cfg.pretty_text
 
 
 def test_every_config_belongs_to_a_toolbox():

@@ -142,7 +142,7 @@ def shapes_root(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def shapes_cfg(shapes_root, tmp_path) -> Config:
-    cfg = narrow(load("upernet_vanillanet_shapes.py"))
+    cfg = narrow(load("shapes/upernet_vanillanet_shapes.py"))
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         cfg[name].dataset.data_root = str(shapes_root)
         cfg[name].update(num_workers=0, persistent_workers=False, batch_size=1)
@@ -155,7 +155,7 @@ def shapes_cfg(shapes_root, tmp_path) -> Config:
 
 
 def test_shapes_config_names_the_classes_of_the_data():
-    cfg = load("upernet_vanillanet_shapes.py")
+    cfg = load("shapes/upernet_vanillanet_shapes.py")
     assert cfg.metainfo.classes == SEG_CLASSES
     assert [tuple(colour) for colour in cfg.metainfo.palette] == list(SEG_PALETTE)
     assert cfg.model.decode_head.num_classes == len(SEG_CLASSES)

@@ -224,7 +224,7 @@ class TestKilled:
         (tmp_path / "killer.py").write_text(KILLER)
         (tmp_path / "config.py").write_text(
             CONFIG.format(
-                base=str(ROOT / "configs" / "vanillanet_shapes.py"),
+                base=str(ROOT / "configs" / "shapes" / "vanillanet_shapes.py"),
                 train=str(tmp_path / "data" / "imagenet" / "train"),
             )
         )

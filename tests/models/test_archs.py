@@ -48,7 +48,7 @@ def test_width_mult_scales_to_multiples_of_eight():
     ("arch", "error", "message"),
     [
         ("14", ValueError, "5, 6, 7"),
-        ("", ValueError, "no VanillaNet"),
+        ("", ValueError, "unknown arch ''; choose from 5, 6, 7"),
         (None, TypeError, "NoneType"),
         (True, TypeError, "bool"),
         (dict(dims=(8, 8)), TypeError, "missing: \\['strides'\\]"),
@@ -59,6 +59,17 @@ def test_width_mult_scales_to_multiples_of_eight():
         (dict(dims=(8, 8.5), strides=(2,)), ValueError, "integers"),
         (dict(dims=(8, 8), strides=(2,), adaptive_pools=(7, 7)), ValueError, "2 entries for 1"),
         (dict(dims=(8, 8), strides=(2,), adaptive_pools=(7,)), ValueError, "input_size"),
+        (dict(dims=(8, 8), strides=(2,), input_size=224), ValueError, "leave input_size out"),
+        (
+            dict(dims=(8, 8), strides=(2,), adaptive_pools=(0,), input_size=224),
+            ValueError,
+            "leave input_size out",
+        ),
+        (
+            dict(dims=(8, 8), strides=(2,), adaptive_pools=(7,), input_size=0),
+            ValueError,
+            "input_size must be",
+        ),
     ],
 )
 def test_what_is_no_arch_says_why(arch, error, message):

@@ -4,10 +4,19 @@ import pickle
 import pytest
 import torch
 from mmcv.cnn import ConvModule, build_conv_layer
+from mmcv.cnn.utils import fuse_conv_bn
+from mmengine.model import Sequential
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
-from mmvanilla.models.layers import ConvNorm, ConvPair, FadingReLU, ShortcutConv
+from mmvanilla.models.fusion import fuse_model
+from mmvanilla.models.layers import (
+    ConvNorm,
+    ConvPair,
+    FadingReLU,
+    ShortcutConv,
+    complete_norm_cfg,
+)
 from tests.helpers import randomise, relative_difference
 
 
@@ -141,3 +150,163 @@ def test_a_misspelt_argument_is_an_error():
         ConvPair(3, 4, 1, stide=2)
     with pytest.raises(TypeError, match="stide"):
         ConvNorm(3, 4, 1, stide=2)
+
+
+@pytest.mark.parametrize(
+    ("norm_cfg", "eps"),
+    [
+        (dict(type="BN"), 1e-6),
+        (dict(type="SyncBN"), 1e-6),
+        (dict(type="GN", num_groups=2), 1e-6),
+        (dict(type="BN", eps=1e-3), 1e-3),
+        (dict(requires_grad=False), 1e-6),
+    ],
+    ids=str,
+)
+def test_every_norm_of_a_pair_has_our_eps_unless_it_says_otherwise(norm_cfg, eps):
+    pair = ConvPair(4, 6, 1, norm_cfg=norm_cfg)
+    assert pair.first.norm.eps == pair.second.norm.eps == eps
+
+
+def test_no_norm_is_no_norm():
+    assert complete_norm_cfg(None) is None
+    pair = ConvPair(4, 6, 1, norm_cfg=None)
+    assert pair.first.norm is None and pair.second.norm is None
+
+
+class TestPlainForm:
+    @pytest.mark.parametrize("bias", [True, False])
+    @pytest.mark.parametrize("kind", ["ConvPair", "mmengine.ConvPair", ConvPair], ids=str)
+    def test_deploy_builds_the_convolution_that_fusing_gives(self, kind, bias):
+        geometry = dict(stride=2, padding=2, dilation=2, groups=2)
+        extra = dict(padding_mode="circular", mid_channels=8, norm_cfg=dict(type="BN"))
+        arguments = (4, 6, 3)
+        pair = build_conv_layer(dict(type=kind, **extra), *arguments, bias=bias, **geometry)
+        conv = build_conv_layer(
+            dict(type=kind, deploy=True, **extra), *arguments, bias=bias, **geometry
+        )
+        assert type(conv) is nn.Conv2d
+        randomise(pair).eval()
+        conv.load_state_dict(pair.fuse().state_dict(), strict=True)
+        x = torch.randn(2, 4, 9, 8)
+        assert relative_difference(pair(x).detach(), conv(x).detach()) < 1e-5
+
+    def test_of_a_subclass_too(self):
+        class Narrow(ConvPair):
+            def __init__(self, in_channels, out_channels, kernel_size, **kwargs):
+                super().__init__(in_channels, out_channels, kernel_size, mid_channels=2, **kwargs)
+
+        assert isinstance(Narrow(4, 6, 1), Narrow)
+        conv = Narrow(4, 6, 3, deploy=True, padding=1, padding_mode="reflect")
+        assert type(conv) is nn.Conv2d and conv.padding_mode == "reflect"
+        assert conv.padding == (1, 1)
+
+    def test_a_misspelt_argument_is_an_error(self):
+        with pytest.raises(TypeError, match="stide"):
+            ConvPair(3, 4, 1, stide=2, deploy=True)
+
+
+class TestGeometry:
+    @pytest.mark.parametrize("padding_mode", ["zeros", "circular", "reflect"])
+    def test_what_is_written_takes_effect_in_training_and_in_the_fused_form(self, padding_mode):
+        pair = ConvPair(4, 6, 3, stride=2, padding=1, padding_mode=padding_mode)
+        pair.stride, pair.padding, pair.dilation = 1, (2, 2), (2, 2)
+        plain = ConvPair(4, 6, 3, padding=2, dilation=2, padding_mode=padding_mode)
+        plain.load_state_dict(pair.state_dict())
+        assert pair.stride == (1, 1) and pair.dilation == (2, 2)
+        x = torch.randn(2, 4, 9, 8)
+        assert torch.equal(pair.eval()(x), plain.eval()(x))
+        assert fused_difference(pair) < 1e-9
+
+    def test_another_padding_mode(self):
+        pair = ConvPair(4, 6, 3, padding=1)
+        pair.padding_mode = "reflect"
+        assert pair.first.conv.padding_mode == "reflect"
+        assert fused_difference(pair) < 1e-9
+
+    @pytest.mark.parametrize("name", ["kernel_size", "groups", "in_channels", "out_channels"])
+    def test_what_decides_the_weights_shape_cannot_be_written(self, name):
+        with pytest.raises(AttributeError):
+            setattr(ConvPair(4, 6, 3), name, 2)
+
+    @pytest.mark.parametrize("name", ["weight", "bias"])
+    def test_there_is_no_one_weight_to_read_or_replace(self, name):
+        pair = ConvPair(4, 6, 3)
+        with pytest.raises(AttributeError):
+            getattr(pair, name)
+        with pytest.raises(AttributeError, match=f"first.conv.{name}"):
+            setattr(pair, name, nn.Parameter(torch.zeros(6)))
+
+    def test_nonsense_is_refused_and_changes_nothing(self):
+        pair = ConvPair(4, 6, 3, padding=1)
+        with pytest.raises(ValueError, match="padding_mode"):
+            pair.padding_mode = "upside down"
+        assert pair.padding_mode == "zeros"
+
+
+class TestInitialisation:
+    def test_a_conv_modules_pair_has_the_variance_of_its_convolution(self):
+        arguments = dict(in_channels=64, out_channels=128, kernel_size=3, norm_cfg=dict(type="BN"))
+        pair = ConvModule(conv_cfg=dict(type="ConvPair"), **arguments).conv
+        plain = ConvModule(**arguments).conv
+        assert float(pair.first.conv.weight.std()) == pytest.approx(
+            float(plain.weight.std()), rel=0.05
+        )
+        # 1x1 from 128 to 128 channels: 2 / fan_out.
+        assert float(pair.second.conv.weight.var()) == pytest.approx(2 / 128, rel=0.05)
+        assert not pair.first.conv.bias.any()
+
+    def test_an_init_cfg_reaches_both_convolutions(self):
+        layers = Sequential(
+            ConvPair(16, 16, 3),
+            init_cfg=[
+                dict(type="Normal", layer="Conv2d", std=3.0, bias=0.5),
+                dict(type="Constant", layer="_BatchNorm", val=0.25),
+            ],
+        )
+        layers.init_weights()
+        pair = layers[0]
+        for part in (pair.first, pair.second):
+            assert float(part.conv.weight.std()) == pytest.approx(3.0, rel=0.2)
+            assert bool((part.conv.bias == 0.5).all()) and bool((part.norm.weight == 0.25).all())
+
+    def test_a_pairs_own_init_cfg_wins(self):
+        layers = Sequential(
+            ConvPair(4, 4, 1, init_cfg=dict(type="Constant", layer="_BatchNorm", val=0.5)),
+            init_cfg=dict(type="Constant", layer="_BatchNorm", val=1.0),
+        )
+        layers.init_weights()
+        assert bool((layers[0].second.norm.weight == 0.5).all())
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_fused_weights_can_be_trained(inference):
+    model = nn.Sequential(ConvPair(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    with torch.inference_mode(inference):
+        fused = fuse_model(model.eval()).model
+        conv = ConvPair(3, 4, 1).eval().fuse()
+    for module in (fused.train(), conv.train()):
+        module(torch.randn(2, 3, 5, 5)).sum().backward()
+        assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+@torch.no_grad()
+def test_after_mmcvs_own_fusing_there_is_nothing_left_to_fold():
+    pair = randomise(ConvPair(4, 6, 3, padding=1)).double().eval()
+    x = torch.randn(2, 4, 9, 8, dtype=torch.float64)
+    expected = pair(x)
+    halfway = fuse_conv_bn(nn.Sequential(pair))
+    assert isinstance(halfway[0].second.norm, nn.Identity)
+    fused = fuse_model(halfway).model
+    assert type(fused[0]) is nn.Conv2d
+    assert relative_difference(expected, fused(x)) < 1e-9
+
+
+def test_hooks_stay_and_a_replaced_forward_is_refused():
+    model = nn.Sequential(ConvPair(3, 4, 1)).eval()
+    model[0].register_forward_hook(lambda module, args, out: out * 2)
+    x = torch.randn(1, 3, 4, 4)
+    assert relative_difference(model(x).detach(), fuse_model(model).model(x).detach()) < 1e-5
+    model[0].forward = torch.sin
+    with pytest.raises(RuntimeError, match="forward was replaced"):
+        fuse_model(model)

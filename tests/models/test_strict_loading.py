@@ -8,6 +8,7 @@ from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 from torch import nn
 
 from mmvanilla import VanillaNet, fuse_model
+from mmvanilla.models.strict_loading import StrictLoadingMixin, fuse_state_dict
 from tests.helpers import TINY, randomise
 
 LOADERS = {
@@ -138,3 +139,55 @@ def test_a_refusal_changes_nothing(trained):
     with pytest.raises(RuntimeError):
         net.load_state_dict(weights, strict=False)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_fusing_a_state_dict_equals_fusing_the_model_and_changes_neither(trained):
+    weights = trained.state_dict()
+    before = copy.deepcopy(weights)
+    with torch.device("meta"):
+        training_form = VanillaNet(TINY)
+    fused = fuse_state_dict(training_form, weights)
+    expected = fuse_model(trained).model.state_dict()
+    assert fused.keys() == expected.keys()
+    assert all(torch.equal(fused[key], expected[key]) for key in expected)
+    assert all(torch.equal(weights[key], before[key]) for key in before)
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+
+
+def test_fusing_a_state_dict_wants_all_of_it_and_nothing_else(trained):
+    weights = trained.state_dict()
+    with pytest.raises(KeyError, match="has no stem.extra"):
+        fuse_state_dict(VanillaNet(TINY), {**weights, "stem.extra": torch.zeros(1)})
+    del weights["stem.act.conv.norm.bias"]
+    with pytest.raises(KeyError, match="lack stem.act.conv.norm.bias"):
+        fuse_state_dict(VanillaNet(TINY), weights)
+
+
+def test_loading_does_not_enter_itself_again(trained, monkeypatch):
+    entered = []
+    load = StrictLoadingMixin._load_from_state_dict
+
+    def count(self, *args, **kwargs):
+        entered.append(self)
+        load(self, *args, **kwargs)
+
+    monkeypatch.setattr(StrictLoadingMixin, "_load_from_state_dict", count)
+    deploy = VanillaNet(TINY, deploy=True)
+    deploy.load_state_dict(trained.state_dict())
+    assert entered == [deploy]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("deploy", [True, False])
+@pytest.mark.parametrize("deep_training", [True, False])
+@pytest.mark.parametrize("in_channels", [1, 6])
+def test_another_number_of_input_channels_is_named(fused, deploy, deep_training, in_channels):
+    source = VanillaNet(TINY, deep_training=deep_training, deploy=fused)
+    target = VanillaNet(TINY, in_channels=in_channels, deep_training=deep_training, deploy=deploy)
+    if fused and not deploy:
+        with pytest.raises(RuntimeError, match="are fused"):
+            target.load_state_dict(source.state_dict())
+        return
+    with pytest.raises(RuntimeError, match=f"images of 3 channels.*in_channels={in_channels}") as e:
+        target.load_state_dict(source.state_dict())
+    assert f"--in-channels {in_channels}" in str(e.value) and "check arch" not in str(e.value)

@@ -126,6 +126,12 @@ def test_adaptive_pooling_serves_one_level_and_one_size():
         VanillaNet(arch)(torch.randn(1, 3, 256, 224))
 
 
+@pytest.mark.parametrize("name", ARCHS)
+def test_only_adaptive_pooling_fixes_the_input_size(name):
+    net = VanillaNet(tiny_arch(name))
+    assert net.fixed_input_size == ((224, 224) if net.arch.is_adaptive else None)
+
+
 def test_it_is_registered_at_the_root_and_a_misspelt_argument_is_an_error():
     assert isinstance(MODELS.build(dict(type="VanillaNet", arch=TINY)), VanillaNet)
     with pytest.raises(TypeError, match="pretrained"):

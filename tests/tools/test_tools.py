@@ -12,7 +12,7 @@ import torch
 from mmvanilla.datasets.shapes import make_shapes
 from tests.helpers import ROOT
 
-CONFIG = str(ROOT / "configs" / "maskrcnn_vanillanet_shapes.py")
+CONFIG = str(ROOT / "configs" / "shapes" / "maskrcnn_vanillanet_shapes.py")
 pytestmark = [pytest.mark.slow, pytest.mark.toolbox("mmdet")]
 
 FEW = [

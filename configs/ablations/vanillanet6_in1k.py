@@ -1,0 +1,9 @@
+# The paper's switches on VanillaNet-6 with the authors' ImageNet recipe. Each switch is a line of
+# options, which `tools/run_ablations.py --help` lists:
+#   python tools/train.py configs/ablations/vanillanet6_in1k.py \
+#     --cfg-options model.backbone.act_num=1
+_base_ = ["../imagenet/vanillanet6_in1k.py"]
+
+# Alone in its list, so that `custom_hooks=[]` switches nothing off but it.
+custom_hooks = [_base_.custom_hooks[0]]
+default_hooks = dict(ema=_base_.custom_hooks[1])

@@ -1,5 +1,0 @@
-# VanillaNet-6 on shapes, ablation:
-# series activation with n = 4: 9×9.
-_base_ = ["../_base_/shapes_ablation.py"]
-
-model = dict(backbone=dict(act_num=4))

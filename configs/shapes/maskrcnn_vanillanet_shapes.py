@@ -1,0 +1,64 @@
+# Mask R-CNN with a narrow VanillaNet-7, sized for two CPU cores, on the shapes that
+# tools/make_shapes.py draws. `make demo` trains it.
+_base_ = [
+    "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
+    "mmdet::_base_/default_runtime.py",
+    "../_base_/datasets/shapes_coco.py",
+    "../_base_/schedules/shapes_dense.py",
+]
+custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
+
+norm_cfg = dict(type="BN")
+model = dict(
+    backbone=dict(
+        _delete_=True, type="VanillaNet", arch="7", width_mult=0.125, out_indices=(0, 1, 2, 3)
+    ),
+    # Trained from scratch, the heads need norms too.
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=norm_cfg),
+    rpn_head=dict(
+        in_channels=64,
+        feat_channels=64,
+        anchor_generator=dict(scales=[4]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64),
+        bbox_head=dict(
+            type="ConvFCBBoxHead",
+            num_shared_convs=2,
+            num_shared_fcs=1,
+            in_channels=64,
+            conv_out_channels=64,
+            fc_out_channels=128,
+            num_classes=3,
+            norm_cfg=norm_cfg,
+        ),
+        mask_roi_extractor=dict(out_channels=64),
+        mask_head=dict(
+            num_convs=2, in_channels=64, conv_out_channels=64, num_classes=3, norm_cfg=norm_cfg
+        ),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(sampler=dict(num=32)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
+)
+
+max_epochs = 3
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [
+    *_base_.param_scheduler,
+    dict(
+        type="CosineAnnealingLR",
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=max_epochs,
+        eta_min=1e-5,
+    ),
+]
+default_hooks = dict(
+    logger=dict(interval=20),
+    checkpoint=dict(interval=1, max_keep_ckpts=2),
+)

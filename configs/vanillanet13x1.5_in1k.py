@@ -1,9 +1,0 @@
-# VanillaNet-13-1.5x for testing the published ImageNet-1k weights (top-1 82.53 %):
-#   python tools/test.py configs/vanillanet13x1.5_in1k.py vanillanet://13-1.5x
-# Its training recipe is unpublished, so there is none here. To try one, train
-# configs/vanillanet10_in1k.py with
-#   --cfg-options model.backbone.arch=13-1.5x model.head.in_channels=6144
-_base_ = ["_base_/imagenet_testing.py"]
-
-model = dict(backbone=dict(arch="13-1.5x"), head=dict(in_channels=6144))
-load_from = "vanillanet://13-1.5x"

@@ -1,0 +1,122 @@
+"""What is wrong with weights that do not fit a model, in one line, and what to do about it.
+
+To add a hint, write a function of the expected and the given state dict that returns the line, or
+an empty string, and name it in :data:`_SHAPE_HINTS` or :data:`_MISSING_HINTS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mmvanilla.models.published import SCHEME, addresses_that_fit
+
+# Entries that a module may do without: a counter, and λ, which is 1 where it is absent.
+_OPTIONAL_SUFFIXES = ("num_batches_tracked", "act_lambda")
+_EXAMPLES_SHOWN = 3
+_ACT_KERNEL = re.compile(r"(^|\.)act\.conv(\.conv)?\.weight$")
+_STEM_KERNEL = re.compile(r"(^|\.)stem\.conv(\.first)?(\.conv)?\.weight$")
+_AUTHORS_KEY = re.compile(r"^(module\.)?(stem1\.0|stem\.0|stages\.0\.conv1?)\b")
+
+_Hint = Callable[[Mapping[str, Tensor], Mapping[str, Any]], str]
+
+
+def find_missing(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> list[str]:
+    """The keys that a state dict lacks and a model cannot do without.
+
+    Args:
+        expected: State dict of the model.
+        given: State dict to be loaded.
+    """
+    return [key for key in expected if key not in given and not key.endswith(_OPTIONAL_SUFFIXES)]
+
+
+def find_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
+    """Say in one line what is wrong with a state dict and what to do.
+
+    Args:
+        expected: State dict of the model.
+        given: State dict to be loaded.
+
+    Returns:
+        The line; empty if every tensor of the model is there in its shape.
+    """
+    misshaped = [
+        key
+        for key, tensor in expected.items()
+        if key in given and tuple(given[key].shape) != tuple(tensor.shape)
+    ]
+    if misshaped:
+        hint = next((line for line in (h(expected, given) for h in _SHAPE_HINTS) if line), "")
+        if hint:
+            return hint
+        shown = ", ".join(
+            f"{key} {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
+            for key in misshaped[:_EXAMPLES_SHOWN]
+        )
+        return f"{len(misshaped)} have another shape: {shown}{_dots(misshaped)}; check arch"
+    missing = find_missing(expected, given)
+    if not missing:
+        return ""
+    hint = next((line for line in (h(expected, given) for h in _MISSING_HINTS) if line), "")
+    shown = ", ".join(missing[:_EXAMPLES_SHOWN]) + _dots(missing)
+    return f"{len(missing)} are missing: {shown}{hint and '; '}{hint}"
+
+
+def _other_act_num(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
+    for key, tensor in expected.items():
+        if _ACT_KERNEL.search(key) and key in given and given[key].dim() == 4:
+            found, wanted = given[key].shape[-1] // 2, tensor.shape[-1] // 2
+            if found != wanted:
+                return (
+                    f"they are of act_num={found}, the model is of act_num={wanted}; "
+                    f"set act_num={found}, or take weights trained with act_num={wanted}"
+                    f"{_published_with(expected, wanted)}"
+                )
+    return ""
+
+
+def _published_with(expected: Mapping[str, Tensor], act_num: int) -> str:
+    dims = [len(tensor) for key, tensor in expected.items() if _ACT_KERNEL.search(key)]
+    addresses = addresses_that_fit(dims, act_num)
+    return f": {' or '.join(addresses)}" if addresses else " (none of these widths is published)"
+
+
+def _other_in_channels(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
+    others = [key for key in expected if key in given and given[key].shape != expected[key].shape]
+    if len(others) != 1 or not _STEM_KERNEL.search(others[0]):
+        return ""
+    found, wanted = given[others[0]].shape, expected[others[0]].shape
+    if len(found) != 4 or (found[0], *found[2:]) != (wanted[0], *wanted[2:]):
+        return ""
+    return (
+        f"they take images of {found[1]} channels, but the model has in_channels={wanted[1]}; set "
+        f"in_channels={found[1]}, or adapt the authors' weights: {SCHEME}NAME?in_channels="
+        f"{wanted[1]}, or tools/convert_checkpoint.py IN OUT --in-channels {wanted[1]}"
+    )
+
+
+def _under_a_prefix(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
+    first = next(iter(expected))
+    prefix = next((key[: -len(first)] for key in given if key.endswith(f".{first}")), "")
+    return f"they are there under '{prefix}': load with prefix='{prefix}'" if prefix else ""
+
+
+def _authors_names(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
+    if not any(_AUTHORS_KEY.match(key.removeprefix("backbone.")) for key in given):
+        return ""
+    return (
+        f"they carry the authors' names: load {SCHEME}/path/to/the/file.pth, or convert it with "
+        "tools/convert_checkpoint.py"
+    )
+
+
+_SHAPE_HINTS: tuple[_Hint, ...] = (_other_act_num, _other_in_channels)
+_MISSING_HINTS: tuple[_Hint, ...] = (_under_a_prefix, _authors_names)
+
+
+def _dots(items: list[str]) -> str:
+    return ", …" if len(items) > _EXAMPLES_SHOWN else ""
