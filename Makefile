@@ -9,11 +9,12 @@ PY     := $(VENV)/bin/python
 # It makes the environment; tools/*.sh, which know a variable of that name too, run inside.
 unexport PYTHON
 
-.PHONY: help env demo test test-original lint format clean
+.PHONY: help env demo test test-all test-original lint format clean
 
 help:
 	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
 	@echo 'make test           set up, then run the tests (PYTEST_ARGS="-m \"not slow\"" for fewer)'
+	@echo 'make test-all       all tests, those that take minutes too'
 	@echo 'make test-original  the same tests on the last releases of the original OpenMMLab'
 	@echo 'make lint           check style, format and types'
 	@echo 'make format         let ruff correct style and format'
@@ -29,6 +30,9 @@ demo: env
 
 test: env
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-all: env
+	$(PY) -m pytest --all $(PYTEST_ARGS)
 
 test-original:
 	@$(MAKE) --no-print-directory test STACK=original VENV=.venv-original
