@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.authors_model import authors_weights
 from tests.hostile.rule import Tools
 
 CONFIG = """
@@ -87,7 +88,8 @@ def template(tmp_path_factory: pytest.TempPathFactory, tools: Tools) -> Path:
     shutil.rmtree(home / "work")
     exported = tools.run("export_onnx.py", "good.py", "good.pth", "good.onnx", folder=home)
     assert exported.status == 0, exported.errors
-    torch.load(home / "good.pth", weights_only=False)
+    weights = authors_weights((8, 8, 16, 24), act_num=3, num_classes=2)
+    torch.save({"model": weights}, home / "authors.pth")
     return home
 
 

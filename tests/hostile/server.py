@@ -5,6 +5,7 @@ that is done once; each run of a tool is a fork, so that no run sees anything of
 
 Protocol: a line of JSON comes in for each run, ``{tool, arguments, folder, limits, timeout}``, and
 a line of JSON goes out, ``{status}``: the exit status, negative for a signal, as subprocess has it.
+An order with ``kill`` is for tests of what a killed process leaves behind.
 What a tool prints goes to ``stdout.txt`` and ``stderr.txt`` beside its folder.
 """
 
@@ -20,6 +21,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +58,54 @@ def run_forked(order: dict[str, Any]) -> int:
         finally:
             os._exit(status)
     until = time.monotonic() + order.get("timeout", 120)
+    kill_at = _when_to_kill(order)
     while time.monotonic() < until:
         done, wait_status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(wait_status)
-        time.sleep(0.005)
+        if kill_at():
+            os.kill(pid, getattr(signal, order["kill"].get("signal", "SIGKILL")))
+            kill_at = _never
+        time.sleep(0.0005 if "kill" in order else 0.005)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return -int(signal.SIGALRM)
+
+
+def _never() -> bool:
+    return False
+
+
+def _when_to_kill(order: dict[str, Any]) -> Callable[[], bool]:
+    """When the run is to be killed: some time after its start, or after it begins to write.
+
+    ``kill`` in an order has ``after`` in seconds and, for the second kind, ``writes``: how many
+    changes of the folder to wait for before the time runs.
+    """
+    if "kill" not in order:
+        return _never
+    left, delay = order["kill"].get("writes", 0), order["kill"]["after"]
+    folder = Path(order["folder"])
+    names = _names(folder)
+    since = time.monotonic()
+
+    def is_due() -> bool:
+        nonlocal left, names, since
+        if left:
+            found = _names(folder)
+            if found != names:
+                names, since, left = found, time.monotonic(), left - 1
+            return False
+        return time.monotonic() >= since + delay
+
+    return is_due
+
+
+def _names(folder: Path) -> set[str]:
+    found = set()
+    for parent, folders, files in os.walk(folder):
+        found |= {os.path.join(parent, name) for name in (*folders, *files)}
+    return found
 
 
 def _run_tool(order: dict[str, Any]) -> int:
