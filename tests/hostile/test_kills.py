@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 
 import pytest
 
@@ -49,7 +50,9 @@ def test_what_a_kill_leaves_is_never_taken_for_whole(work, aim, tools, home, tem
     (tool, *arguments), written = WORK[work]
     shutil.copy(template / "authors.pth", home / "authors.pth")
     whole = shutil.copytree(home, home.parent / "whole")
+    start = time.monotonic()
     done = tools.run(tool, *arguments, folder=whole)
+    length = time.monotonic() - start
     assert done.status == 0, done.errors[-2000:]
     expected = snapshot(whole)
     rng = random.Random(f"{work} {aim}")
@@ -57,7 +60,7 @@ def test_what_a_kill_leaves_is_never_taken_for_whole(work, aim, tools, home, tem
     for _ in range(4 * KILLS):
         if killed == KILLS:
             break
-        kill = {"after": rng.uniform(0.0, 1.5)}
+        kill = {"after": rng.uniform(0.0, length)}
         if aim == "at the writing":
             kill = {"writes": rng.randint(1, 6), "after": rng.choice((0.0, 0.001, 0.005, 0.02))}
         options = ["--resume"] if work == "training" else []
