@@ -86,9 +86,7 @@ def _published_with(expected: Mapping[str, Tensor], act_num: int) -> str:
 
 
 def _other_in_channels(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
-    others = [
-        key for key in expected if key in given and given[key].shape != expected[key].shape
-    ]
+    others = [key for key in expected if key in given and given[key].shape != expected[key].shape]
     if len(others) != 1 or not _STEM_KERNEL.search(others[0]):
         return ""
     found, wanted = given[others[0]].shape, expected[others[0]].shape

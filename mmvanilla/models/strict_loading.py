@@ -122,7 +122,9 @@ class StrictLoadingMixin:
         if not (expected.keys() - self._module.state_dict().keys()) & given.keys():
             return None
         self._require(expected, given)
-        fused = fuse_state_dict(training_form, {key: given[key] for key in expected if key in given})
+        fused = fuse_state_dict(
+            training_form, {key: given[key] for key in expected if key in given}
+        )
         print_log(f"fused weights of the training form for {self._name} in deploy form", "current")
         return {**{key: given[key] for key in given if key not in expected}, **fused}
 
