@@ -104,7 +104,7 @@ def export_detector(
     require_mmdeploy()
     progress("fusing")
     model, meta = load_model(cfg, checkpoint)
-    fused = fuse_model(model).model
+    fused = fuse_model(model, move_bias=False).model  # what deploy_config builds
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=out.parent) as folder:
         weights = os.path.join(folder, "fused.pth")
         torch.save(dict(meta=meta, state_dict=fused.state_dict()), weights)

@@ -127,6 +127,13 @@ def _fixed_geometry(name: str) -> Any:
     )
 
 
+def _no_one(name: str) -> str:
+    return (
+        f"a ConvPair has no {name} of its own, since it is two convolutions: take "
+        f"first.conv.{name} and second.conv.{name}, or build this layer without pairs"
+    )
+
+
 @MODELS.register_module()
 class ConvPair(FusableLayer):
     """Deep training: one convolution, trained as two with a fading activation between.
@@ -244,12 +251,14 @@ class ConvPair(FusableLayer):
                 if conv.bias is not None:
                     conv.bias.zero_()
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("weight", "bias"):
+            raise AttributeError(_no_one(name))
+        return super().__getattr__(name)
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("weight", "bias"):
-            raise AttributeError(
-                f"a ConvPair has no {name} of its own to set: it is two convolutions, "
-                f"first.conv.{name} and second.conv.{name}"
-            )
+            raise AttributeError(_no_one(name))
         super().__setattr__(name, value)
 
     @property
