@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmvanilla.models.compiling import is_compiling
 from mmvanilla.models.fusion import conv_geometry
 
-# torch 2.1 has these under other names only.
-_is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
+# torch 2.1 has it under another name only.
 _is_autocast_enabled = (
     partial(torch.is_autocast_enabled, "cpu")
     if hasattr(torch, "get_autocast_dtype")
@@ -82,7 +82,7 @@ class PackedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) in, (N, C_out, H', W') out, in channels_last where packed."""
         weight, bias = self._plain
-        if _is_compiling() or not self._can_pack(x):
+        if is_compiling() or not self._can_pack(x):
             return self._run_plain(x, weight, bias)
         x = x.contiguous(memory_format=torch.channels_last)
         geometry: tuple[Any, ...] = (self.padding, self.stride, self.dilation, self.groups)
