@@ -1,12 +1,13 @@
 """Time VanillaNets, a plain reference and peers against each other: tools/benchmark.py [options].
 
-Everything of one setting is timed in turns in one process. Weights are random; accuracies are the
-published ones. Writes benchmark.json, benchmark.md and, where classification was timed,
+All networks of one setting are timed in turns in one process. Weights are random; accuracies are
+the published ones. Writes benchmark.json, benchmark.md and, where classification was timed,
 benchmark.png.
 """
 
 import json
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+import sys
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from rich.console import Console
@@ -15,18 +16,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmvanilla.benchmark.networks import PEERS
 from mmvanilla.benchmark.report import can_plot, make_tables, save_plot, to_markdown
 from mmvanilla.benchmark.run import MODES, Plan, run_benchmark
-from mmvanilla.benchmark.runtimes import DTYPES, FORMS
-from mmvanilla.models.archs import resolve_arch
+from mmvanilla.benchmark.runtimes import DTYPES, RUNTIMES
+from mmvanilla.checkpoints.writing import check_writable, write_text
 from mmvanilla.utils import cli
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_old_size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     return int(height), int(width or height)
 
 
 def build_parser() -> ArgumentParser:
-    forms = "\n".join(f"  {name}: {meaning}" for name, meaning in FORMS.items())
+    forms = "\n".join(f"  {name}: {runtime.meaning}" for name, runtime in RUNTIMES.items())
     parser = ArgumentParser(
         description=f"{__doc__}\nforms:\n{forms}", formatter_class=RawDescriptionHelpFormatter
     )
@@ -44,41 +45,58 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--no-reference", action="store_true", help="leave the reference out")
     parser.add_argument(
-        "--forms", nargs="+", choices=list(FORMS), help="default: all that the device has"
+        "--forms", nargs="+", choices=list(RUNTIMES), help="default: all that the device has"
     )
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(plan.dtypes))
     parser.add_argument("--batches", nargs="+", type=int, default=list(plan.batches), metavar="N")
     parser.add_argument(
-        "--sizes",
-        nargs="+",
-        type=parse_size,
-        default=list(plan.sizes),
-        metavar="HxW",
-        help="of forward and train (default: 224x224)",
+        "--shape",
+        nargs=2,
+        type=int,
+        action="append",
+        metavar=("H", "W"),
+        help="height and width for forward and train; may be repeated (default: 224 224)",
     )
     parser.add_argument(
-        "--feature-size",
-        type=parse_size,
+        "--feature-shape",
+        nargs=2,
+        type=int,
         default=plan.feature_size,
-        metavar="HxW",
-        help="of features (default: 800x1333)",
+        metavar=("H", "W"),
+        help="height and width for features (default: 800 1333)",
     )
+    # The old names of the two.
+    parser.add_argument("--sizes", nargs="+", type=parse_old_size, help=SUPPRESS)
+    parser.add_argument("--feature-size", type=parse_old_size, help=SUPPRESS)
     parser.add_argument("--device", default="cpu", help="default: cpu")
-    parser.add_argument("--threads", type=int, default=0, help="on the CPU (default: torch's)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="number of threads on the CPU (default: torch's)"
+    )
     parser.add_argument("--rounds", type=int, default=plan.rounds, help="default: 15")
     parser.add_argument("--warmup", type=int, default=plan.warmup, help="default: 2")
     parser.add_argument(
         "--profile", action="store_true", help="also list the operators that take the time"
     )
-    parser.add_argument("--out", default="work_dirs/benchmark", help="folder for JSON and plot")
+    parser.add_argument(
+        "--out",
+        default="work_dirs/benchmark",
+        help="folder to write (default: work_dirs/benchmark)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser
 
 
-def benchmark(args: Namespace) -> None:
-    for arch in args.archs:
-        resolve_arch(arch)  # a misspelt one must not fail after minutes
-    forms = args.forms or [name for name in FORMS if name != "cuda_graph" or "cuda" in args.device]
-    plan = Plan(
+def make_plan(args: Namespace) -> Plan:
+    if args.sizes or args.feature_size:
+        print(
+            "warning: --sizes and --feature-size will go; take --shape H W and --feature-shape H W",
+            file=sys.stderr,
+        )
+    shapes = args.shape or args.sizes or Plan().sizes
+    forms = args.forms or [
+        name for name in RUNTIMES if name != "cuda_graph" or "cuda" in args.device
+    ]
+    return Plan(
         modes=tuple(args.modes),
         archs=tuple(args.archs),
         peers=tuple(args.peers),
@@ -86,14 +104,22 @@ def benchmark(args: Namespace) -> None:
         forms=tuple(forms),
         dtypes=tuple(args.dtypes),
         batches=tuple(args.batches),
-        sizes=tuple(args.sizes),
-        feature_size=args.feature_size,
+        sizes=tuple((height, width) for height, width in shapes),
+        feature_size=tuple(args.feature_size or args.feature_shape),
         device=args.device,
         threads=args.threads,
         rounds=args.rounds,
         warmup=args.warmup,
         profile=args.profile,
     )
+
+
+def benchmark(args: Namespace) -> None:
+    plan = make_plan(args)
+    plan.check()
+    folder = Path(args.out)
+    written = [folder / f"benchmark.{ending}" for ending in ("json", "md", "png")]
+    check_writable(written, args.overwrite)
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)  # in a file the tables may be as wide as they need
@@ -112,14 +138,13 @@ def benchmark(args: Namespace) -> None:
 
         report = run_benchmark(plan, step)
     console.print(make_tables(report))
-    folder = Path(args.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
-    (folder / "benchmark.md").write_text(to_markdown(report))
-    print(f"written: {folder / 'benchmark.json'} and .md")
+    numbers, tables, plot = written
+    write_text(json.dumps(report, indent=2) + "\n", numbers, args.overwrite)
+    write_text(to_markdown(report), tables, args.overwrite)
+    print(f"written: {numbers} and .md")
     if can_plot(report):
-        save_plot(report, folder / "benchmark.png")
-        print(f"written: {folder / 'benchmark.png'}")
+        save_plot(report, plot)
+        print(f"written: {plot}")
 
 
 if __name__ == "__main__":

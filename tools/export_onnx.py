@@ -2,12 +2,13 @@
 
 A classifier gives logits, a segmenter logit maps, a detector the features of its backbone; with
 --part detector the whole detector is exported through MMDeploy, if that is installed. The file is
-run in ONNX Runtime and compared with PyTorch before it is written. Images go in normalised; how, is
-in the file's metadata.
+run in ONNX Runtime and compared with PyTorch before it is written. The graph takes normalised
+images; the file's metadata says how to normalise them.
 """
 
 import json
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+import sys
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from rich.console import Console
@@ -18,9 +19,11 @@ from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.mmdeploy_export import export_detector
 from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE, EXPORTERS, export_onnx
 from mmvanilla.deploy.onnx_module import PARTS
+from mmvanilla.deploy.onnx_runtime import check_out
 from mmvanilla.utils import cli
 
 _COMPARED_IMAGES = 8
+_SHAPE_HELP = "height and width in pixels to export with (default: 224 224)"
 
 
 def build_parser() -> ArgumentParser:
@@ -28,23 +31,28 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
     parser.add_argument("out", help=".onnx file to write")
-    parser.add_argument("--part", choices=(*PARTS, "detector"), help="default: what the model is")
+    parser.add_argument(
+        "--part",
+        choices=(*PARTS, "detector"),
+        help="default: what the model is; for a detector its backbone",
+    )
     parser.add_argument(
         "--images", help="--part detector: an image or folder with objects to compare on"
     )
     parser.add_argument(
-        "--size", nargs=2, type=int, default=(224, 224), metavar=("H", "W"), help="default: 224 224"
+        "--shape", nargs=2, type=int, default=(224, 224), metavar=("H", "W"), help=_SHAPE_HELP
     )
+    parser.add_argument("--size", nargs=2, type=int, help=SUPPRESS)  # the old name of --shape
     parser.add_argument(
         "--fixed-size",
         action="store_true",
-        help="serve --size alone; default: any height and width",
+        help="serve --shape alone; default: any height and width",
     )
     parser.add_argument(
-        "--softmax", action="store_true", help="of a classifier: probabilities instead of logits"
+        "--softmax", action="store_true", help="classifier: probabilities instead of logits"
     )
     parser.add_argument(
-        "--full-size", action="store_true", help="of a segmenter: logits at the input's size"
+        "--full-size", action="store_true", help="segmenter: logits at the size of the input"
     )
     parser.add_argument(
         "--exporter", choices=EXPORTERS, default="torchscript", help="default: torchscript"
@@ -72,17 +80,21 @@ def export_whole_detector(args: Namespace, console: Console) -> None:
     print(f"{report.path}: whole detector, {report.size_bytes / 1e6:.1f} MB")
     print(f"outputs: {', '.join(report.output_names)}")
     print(
-        f"of {report.compared} confident detections {report.close} have a partner of the same "
-        f"class on the other side, {report.exact} of them within {DEFAULT_TOLERANCE:g}"
+        f"of {report.compared} confident detections {report.close} overlap one of the same class "
+        f"on the other side, {report.exact} of them agree within {DEFAULT_TOLERANCE:g}"
     )
     print("normalisation is not inside; masks are those of the head, to be pasted into their boxes")
 
 
 def export(args: Namespace) -> None:
     console = Console()
+    if args.size is not None:
+        print("warning: --size will go; it is called --shape now", file=sys.stderr)
+        args.shape = args.size
     if args.part == "detector":
         export_whole_detector(args, console)
         return
+    check_out(Path(args.out), args.overwrite, (args.config, args.checkpoint))
     with console.status("loading") as status:
         cfg = load_config(args.config, args.cfg_options)
         model, meta = load_model(cfg, args.checkpoint)
@@ -93,7 +105,7 @@ def export(args: Namespace) -> None:
         report = export_onnx(
             model,
             args.out,
-            size=tuple(args.size),
+            size=tuple(args.shape),
             part=args.part,
             softmax=args.softmax,
             full_size=args.full_size,

@@ -22,7 +22,8 @@ def build_parser() -> ArgumentParser:
         nargs="+",
         type=int,
         metavar=("H", "W"),
-        help="default: 224 224 for classifiers, 512 512 for segmenters, 800 1280 for detectors",
+        help="height and width in pixels (default: 224 224 for a classifier, 512 512 for a "
+        "segmenter, 800 1280 for a detector)",
     )
     parser.add_argument("--deploy", action="store_true", help="count the deploy form alone")
     cli.add_cfg_options(parser)

@@ -1,7 +1,8 @@
 """Quantise an exported classifier to int8: tools/quantize_onnx.py CONFIG MODEL OUT [options].
 
 MODEL is what tools/export_onnx.py wrote. Activations are calibrated on images of the config's
-training split; accuracy and latency before and after are measured on its test split.
+training split; accuracy and latency before and after are measured on its test split. All layers
+become int8, with one weight scale for each channel.
 """
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -11,28 +12,28 @@ from rich.table import Table
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
-from mmvanilla.deploy.onnx_quantize import SCHEMES, quantize_classifier
+from mmvanilla.deploy.onnx_quantize import quantize_classifier
 from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:
-    schemes = "\n".join(f"  {name}: {meaning}" for name, meaning in SCHEMES.items())
-    parser = ArgumentParser(
-        description=f"{__doc__}\nschemes:\n{schemes}", formatter_class=RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file of the classifier")
     parser.add_argument("model", help=".onnx file in fp32")
     parser.add_argument("out", help=".onnx file to write")
     parser.add_argument(
-        "--scheme", choices=list(SCHEMES), default="per_channel", help="default: per_channel"
+        "--calibration-images",
+        type=int,
+        default=128,
+        metavar="N",
+        help="images of the training split that set the ranges, at least 1 (default: 128)",
     )
     parser.add_argument(
-        "--compare-all", action="store_true", help="also measure the other schemes, without files"
+        "--test-images",
+        type=int,
+        metavar="N",
+        help="images of the test split to measure on, at least 1 (default: all)",
     )
-    parser.add_argument(
-        "--calibration-images", type=int, default=128, metavar="N", help="default: 128"
-    )
-    parser.add_argument("--test-images", type=int, metavar="N", help="default: all")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     cli.add_cfg_options(parser)
     return parser
@@ -41,14 +42,12 @@ def build_parser() -> ArgumentParser:
 def quantize(args: Namespace) -> None:
     console = Console()
     cfg = load_config(args.config, args.cfg_options)
-    require_data(cfg, args.config, "train_dataloader", "test_dataloader")
+    require_data(cfg, "train_dataloader", "test_dataloader")
     with console.status("starting") as status:
         forms = quantize_classifier(
             cfg,
             args.model,
             args.out,
-            scheme=args.scheme,
-            compared=tuple(SCHEMES) if args.compare_all else (),
             calibration_images=args.calibration_images,
             test_images=args.test_images,
             overwrite=args.overwrite,
@@ -70,7 +69,7 @@ def quantize(args: Namespace) -> None:
             f"{form.size_bytes / 1e6:.2f}",
         )
     console.print(table)
-    print(f"written: {args.out} ({args.scheme})")
+    print(f"written: {args.out}")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from rich.progress import track
 
-from mmvanilla.analysis.pictures import save_activation_sheet, save_feature_sheet
+from mmvanilla.analysis.pictures import Viewer, save_activation_sheet, save_feature_sheet
 from mmvanilla.analysis.predictions import draw_predictions
-from mmvanilla.apis.images import Viewer, find_images
+from mmvanilla.apis.images import check_image, find_images
+from mmvanilla.checkpoints.writing import check_writable
 from mmvanilla.utils import cli
 
 KINDS = ("predict", "cam", "features")
@@ -24,11 +25,16 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
     parser.add_argument("images", help="an image, or a folder of images")
-    parser.add_argument("out", help="what to write")
-    parser.add_argument("--limit", type=int, metavar="N", help="take so many images of a folder")
+    parser.add_argument("out", help="the folder or .png file to write")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="largest number of images of a folder (default: all)"
+    )
     parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument(
-        "--score-thr", type=float, default=0.3, help="of detections to draw (default: 0.3)"
+        "--score-thr",
+        type=float,
+        default=0.3,
+        help="predict: lowest score of a detection that is drawn (default: 0.3)",
     )
     parser.add_argument(
         "--peer",
@@ -39,6 +45,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--layer", help="cam: the module to look at (default: the backbone's last)")
     parser.add_argument("--peer-layer", help="cam: the same for the peer")
     parser.add_argument("--category", type=int, help="cam: the class (default: the predicted one)")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing pictures")
     return parser
 
 
@@ -46,7 +53,13 @@ def visualize(args: Namespace) -> None:
     images = find_images(args.images, args.limit)
     if args.kind == "predict":
         written = draw_predictions(
-            args.config, args.checkpoint, images, args.out, args.device, args.score_thr
+            args.config,
+            args.checkpoint,
+            images,
+            args.out,
+            args.device,
+            args.score_thr,
+            args.overwrite,
         )
         print(f"{len(written)} files in {args.out}")
         return
@@ -58,15 +71,19 @@ def visualize(args: Namespace) -> None:
     sources = [(args.config, args.checkpoint)]
     if args.kind == "cam" and args.peer:
         sources.append(tuple(args.peer))
+    shown = images if args.kind == "cam" else images[:1]
+    check_writable([out], args.overwrite, [*shown, *sum(sources, ())])
+    for image in shown:
+        check_image(image)
     viewers = [
         Viewer.load(*source, device=args.device)
         for source in track(sources, description="loading", transient=True)
     ]
     if args.kind == "cam":
-        shown = list(track(images, description="reading", transient=True))
-        save_activation_sheet(viewers, shown, out, [args.layer, args.peer_layer], args.category)
+        layers = [args.layer, args.peer_layer]
+        save_activation_sheet(viewers, shown, out, layers, args.category, args.overwrite)
     else:
-        save_feature_sheet(viewers[0], images[0], out)
+        save_feature_sheet(viewers[0], shown[0], out, args.overwrite)
     print(f"written: {out}")
 
 

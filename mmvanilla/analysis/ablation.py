@@ -1,4 +1,4 @@
-"""Train configs with several seeds, fuse each result, and compare: for the paper's ablations."""
+"""Ablations: train configs with several seeds, fuse each result, and compare."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
+from mmvanilla.apis.config import load_config
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.models.fusion import fuse_model
 
@@ -45,15 +46,15 @@ def options_line(switch: str) -> str:
 
 @dataclass(frozen=True)
 class AblationRun:
-    """One training.
+    """The result of one training.
 
     Attributes:
         config: Name of the config, without folder and ending, and of the switch.
         seed: The seed of all random numbers.
         trained: The validation metric after training, as trained.
         fused: The same metric of the fused model.
-        num_fused: Layers that fusing replaced.
-        parameters: Parameters after fusing.
+        num_fused: Number of layers that fusing replaced.
+        parameters: Number of parameters after fusing.
     """
 
     config: str
@@ -77,7 +78,7 @@ def run_ablation(
         config: A config file with one validation metric.
         seed: Replaces the config's seed.
         work_dir: Logs and checkpoints go into a folder in here.
-        switch: What the options do, in a word; part of the run's name.
+        switch: Name of the options, which becomes a part of the run's name.
         cfg_options: Dotted keys and their values, merged over the config.
 
     Raises:
@@ -110,21 +111,36 @@ def run_ablations(
     switches: Sequence[str] = ("full",),
     report: Callable[[AblationRun], object] = lambda run: None,
 ) -> list[AblationRun]:
-    """Every config with every switch and every seed, seed by seed.
+    """Train every config with every switch and every seed, seed by seed.
 
     Args:
         configs: Config files.
-        seeds: At least one.
+        seeds: Seeds, at least one.
         work_dir: Folder that the runs' folders go into.
         switches: Names of ``SWITCHES``.
-        report: Called with each run as it is done.
+        report: Called with each result as soon as it is there.
+
+    Returns:
+        The results in the order of training.
 
     Raises:
-        ValueError: A switch is unknown.
+        FileNotFoundError: A config does not exist.
+        ValueError: A switch is unknown, two configs have the same name, or a seed or a switch is
+            given twice.
     """
     for switch in switches:
         if switch not in SWITCHES:
             raise ValueError(f"unknown switch {switch!r}; choose from {', '.join(SWITCHES)}")
+    names = [Path(config).stem for config in configs]
+    given = dict(configs=names, seeds=[str(seed) for seed in seeds], switches=list(switches))
+    for what, entries in given.items():
+        twice = sorted({entry for entry in entries if entries.count(entry) > 1})
+        if twice:
+            raise ValueError(
+                f"{what} {', '.join(twice)} given twice; their results could not be told apart"
+            )
+    for config in configs:
+        load_config(config)  # a misspelt one must not fail after hours
     runs = []
     for seed in seeds:
         for config in configs:
@@ -135,7 +151,7 @@ def run_ablations(
 
 
 def ablation_table(runs: Sequence[AblationRun]) -> str:
-    """A Markdown table: a row for each config and switch, mean ± deviation over the seeds."""
+    """Make a Markdown table: a row for each config and switch, mean ± deviation over the seeds."""
     rows = [
         "| config | seeds | metric | metric, fused | parameters, fused | layers fused |",
         "|---|---|---|---|---|---|",
@@ -164,5 +180,8 @@ def _validate(runner: Runner, model: nn.Module) -> float:
     runner.model = model
     metrics = runner.val()
     if len(metrics) != 1:
-        raise ValueError(f"an ablation compares one metric, found {', '.join(metrics)}")
+        raise ValueError(
+            f"an ablation compares one metric, found {', '.join(metrics)}; leave one in the "
+            "config's val_evaluator"
+        )
     return float(next(iter(metrics.values())))

@@ -6,6 +6,7 @@ fails on the meta device.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import ForwardTensors, fixed_input_size
+from mmvanilla.apis.model import TensorModel, fixed_input_size
 
 #: Height and width in pixels at which each toolbox's tables count.
 DEFAULT_SIZES: dict[str, tuple[int, int]] = {
@@ -47,19 +48,19 @@ def measure_complexity(
 ) -> Complexity:
     """Count a model's parameters, and its MACs for one image.
 
-    Counts what :class:`ForwardTensors` runs. Works on the meta device too.
+    Counts what :class:`~mmvanilla.apis.model.TensorModel` runs. Works on the meta device too.
 
     Args:
-        model: Of any toolbox, or a bare backbone.
+        model: A model of any toolbox, or a bare backbone.
         size: Height and width in pixels. Default: 224×224.
-        in_channels: Of the image. Default: 3.
+        in_channels: Number of channels of the image. Default: 3.
     """
     device = next(model.parameters()).device
     inputs = torch.zeros(1, in_channels, *size, device=device)
     was_training = model.training
     model.eval()
     try:
-        macs = count_macs(ForwardTensors(model), inputs)
+        macs = count_macs(TensorModel(model), inputs)
     finally:
         model.train(was_training)
     return Complexity(_count_params(model), macs)
@@ -70,7 +71,10 @@ def count_macs(module: nn.Module, *inputs: Any) -> int:
 
     Args:
         module: Any module, on any device.
-        inputs: What its forward takes.
+        inputs: The arguments of its forward method.
+
+    Returns:
+        The number of multiply-accumulates, for all images of the inputs together.
     """
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
@@ -79,12 +83,12 @@ def count_macs(module: nn.Module, *inputs: Any) -> int:
 
 
 class Count(NamedTuple):
-    """Of one part of a model in one form.
+    """How large one part of a model is in one form.
 
     Attributes:
         form: ``'training'`` or ``'deploy'``.
-        part: What was counted.
-        params: Parameters.
+        part: Name of the part, such as ``'backbone and neck'`` or ``'whole model'``.
+        params: Number of parameters.
         macs: Multiply-accumulates of convolutions and matrix products for one image; one is two
             floating-point operations.
     """
@@ -98,21 +102,21 @@ class Count(NamedTuple):
 def count_config(
     cfg: Config, size: tuple[int, int] | None = None, forms: tuple[str, ...] = FORMS
 ) -> tuple[list[Count], tuple[int, int]]:
-    """Count a config's model, of a detector each head too. No weights are needed or made.
+    """Count a config's model, and each head of a detector. No weights are needed or made.
 
     An RoI head is counted as at inference, with as many proposals and masks as ``test_cfg`` allows.
 
     Args:
-        cfg: Of any of the three toolboxes.
+        cfg: A config of any of the three toolboxes.
         size: Height and width in pixels. None: the toolbox's own (:data:`DEFAULT_SIZES`), or the
             one size that the model serves.
         forms: Some of :data:`FORMS`.
 
     Returns:
-        The counts, and the size they are for.
+        The counts, and the height and width they are for.
 
     Raises:
-        ValueError: A size below 1.
+        ValueError: The height or width is below 1.
     """
     scope = cfg.get("default_scope", "mmengine")
     init_default_scope(scope)
@@ -121,13 +125,21 @@ def count_config(
     counts: list[Count] = []
     for form in forms:
         chosen = cfg if form == "training" else deploy_config(cfg)
-        # On the meta device shapes are all there is: nothing is allocated or computed.
-        with torch.device("meta"):
-            model = revert_sync_batchnorm(MODELS.build(chosen.model)).eval()
+        model = revert_sync_batchnorm(_build_on_meta(chosen.model)).eval()
         size = size or fixed_input_size(model) or DEFAULT_SIZES.get(scope, (224, 224))
         counts += _count_model(model, form, size)
     assert size is not None
     return counts, size
+
+
+def _build_on_meta(model_cfg: Any) -> nn.Module:
+    """Build a model with shapes alone: on the meta device nothing is allocated or computed."""
+    try:
+        with torch.device("meta"):
+            return MODELS.build(copy.deepcopy(model_cfg))
+    except RuntimeError:
+        # Some constructors read values from tensors, as ResNet's do for stochastic depth.
+        return MODELS.build(copy.deepcopy(model_cfg)).to("meta")
 
 
 def _count_model(model: nn.Module, form: str, size: tuple[int, int]) -> list[Count]:
@@ -152,7 +164,7 @@ def _detection_heads(model: Any, size: tuple[int, int]) -> list[tuple[str, nn.Mo
         return []
     images = torch.zeros(1, 3, *size, device="meta")
     with torch.no_grad():
-        features = ForwardTensors(model)(images)
+        features = TensorModel(model)(images)
     heads = []
     for name in ("rpn_head", "bbox_head"):
         head = getattr(model, name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,60 @@ import torch
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
-from mmvanilla.apis.images import Viewer
-from mmvanilla.apis.model import ForwardTensors
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.images import ImageReader
+from mmvanilla.apis.model import TensorModel, load_model
+from mmvanilla.checkpoints.writing import write_whole
 
 _PANEL_INCHES = 3.0
-
-
-# In each direction of a square of channels.
+# The strongest channels are shown in a square; this is its width in channels.
 _SHOWN_CHANNELS = 2
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A trained model with what turns an image file into its input.
+
+    Attributes:
+        name: Name of the config, for titles.
+        model: The model, in eval mode.
+        reader: Loads images as the config's test pipeline does.
+        classes: Names of the classes; empty if the checkpoint has none.
+    """
+
+    name: str
+    model: nn.Module
+    reader: ImageReader
+    classes: Sequence[str]
+
+    @classmethod
+    def load(cls, config: str, checkpoint: str, device: str = "cpu") -> Viewer:
+        """Build the model and load the checkpoint strictly.
+
+        Args:
+            config: A config file.
+            checkpoint: A checkpoint file, or an address that mmengine's loader knows.
+            device: The device that the model is moved to. Default: CPU.
+
+        Raises:
+            FileNotFoundError: One of the files does not exist.
+            ValueError: The file is no checkpoint, or the config has no test pipeline.
+            RuntimeError: The weights do not fit.
+        """
+        cfg = load_config(config)
+        model, meta = load_model(cfg, checkpoint, device)
+        classes = (meta.get("dataset_meta") or {}).get("classes") or ()
+        return cls(Path(config).stem, model, ImageReader(model, cfg), classes)
 
 
 def class_activation(
     viewer: Viewer, path: str | Path, layer: str | None = None, category: int | None = None
 ) -> tuple[np.ndarray, str]:
-    """Grad-CAM of a classifier's decision (by the library grad-cam), over the image.
+    """Draw Grad-CAM of a classifier's decision (by the library grad-cam) over the image.
 
     Args:
-        viewer: Of a classifier.
-        path: Of the image.
+        viewer: A classifier.
+        path: The image file.
         layer: Name of the module to look at. None: the last one of the backbone that keeps height
             and width.
         category: The class to explain; None: the predicted one.
@@ -38,7 +75,7 @@ def class_activation(
 
     Raises:
         ImportError: grad-cam is not installed.
-        ValueError: No classifier, or no such layer or class.
+        ValueError: The model is no classifier, or has no such layer or class.
     """
     try:
         from pytorch_grad_cam import GradCAM  # type: ignore[import-untyped]
@@ -51,15 +88,18 @@ def class_activation(
     except ImportError as error:
         raise ImportError("grad-cam is not installed; run `pip install grad-cam==1.4.8`") from error
     if not hasattr(viewer.model, "head") or not hasattr(viewer.model, "backbone"):
-        raise ValueError(f"{viewer.name} is no classifier, so it has no class to explain")
-    inputs, pixels = viewer.read(path)
+        raise ValueError(
+            f"the model of {viewer.name} is no classifier, so it has no class to explain; take "
+            "`features`, which shows the backbone's outputs"
+        )
+    inputs, pixels = viewer.reader.read(path)
     target_layer = _target_layer(viewer.model, layer)
-    model = ForwardTensors(viewer.model).eval()
+    model = TensorModel(viewer.model, "logits").eval()
     with torch.no_grad():
         scores = model(inputs).softmax(dim=1)[0]
     predicted = int(scores.argmax())
     if category is not None and not 0 <= category < len(scores):
-        raise ValueError(f"class {category} is out of range: there are {len(scores)}")
+        raise ValueError(f"unknown class {category}; choose from 0 to {len(scores) - 1}")
     explained = predicted if category is None else category
     with GradCAM(model=model, target_layers=[target_layer]) as cam:
         heat = cam(input_tensor=inputs, targets=[ClassifierOutputTarget(explained)])[0]
@@ -72,13 +112,15 @@ def _target_layer(model: Any, name: str | None) -> nn.Module:
     if name is not None:
         modules = dict(model.named_modules())
         if name not in modules:
-            raise ValueError(f"no module {name!r} in the model; one is backbone.{_last(model)}")
+            raise ValueError(
+                f"no module {name!r} in the model; choose one such as backbone.{_last(model)}"
+            )
         return modules[name]
     return model.backbone.get_submodule(_last(model))
 
 
 def _last(model: Any) -> str:
-    """The backbone's last stage or block: what its last output comes from."""
+    """Name the backbone's last stage or block, which its last output comes from."""
     children = [(name, child) for name, child in model.backbone.named_children()]
     name, child = [pair for pair in children if any(True for _ in pair[1].parameters())][-1]
     if isinstance(child, nn.ModuleList | nn.Sequential) and len(child):
@@ -92,45 +134,53 @@ def save_activation_sheet(
     out: str | Path,
     layers: Sequence[str | None] | None = None,
     category: int | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """A sheet with a row for each image: the image, then one Grad-CAM for each model.
+    """Save a sheet with a row for each image: the image, then one Grad-CAM for each model.
 
     Args:
-        viewers: Of classifiers.
-        images: Their paths.
-        out: The ``.png`` to write.
-        layers: As in :func:`class_activation`, one a model.
-        category: As there.
+        viewers: Classifiers.
+        images: The image files.
+        out: The ``.png`` file to write.
+        layers: For each model the ``layer`` of :func:`class_activation`.
+        category: The class to explain; None: the predicted one.
+        overwrite: Replace an existing file.
+
+    Raises:
+        FileExistsError: ``out`` exists and ``overwrite`` is False.
     """
     rows = []
     for path in images:
-        row = [(viewers[0].read(path)[1], path.name)]
+        row = [(viewers[0].reader.read(path)[1], path.name)]
         for index, viewer in enumerate(viewers):
             picture, words = class_activation(
                 viewer, path, layers[index] if layers else None, category
             )
             row.append((picture, f"{viewer.name}\n{words}"))
         rows.append(row)
-    _save_sheet(rows, out)
+    _save_sheet(rows, out, overwrite)
 
 
-def save_feature_sheet(viewer: Viewer, path: str | Path, out: str | Path) -> None:
-    """A sheet of a backbone's levels: the mean over all channels, and the strongest channels.
+def save_feature_sheet(
+    viewer: Viewer, path: str | Path, out: str | Path, overwrite: bool = False
+) -> None:
+    """Save a sheet of a backbone's levels: the mean over all channels, the strongest channels.
 
     Args:
-        viewer: Of any model with a backbone.
-        path: Of the image.
-        out: The ``.png`` to write.
+        viewer: Any model with a backbone.
+        path: The image file.
+        out: The ``.png`` file to write.
+        overwrite: Replace an existing file.
 
     Raises:
+        FileExistsError: ``out`` exists and ``overwrite`` is False.
         ValueError: The model has no backbone.
     """
-    backbone = getattr(viewer.model, "backbone", None)
-    if not isinstance(backbone, nn.Module):
-        raise ValueError(f"{viewer.name} has no backbone")
-    inputs, pixels = viewer.read(path)
+    if not isinstance(getattr(viewer.model, "backbone", None), nn.Module):
+        raise ValueError(f"the model of {viewer.name} has no backbone, so no features to show")
+    inputs, pixels = viewer.reader.read(path)
     with torch.no_grad():
-        levels = backbone(inputs)
+        levels = TensorModel(viewer.model, "backbone")(inputs)
     means = [(pixels, Path(path).name)]
     channels: list[tuple[np.ndarray, str]] = [(np.full((1, 1, 3), 255, np.uint8), "")]
     for index, level in enumerate(levels):
@@ -142,11 +192,11 @@ def save_feature_sheet(viewer: Viewer, path: str | Path, out: str | Path) -> Non
         )
         means.append((mean, f"output {index}, {height}x{width}\nmean of {len(level)} channels"))
         channels.append((_strongest_channels(level), f"output {index}, strongest channels"))
-    _save_sheet([means, channels], out)
+    _save_sheet([means, channels], out, overwrite)
 
 
 def _strongest_channels(level: Tensor) -> np.ndarray:
-    """The channels of largest mean magnitude of a (C, H, W) level in a square, NaN between them."""
+    """Arrange the strongest channels of a (C, H, W) level in a square, with NaN between them."""
     order = level.abs().mean(dim=(1, 2)).argsort(descending=True)[: _SHOWN_CHANNELS**2]
     tiles = []
     for channel in level[order].numpy():
@@ -158,7 +208,9 @@ def _strongest_channels(level: Tensor) -> np.ndarray:
     return np.block(rows)
 
 
-def _save_sheet(rows: Sequence[Sequence[tuple[np.ndarray, str]]], out: str | Path) -> None:
+def _save_sheet(
+    rows: Sequence[Sequence[tuple[np.ndarray, str]]], out: str | Path, overwrite: bool
+) -> None:
     from matplotlib.figure import Figure
 
     columns = max(map(len, rows))
@@ -171,4 +223,4 @@ def _save_sheet(rows: Sequence[Sequence[tuple[np.ndarray, str]]], out: str | Pat
         for (picture, title), panel in zip(row, drawn, strict=False):
             panel.imshow(picture)
             panel.set_title(title, fontsize=9)
-    figure.savefig(out, dpi=120)
+    write_whole(lambda file: figure.savefig(file, format="png", dpi=120), out, overwrite)

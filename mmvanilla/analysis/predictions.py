@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
 
 from mmvanilla.apis.config import load_config
+from mmvanilla.apis.images import check_image
 from mmvanilla.apis.model import load_model
-from mmvanilla.checkpoints.safe_loading import safe_loading
+from mmvanilla.checkpoints.writing import check_writable, refuse_existing
+from mmvanilla.utils.scratch import scratch_folder
 
 _SCOPES = ("mmdet", "mmseg", "mmpretrain")
 
@@ -19,23 +26,27 @@ def draw_predictions(
     out_dir: str | Path,
     device: str = "cpu",
     score_threshold: float = 0.3,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Predict on images and write each with its prediction drawn in.
 
     Args:
-        config: Of a detector, segmenter or classifier.
+        config: Config file of a detector, segmenter or classifier.
         checkpoint: Its weights.
-        images: Paths.
-        out_dir: Where to write; made if missing.
-        device: Where to run.
-        score_threshold: Detections below it are not drawn.
+        images: The image files.
+        out_dir: The folder to write to; made where it is missing.
+        device: The device that the model runs on.
+        score_threshold: Detections with a lower score are not drawn.
+        overwrite: Replace existing pictures.
 
     Returns:
         The files written.
 
     Raises:
-        FileNotFoundError: The config or checkpoint is not there.
-        ValueError: The config is of no toolbox that has an inferencer here, or has no visualizer.
+        FileNotFoundError: The config or checkpoint does not exist.
+        FileExistsError: A picture exists already and ``overwrite`` is False.
+        ValueError: The config is of a toolbox that has no inferencer here, or has no visualizer; a
+            file is no image, or too narrow.
         RuntimeError: The weights do not fit.
     """
     cfg = load_config(config)
@@ -50,43 +61,59 @@ def draw_predictions(
             f"{config} has no visualizer, which draws the predictions; inherit "
             f"{scope}::_base_/default_runtime.py"
         )
-    # The inferencers load non-strictly: what does not fit must be found before.
-    load_model(cfg, checkpoint)
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    before = _files(out_dir)
-    paths = [str(path) for path in images]
-    with safe_loading():
-        _draw(scope, config, checkpoint, paths, out_dir, device, score_threshold)
-    return sorted(_files(out_dir) - before)
+    pictures = [_picture(scope, image) for image in images]
+    check_writable([out_dir / picture for picture in pictures], overwrite, images)
+    for image in images:
+        check_image(image)
+    model, meta = load_model(cfg, checkpoint, device)
+    with scratch_folder(out_dir.parent, "drawing") as folder:
+        paths = [str(path) for path in images]
+        if scope == "mmpretrain":
+            _draw_classes(model, meta, cfg, paths, folder)
+        else:
+            options = dict(pred_score_thr=score_threshold) if scope == "mmdet" else {}
+            inferencer = _inferencer(scope, model, meta, cfg, device)
+            inferencer(paths, out_dir=str(folder), **options)
+        drawn = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+        written = [out_dir / path for path in drawn]
+        for path in written:
+            refuse_existing(path, overwrite)
+        for source, path in zip(drawn, written, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(folder / source, path)
+    return written
 
 
-def _draw(
-    scope: str,
-    config: str,
-    checkpoint: str,
-    paths: list[str],
-    out_dir: Path,
-    device: str,
-    score_threshold: float,
-) -> None:
+def _picture(scope: str, image: Path) -> Path:
+    """The name that a toolbox gives to the picture of an image, within the folder of outputs."""
+    return Path(f"{image.stem}.png") if scope == "mmpretrain" else Path("vis", image.name)
+
+
+def _inferencer(scope: str, model: nn.Module, meta: dict, cfg: Config, device: str) -> Any:
+    """Build a toolbox's inferencer around a model that is loaded already.
+
+    Left alone it would load the checkpoint itself: not strictly, and with whatever is pickled.
+    """
     if scope == "mmdet":
-        from mmdet.apis import DetInferencer
-
-        detector = DetInferencer(config, checkpoint, device=device)
-        detector(paths, out_dir=str(out_dir), pred_score_thr=score_threshold)
-    elif scope == "mmseg":
-        from mmseg.apis import MMSegInferencer
-
-        segmenter = MMSegInferencer(config, checkpoint, device=device)
-        segmenter(paths, out_dir=str(out_dir))
+        from mmdet.apis import DetInferencer as Inferencer
     else:
-        from mmpretrain.apis import ImageClassificationInferencer
+        from mmseg.apis import MMSegInferencer as Inferencer
 
-        classifier = ImageClassificationInferencer(config, pretrained=checkpoint, device=device)
-        # Small images are drawn larger, or the class would not fit into them.
-        classifier(paths, show_dir=str(out_dir), resize=224)
+    class Loaded(Inferencer):
+        def _init_model(self, cfg: Any, weights: Any, device: str = "cpu") -> nn.Module:
+            model.cfg = cfg
+            # The weights are in; this gives it the names and colours of the classes.
+            self._load_weights_to_model(model, dict(state_dict=model.state_dict(), meta=meta), cfg)
+            return model
+
+    return Loaded(cfg, device=device)
 
 
-def _files(folder: Path) -> set[Path]:
-    return {path for path in folder.rglob("*") if path.is_file()}
+def _draw_classes(model: Any, meta: dict, cfg: Config, paths: Sequence[str], folder: Path) -> None:
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    model._config, model._dataset_meta = cfg, meta.get("dataset_meta") or {}
+    inferencer = ImageClassificationInferencer(model, pretrained=False)
+    # Small images are drawn larger, or the class would not fit into them.
+    inferencer(list(paths), show_dir=str(folder), resize=224)

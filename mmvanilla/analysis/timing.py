@@ -1,4 +1,4 @@
-"""Timing things against each other on one machine."""
+"""Timing several runs against each other on one machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch.utils.benchmark import timer as synchronised_clock
 
-# Worker threads spin for a while behind a run, waiting for more work; without a rest the next run,
+# Worker threads spin for a while after a run, waiting for more work; without a rest the next run,
 # which may have other workers, would share its cores with them.
 _REST = 0.02
 
@@ -20,12 +20,12 @@ class Timing:
     """Times of repeated runs, in milliseconds.
 
     Attributes:
-        median: The middle one.
-        low: The first quartile.
-        high: The third quartile.
-        fastest: The shortest.
-        slowest: The longest.
-        rounds: How many runs there were.
+        median: Median time.
+        low: First quartile.
+        high: Third quartile.
+        fastest: Shortest time.
+        slowest: Longest time.
+        rounds: Number of runs.
     """
 
     median: float
@@ -48,13 +48,16 @@ def time_interleaved(
     20 ms.
 
     Args:
-        runs: What to time, by name.
-        rounds: How often each is timed, at least 2.
-        warmup: How often each runs untimed before.
+        runs: The runs to time, by name.
+        rounds: Number of timed runs of each, at least 2.
+        warmup: Number of untimed runs of each before.
         advance: Called after each run, timed or not.
 
+    Returns:
+        The times, by name.
+
     Raises:
-        ValueError: Fewer than 2 rounds, or a negative warm-up.
+        ValueError: There are fewer than 2 rounds, or the warm-up is negative.
     """
     if rounds < 2 or warmup < 0:
         raise ValueError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +9,29 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
+from PIL import Image
 from torch import Tensor, nn
 
-from mmvanilla.apis.config import load_config
-from mmvanilla.apis.model import load_model
-
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+# Pipelines and drawing enlarge an image by its shorter side, so that of a narrow one the longer
+# side explodes: 4000x1 pixels became 19 GB.
+_LARGEST_ASPECT_RATIO = 50
 
 
 def find_images(source: str | Path, limit: int | None = None) -> list[Path]:
-    """The image itself, or the images of a folder by name.
+    """List the images of a folder by name, or the one image given.
 
     Args:
-        source: An image or a folder.
-        limit: Take so many at most.
+        source: An image file or a folder.
+        limit: Largest number of images to list, at least 1. None: all.
 
     Raises:
-        FileNotFoundError: There is nothing, or no image in the folder.
+        FileNotFoundError: The source does not exist, or the folder has no image.
+        ValueError: The limit is below 1.
     """
     source = Path(source)
+    if limit is not None and limit < 1:
+        raise ValueError(f"the number of images must be at least 1, found {limit}")
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -40,75 +42,81 @@ def find_images(source: str | Path, limit: int | None = None) -> list[Path]:
     return images[:limit]
 
 
-@dataclass
-class Viewer:
-    """A trained model with what turns an image file into its input.
+def check_image(path: str | Path) -> None:
+    """Refuse a file that is no image, or one that would take too much memory, by its header.
 
-    Attributes:
-        name: Of its config.
-        model: In eval mode.
+    Raises:
+        ValueError: The file cannot be read as an image, is too narrow, or has too many pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    if max(width, height) > _LARGEST_ASPECT_RATIO * min(width, height):
+        raise ValueError(
+            f"{path} has {width}x{height} pixels (width x height); one side may be at most "
+            f"{_LARGEST_ASPECT_RATIO} times as long as the other, so cut or pad the image"
+        )
+
+
+class ImageReader:
+    """Turns image files into the input of a model, as the test pipeline of its config does.
+
+    Args:
+        model: A model of any toolbox with a data preprocessor.
         cfg: Its config.
-        classes: Names of the classes; empty if the checkpoint has none.
+
+    Raises:
+        ValueError: The config has no test pipeline.
     """
 
-    name: str
-    model: nn.Module
-    cfg: Config
-    classes: Sequence[str]
-
-    @classmethod
-    def load(cls, config: str, checkpoint: str, device: str = "cpu") -> Viewer:
-        """Build the model and load the checkpoint strictly.
-
-        Raises:
-            FileNotFoundError: One of the files is not there.
-            ValueError: The file is no checkpoint.
-            RuntimeError: The weights do not fit.
-        """
-        cfg = load_config(config)
-        model, meta = load_model(cfg, checkpoint, device)
-        classes = (meta.get("dataset_meta") or {}).get("classes") or ()
-        return cls(Path(config).stem, model, cfg, classes)
+    def __init__(self, model: nn.Module, cfg: Config) -> None:
+        self.model: Any = model
+        self.scope = cfg.get("default_scope", "mmengine")
+        dataset = cfg.get("test_dataloader", {}).get("dataset", {})
+        while "dataset" in dataset:
+            dataset = dataset["dataset"]
+        if "pipeline" not in dataset:
+            raise ValueError(
+                f"{cfg.filename or 'the config'} has no test_dataloader.dataset.pipeline, which "
+                "loads the images; add one"
+            )
+        self.steps = [s for s in dataset["pipeline"] if "LoadAnnotations" not in s["type"]]
 
     def batch(self, path: str | Path) -> tuple[Tensor, list[Any]]:
-        """Load an image as the config's test pipeline does, as a batch of one.
+        """Load an image as a batch of one.
 
         Args:
-            path: Of the image.
+            path: The image file.
 
         Returns:
             The network's input, (1, 3, H, W), and the toolbox's data samples.
 
         Raises:
-            ValueError: The config has no test pipeline, or the file is no image.
+            ValueError: The file cannot be read as an image, or is refused by
+                :func:`check_image`.
         """
-        init_default_scope(self.cfg.get("default_scope", "mmengine"))
-        dataset = self.cfg.get("test_dataloader", {}).get("dataset", {})
-        while "dataset" in dataset:
-            dataset = dataset["dataset"]
-        if "pipeline" not in dataset:
-            raise ValueError(
-                f"{self.name} has no test_dataloader.dataset.pipeline to load images by"
-            )
-        steps = [step for step in dataset["pipeline"] if "LoadAnnotations" not in step["type"]]
+        check_image(path)
+        init_default_scope(self.scope)
         try:
-            sample = Compose(steps)(dict(img_path=str(path), img_id=0, img=None))
+            sample = Compose(self.steps)(dict(img_path=str(path), img_id=0, img=None))
         except (AssertionError, AttributeError, ValueError) as error:  # as the toolbox has it
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
-        batch = self.model.data_preprocessor(pseudo_collate([sample]), False)  # type: ignore[operator]
+        batch = self.model.data_preprocessor(pseudo_collate([sample]), False)
         return batch["inputs"], batch["data_samples"]
 
     def read(self, path: str | Path) -> tuple[Tensor, np.ndarray]:
-        """Load an image as the config's test pipeline does.
+        """Load an image as the network's input and as the same pixels before normalisation.
 
         Args:
-            path: Of the image.
+            path: The image file.
 
         Returns:
             The network's input, (1, 3, H, W), and the same pixels as RGB, (H, W, 3) uint8.
 
         Raises:
-            ValueError: The config has no test pipeline, or the file is no image.
+            ValueError: As in :meth:`batch`.
         """
         inputs, _ = self.batch(path)
         preprocessing = describe_preprocessing(self.model)
@@ -121,7 +129,15 @@ class Viewer:
 
 
 def describe_preprocessing(model: nn.Module) -> dict[str, Any]:
-    """What has to be done to an image before the graph sees it, as the model's config says."""
+    """Describe how an image becomes the network's input, as the model's data preprocessor does it.
+
+    Args:
+        model: A model of any toolbox. Without a data preprocessor nothing is normalised.
+
+    Returns:
+        Entries fit for JSON: ``channel_order``, ``mean`` and ``std`` of each channel (None without
+        normalisation), and the formula in words.
+    """
     preprocessor = getattr(model, "data_preprocessor", None)
     mean, std = getattr(preprocessor, "mean", None), getattr(preprocessor, "std", None)
     swaps = getattr(preprocessor, "to_rgb", getattr(preprocessor, "_channel_conversion", False))

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mmvanilla.checkpoints.safe_loading import load_address
 from mmvanilla.models.vanillanet import VanillaNet
@@ -18,15 +19,15 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     """Build a config's model and load a checkpoint into it, leaving nothing random.
 
     Args:
-        cfg: Of any of the three toolboxes.
+        cfg: A config of any of the three toolboxes.
         checkpoint: A file, or an address that mmengine's loader knows.
-        device: Where the model goes. Default: CPU.
+        device: The device that the model is moved to. Default: CPU.
 
     Returns:
         The model in eval mode, and the checkpoint's ``meta``.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: The checkpoint does not exist.
         ValueError: The file is no checkpoint.
         RuntimeError: Its weights do not fit the config's model, or some are missing or left over.
     """
@@ -42,42 +43,99 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     return model.to(device).eval(), dict(loaded.get("meta") or {})
 
 
-class ForwardTensors(nn.Module):
+#: What a :class:`TensorModel` can give, in words.
+OUTPUTS: dict[str, str] = {
+    "backbone": "features of the backbone",
+    "neck": "features of the backbone and neck",
+    "logits": "logits",
+    "probabilities": "probabilities",
+    "full_size_logits": "logits at the size of the input",
+}
+
+
+class TensorModel(nn.Module):
     """A model of any toolbox as a function from an image batch to tensors.
 
-    Classifiers and segmenters give their logits, detectors what backbone and neck extract (their
-    heads need proposals and data samples), a bare backbone its features.
+    It is what exporters, counters, comparisons and clocks run. The model itself is not changed.
+
+    Args:
+        model: A detector, segmenter, classifier or bare backbone.
+        output: One of :data:`OUTPUTS`. None: logits of a classifier or segmenter, what backbone
+            and neck of a detector extract (its heads need proposals and data samples), the
+            features of a bare backbone.
+
+    Raises:
+        ValueError: There is no such output, or this model does not have it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, output: str | None = None) -> None:
         super().__init__()
+        if output is None:
+            output = _natural_output(model)
+        elif output not in OUTPUTS:
+            raise ValueError(f"unknown output {output!r}; choose from {', '.join(OUTPUTS)}")
+        elif output.endswith(("logits", "probabilities")) and not _gives_logits(model):
+            raise ValueError(f"{type(model).__name__} gives no {output}: it has no head for them")
+        elif output == "full_size_logits" and not hasattr(model, "decode_head"):
+            raise ValueError(f"{type(model).__name__} gives no {output}: it is no segmenter")
         self.model: Any = model
+        self.output = output
 
     @property
     def what(self) -> str:
         """What the outputs are, in words."""
-        if self._gives_logits:
-            return "logits"
-        neck = " and neck" if getattr(self.model, "neck", None) is not None else ""
-        return f"features of the backbone{neck}"
-
-    @property
-    def _gives_logits(self) -> bool:
-        heads = (getattr(self.model, name, None) for name in ("head", "decode_head"))
-        return any(isinstance(head, nn.Module) for head in heads)
+        return OUTPUTS[self.output]
 
     def forward(self, inputs: Tensor) -> Any:
-        """(N, C, H, W) in; a tensor or a nest of them out."""
-        if self._gives_logits:
-            return self.model(inputs, mode="tensor")
-        if hasattr(self.model, "extract_feat"):
+        """Run the model.
+
+        Args:
+            inputs: Normalised images, (N, C, H, W).
+
+        Returns:
+            Features as a tuple of (N, C_i, H_i, W_i); logits and probabilities of a classifier as
+            (N, K), of a segmenter as (N, K, H', W').
+        """
+        if self.output == "backbone":
+            return getattr(self.model, "backbone", self.model)(inputs)
+        if self.output == "neck":
             return self.model.extract_feat(inputs)
-        return self.model(inputs)
+        outputs = self.model(inputs)  # every model of OpenMMLab gives tensors unless told otherwise
+        if self.output == "probabilities":
+            return functional.softmax(outputs, dim=1)
+        if self.output == "full_size_logits":
+            return functional.interpolate(
+                outputs,
+                size=inputs.shape[-2:],
+                mode="bilinear",
+                align_corners=self.model.align_corners,
+            )
+        return outputs
+
+
+def _natural_output(model: nn.Module) -> str:
+    if _gives_logits(model):
+        return "logits"
+    return "neck" if getattr(model, "neck", None) is not None else "backbone"
+
+
+def _gives_logits(model: nn.Module) -> bool:
+    heads = (getattr(model, name, None) for name in ("head", "decode_head"))
+    return any(isinstance(head, nn.Module) for head in heads)
 
 
 def fixed_input_size(model: nn.Module) -> tuple[int, int] | None:
-    """The only height and width that a model serves (adaptive pooling); None: any."""
+    """Find the only height and width that a model serves.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        Height and width in pixels where a VanillaNet inside pools adaptively; None: any size.
+    """
     for module in model.modules():
-        if isinstance(module, VanillaNet) and module.arch.input_size is not None:
-            return module.arch.input_size, module.arch.input_size
+        if isinstance(module, VanillaNet) and module.arch.is_adaptive:
+            size = module.arch.input_size
+            assert size is not None  # an arch that pools adaptively has one
+            return size, size
     return None

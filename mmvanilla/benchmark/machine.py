@@ -1,4 +1,4 @@
-"""Timing things against each other on one machine, and saying which machine that was."""
+"""The machine that a benchmark runs on, and the memory that a run takes there."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ _NAMED_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
 def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[nn.Parameter]) -> int:
-    """Bytes of activations that a forward pass keeps for backward.
+    """Count the bytes of activations that a forward pass keeps for backward.
 
     Every storage counts once, however many operators save it; parameters do not count.
 
     Args:
-        forward: Returns what backward would start from.
-        parameters: Of the model.
+        forward: A forward pass that returns the tensor where backward would start.
+        parameters: The model's parameters.
+
+    Returns:
+        The number of bytes.
     """
     own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     storages: dict[int, int] = {}
@@ -47,12 +50,16 @@ def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[nn.Pa
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that a run needed at its peak beyond what was in use before it.
+    """Measure how much memory a run needs at its peak beyond what was in use before it.
 
-    On a GPU as its allocator counts; on a CPU as the kernel counts the process (Linux only).
+    On a GPU the allocator counts; on a CPU the kernel counts for the process (Linux only).
+
+    Args:
+        run: The run to measure; it is called once.
+        device: The device that it runs on.
 
     Returns:
-        None where it cannot be measured.
+        The number of bytes; None where it cannot be measured.
     """
     gc.collect()
     if device.type == "cuda":
@@ -85,14 +92,14 @@ def _process_bytes(entry: str) -> int:
 
 
 def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
-    """What a large dense layer reaches, in 10⁹ floating-point operations a second.
+    """Measure the speed of a large dense layer, in 10⁹ floating-point operations a second.
 
     A 1×1 convolution from 2048 channels to 2048, over 2048 pixels (on a GPU 8192 of each); the
     fastest of ten runs. A yardstick, not a bound.
 
     Args:
-        device: Where to run.
-        dtype: Of weights and pixels.
+        device: The device to run on.
+        dtype: Data type of weights and pixels.
     """
     channels = 2048 if device.type == "cpu" else 8192
     channels_last: Any = dict(memory_format=torch.channels_last)
@@ -108,7 +115,14 @@ def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Device, threads and versions: what a measurement means nothing without."""
+    """Describe device, threads and versions, without which a measurement means nothing.
+
+    Args:
+        device: The device that is measured.
+
+    Returns:
+        Entries fit for JSON.
+    """
     versions = {"python": platform.python_version()}
     for name in _NAMED_PACKAGES:
         try:

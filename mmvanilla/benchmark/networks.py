@@ -44,12 +44,12 @@ class Contender:
     """One network.
 
     Attributes:
-        name: As tables and plots show it.
+        name: Name that tables and plots show.
         kind: ``'ours'``, ``'reference'`` or ``'peer'``.
-        arch: Of a VanillaNet; of a peer its name in MMPretrain's model zoo.
-        model: In training form, in eval mode, on the CPU; weights are random.
-        fused: Its form for inference; of a peer: with its batch norms folded into convolutions.
-        published_top1: Accuracy in %, None if not known.
+        arch: Variant of a VanillaNet; for a peer its name in MMPretrain's model zoo.
+        model: The training form, in eval mode, on the CPU; weights are random.
+        fused: The form for inference; a peer's batch norms are folded into its convolutions.
+        published_top1: Published top-1 accuracy in %; None if not known.
     """
 
     name: str
@@ -61,15 +61,19 @@ class Contender:
 
     @property
     def has_reference(self) -> bool:
-        """Whether there is a plain re-statement to compare with."""
+        """True if there is a plain reference network to compare with."""
         return self.kind == "ours" and not resolve_arch(self.arch).is_adaptive
 
 
 def build_ours(arch: str, with_cp: bool = False) -> Contender:
-    """A VanillaNet classifier of 1000 classes at λ = 1.
+    """Build a VanillaNet classifier of 1000 classes at λ = 1.
+
+    Args:
+        arch: Name of a variant.
+        with_cp: Recompute activations in backward instead of keeping them. Default: False.
 
     Raises:
-        ValueError: No such variant.
+        ValueError: There is no such variant.
         ImportError: MMPretrain is not installed.
     """
     require("mmpretrain")
@@ -89,7 +93,14 @@ def build_ours(arch: str, with_cp: bool = False) -> Contender:
 
 
 def build_reference(ours: Contender) -> Contender:
-    """The plain network that computes the same as one of ours, with the same weights."""
+    """Build the plain network that computes the same as one of ours, with the same weights.
+
+    Args:
+        ours: What :func:`build_ours` built.
+
+    Raises:
+        ValueError: The variant pools adaptively, which the reference does not.
+    """
     arch = ARCHS[ours.arch]
     model, fused = (ReferenceVanillaNet(arch, deploy=deploy).eval() for deploy in (False, True))
     model.load_ours(ours.model.state_dict())
@@ -99,13 +110,13 @@ def build_reference(ours: Contender) -> Contender:
 
 
 def build_peer(name: str) -> Contender:
-    """A classifier of MMPretrain's model zoo, untrained.
+    """Build a classifier of MMPretrain's model zoo, untrained.
 
     Args:
         name: One of :data:`PEERS`, or a name of the zoo.
 
     Raises:
-        ValueError: The zoo has no such model.
+        ValueError: MMPretrain's zoo has no such model.
         ImportError: MMPretrain is not installed.
     """
     require("mmpretrain")
@@ -118,7 +129,7 @@ def build_peer(name: str) -> Contender:
         model = get_model(zoo_name, pretrained=False)
     except ValueError as error:
         raise ValueError(
-            f"no peer {name!r}: take one of {', '.join(PEERS)}, or a name of MMPretrain's zoo"
+            f"unknown peer {name!r}; choose from {', '.join(PEERS)}, or a name of MMPretrain's zoo"
         ) from error
     top1 = [
         float(result.metrics["Top 1 Accuracy"])

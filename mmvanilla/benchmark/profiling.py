@@ -16,12 +16,12 @@ def profile_operators(run: Callable[[], object], device: torch.device) -> list[d
     """Find the operators that take most of a run, by PyTorch's profiler.
 
     Args:
-        run: What to profile; it should be warm.
-        device: Where it runs.
+        run: The run to profile; it should have run before.
+        device: The device that it runs on.
 
     Returns:
-        The 8 longest, longest first: ``operator``, ``shapes`` of its first two inputs, ``calls`` a
-        run, ``ms`` a run. Empty for what does not run in PyTorch.
+        The 8 operators that take longest, longest first: ``operator``, ``shapes`` of its first two
+        inputs, ``calls`` for each run, ``ms`` for each run. Empty for what does not run in PyTorch.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
@@ -35,7 +35,7 @@ def profile_operators(run: Callable[[], object], device: torch.device) -> list[d
         total = _time_on_gpu(event) if on_gpu else event.self_cpu_time_total
         shapes = [shape for shape in event.input_shapes if shape][:2]
         if not shapes:
-            continue  # no operator but a frame around some
+            continue  # not an operator but a frame around some
         rows.append(
             dict(
                 operator=event.key,

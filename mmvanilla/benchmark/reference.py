@@ -17,6 +17,8 @@ from torch.nn import functional
 from mmvanilla.models.archs import Arch
 
 _EPS = 1e-6
+_NUM_CLASSES = 1000
+_ACT_NUM = 3
 
 
 class ReferenceActivation(nn.Module):
@@ -31,7 +33,7 @@ class ReferenceActivation(nn.Module):
         self.norm = None if deploy else nn.BatchNorm2d(channels, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) in and out."""
+        """Map (N, C, H, W) to the same shape."""
         x = functional.conv2d(
             torch.relu(x), self.weight, self.bias, padding=self.padding, groups=len(self.weight)
         )
@@ -63,68 +65,76 @@ class ReferencePair(nn.Module):
         self.norm2 = nn.BatchNorm2d(after, eps=_EPS) if last_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) in, (N, C_out, H', W') out."""
+        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         if self.deploy:
             return self.conv(x)
         x = functional.leaky_relu(self.norm1(self.conv1(x)), self.act_lambda)
         return self.norm2(self.conv2(x))
 
 
-class ReferenceVanillaNet(nn.Module):
-    """A plain VanillaNet classifier.
+class ReferenceBackbone(nn.Module):
+    """Stem and blocks of a plain VanillaNet.
 
     Args:
-        arch: Without adaptive pooling.
-        num_classes: K. Default: 1000.
-        act_num: n of the series activation. Default: 3.
-        deploy: The form to build.
-
-    Raises:
-        ValueError: ``arch`` pools adaptively.
+        arch: A variant without adaptive pooling.
+        deploy: Build the deploy form instead of the training form.
     """
 
-    def __init__(
-        self, arch: Arch, num_classes: int = 1000, act_num: int = 3, deploy: bool = False
-    ) -> None:
+    def __init__(self, arch: Arch, deploy: bool) -> None:
         super().__init__()
-        if arch.is_adaptive:
-            raise ValueError("the reference network does not pool adaptively; take another arch")
         dims = arch.dims
         self.stem = ReferencePair(
             (3, dims[0], dims[0]), 4, arch.stem_stride, arch.stem_padding, deploy
         )
-        self.stem_act = ReferenceActivation(dims[0], act_num, deploy)
+        self.stem_act = ReferenceActivation(dims[0], _ACT_NUM, deploy)
         self.pairs = nn.ModuleList()
         self.pools = nn.ModuleList()
         self.acts = nn.ModuleList()
         for before, after, stride in zip(dims, dims[1:], arch.strides, strict=False):
             self.pairs.append(ReferencePair((before, before, after), 1, 1, 0, deploy))
             self.pools.append(nn.MaxPool2d(stride) if stride > 1 else nn.Identity())
-            self.acts.append(ReferenceActivation(after, act_num, deploy))
-        self.head = ReferencePair(
-            (dims[-1], num_classes, num_classes), 1, 1, 0, deploy, last_norm=False
-        )
+            self.acts.append(ReferenceActivation(after, _ACT_NUM, deploy))
 
-    def features(self, x: Tensor) -> Tensor:
-        """The last layer's output, (N, C, H, W)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images, (N, 3, H, W), to the last layer's output, (N, C, H', W')."""
         x = self.stem_act(self.stem(x))
         for pair, pool, act in zip(self.pairs, self.pools, self.acts, strict=True):
             x = act(pool(pair(x)))
         return x
 
+
+class ReferenceVanillaNet(nn.Module):
+    """A plain VanillaNet classifier of 1000 classes, with a 7×7 series activation (n = 3).
+
+    Args:
+        arch: A variant without adaptive pooling.
+        deploy: Build the deploy form instead of the training form. Default: False.
+
+    Raises:
+        ValueError: ``arch`` pools adaptively.
+    """
+
+    def __init__(self, arch: Arch, deploy: bool = False) -> None:
+        super().__init__()
+        if arch.is_adaptive:
+            raise ValueError("the reference network does not pool adaptively; take another arch")
+        self.backbone = ReferenceBackbone(arch, deploy)
+        channels = (arch.dims[-1], _NUM_CLASSES, _NUM_CLASSES)
+        self.head = ReferencePair(channels, 1, 1, 0, deploy, last_norm=False)
+
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) in, logits (N, K) out."""
-        x = functional.adaptive_avg_pool2d(self.features(x), 1)
+        """Map images, (N, 3, H, W), to logits, (N, 1000)."""
+        x = functional.adaptive_avg_pool2d(self.backbone(x), 1)
         return self.head(x).flatten(1)
 
     def load_ours(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Take the weights of a classifier of ours of the same form.
+        """Take the weights of a classifier of ours in the same form.
 
         Args:
-            state_dict: With ``backbone.`` and ``head.`` keys.
+            state_dict: The classifier's weights, with ``backbone.`` and ``head.`` keys.
 
         Raises:
-            RuntimeError: They are of another form or arch.
+            RuntimeError: The weights are of another form or arch.
         """
         renamed = {}
         for key, value in state_dict.items():
@@ -134,15 +144,16 @@ class ReferenceVanillaNet(nn.Module):
 
 
 def _reference_key(key: str) -> str:
-    """The name here of an entry of ours."""
+    """Translate a key of our classifier to a key of the reference."""
     parts = key.split(".")
     if parts[0] == "head":  # head.conv.…
         prefix, rest = "head", parts[2:]
     elif parts[1] == "stem":  # backbone.stem.conv.… or backbone.stem.act.…
-        prefix, rest = ("stem" if parts[2] == "conv" else "stem_act"), parts[3:]
+        prefix, rest = f"backbone.{'stem' if parts[2] == 'conv' else 'stem_act'}", parts[3:]
     else:  # backbone.blocks.I.conv.… or backbone.blocks.I.act.…
-        prefix, rest = f"{'pairs' if parts[3] == 'conv' else 'acts'}.{parts[2]}", parts[4:]
-    if prefix.startswith(("acts", "stem_act")):
+        kind = "pairs" if parts[3] == "conv" else "acts"
+        prefix, rest = f"backbone.{kind}.{parts[2]}", parts[4:]
+    if prefix.startswith(("backbone.acts", "backbone.stem_act")):
         # In deploy form conv.weight and conv.bias, else conv.conv.weight and conv.norm.…
         inner = rest[1:]
         return ".".join([prefix, *(inner[1:] if inner[0] == "conv" else inner)])

@@ -16,13 +16,16 @@ _SETTING = ("mode", "dtype", "batch", "height", "width")
 
 
 def compare_with_reference(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How much faster, and with how much saved for backward, ours run than the plain reference.
+    """Compare speed and activations saved for backward of ours with the plain reference.
 
     Inference is compared with the reference's deploy form, training with its training step. Over
     several variants the geometric mean counts.
 
     Args:
-        results: Of :func:`run_benchmark`.
+        results: The ``results`` of :func:`mmvanilla.benchmark.run.run_benchmark`.
+
+    Returns:
+        An entry for each setting and form: ``archs``, ``times_as_fast``, ``saved_ratio``.
     """
     references = {
         (tuple(entry[key] for key in _SETTING), entry["arch"]): entry
@@ -55,7 +58,7 @@ def compare_with_reference(results: list[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def describe(machine: dict[str, Any]) -> str:
-    """The machine in one line."""
+    """Describe the machine in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
     load = f", load before {machine['load_before']}" if "load_before" in machine else ""
@@ -67,13 +70,13 @@ def describe(machine: dict[str, Any]) -> str:
 
 
 def tabulate(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """One table a setting, one a profile, and one of the speed-ups over the reference.
+    """Make a table for each setting and each profile, and one of speed-ups over the reference.
 
     Args:
-        report: Of :func:`mmvanilla.benchmark.run.run_benchmark`.
+        report: The result of :func:`mmvanilla.benchmark.run.run_benchmark`.
 
     Returns:
-        Title, column names and rows of each.
+        Title, column names and rows of each table.
     """
     tables = []
     for title, entries in _by_setting(report["results"]):
@@ -114,7 +117,7 @@ def _profile_table(entry: dict[str, Any]) -> tuple[str, list[str], list[list[str
 
 
 def make_tables(report: dict[str, Any]) -> Group:
-    """The tables of :func:`tabulate` for a terminal."""
+    """Format the tables of :func:`tabulate` for a terminal."""
     tables = []
     for title, columns, rows in tabulate(report):
         table = Table(title=title, title_justify="left")
@@ -127,7 +130,7 @@ def make_tables(report: dict[str, Any]) -> Group:
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """The tables of :func:`tabulate` for a document."""
+    """Format the tables of :func:`tabulate` as Markdown."""
     parts = [describe(report["machine"])]
     for title, columns, rows in tabulate(report):
         lines = [columns, ["---"] * len(columns), *rows]
@@ -173,12 +176,12 @@ def _by_setting(results: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[
 
 
 def can_plot(report: dict[str, Any]) -> bool:
-    """Whether there is anything that :func:`save_plot` could draw."""
+    """Say whether there is anything that :func:`save_plot` could draw."""
     return any(_plotted(entry) for entry in report["results"])
 
 
 def _plotted(entry: dict[str, Any]) -> bool:
-    """Classification with a published accuracy; the plain reference has none of its own."""
+    """True for classification with a published accuracy; the reference has none of its own."""
     return (
         entry["mode"] == "forward"
         and entry["kind"] != "reference"
@@ -188,11 +191,11 @@ def _plotted(entry: dict[str, Any]) -> bool:
 
 
 def save_plot(report: dict[str, Any], path: str | Path) -> None:
-    """Plot measured latency against published accuracy, one panel a setting.
+    """Plot measured latency against published accuracy, with a panel for each setting.
 
     Args:
-        report: Of :func:`mmvanilla.benchmark.run.run_benchmark`.
-        path: The ``.png`` to write.
+        report: The result of :func:`mmvanilla.benchmark.run.run_benchmark`.
+        path: The ``.png`` file to write.
 
     Raises:
         ValueError: There is nothing to plot.
@@ -245,7 +248,7 @@ def _draw_form(panel: Any, entries: list[dict[str, Any]], colour: str) -> None:
 
 
 def _name_networks(panel: Any, entries: list[dict[str, Any]]) -> None:
-    """Each network once, beside its slowest form."""
+    """Write each network's name once, beside its slowest form."""
     for name in dict.fromkeys(entry["network"] for entry in entries):
         forms = [entry for entry in entries if entry["network"] == name]
         point = (max(entry["ms"]["median"] for entry in forms), forms[0]["published_top1"])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvanilla.analysis.timing import Timing, time_interleaved
+from mmvanilla.apis.model import TensorModel
 from mmvanilla.benchmark.machine import (
     describe_machine,
     peak_gflops,
@@ -20,7 +21,8 @@ from mmvanilla.benchmark.machine import (
 from mmvanilla.benchmark.networks import Contender, build_ours, build_peer, build_reference
 from mmvanilla.benchmark.profiling import profile_operators
 from mmvanilla.benchmark.report import TRAINING_STEP, compare_with_reference
-from mmvanilla.benchmark.runtimes import DTYPES, FORMS, Unmeasurable, count_macs, prepare
+from mmvanilla.benchmark.runtimes import DTYPES, RUNTIMES, Unmeasurable, count_macs, prepare
+from mmvanilla.models.archs import resolve_arch
 
 #: What to measure: classification, the backbone alone at a detector's size, a training step.
 MODES = ("forward", "features", "train")
@@ -34,18 +36,18 @@ class Plan:
 
     Attributes:
         modes: Some of :data:`MODES`.
-        archs: VanillaNets.
+        archs: Variants of VanillaNet.
         peers: Names that :func:`mmvanilla.benchmark.networks.build_peer` knows.
-        reference: Also measure the plain re-statement of each VanillaNet.
-        forms: Some of :data:`mmvanilla.benchmark.runtimes.FORMS`.
+        reference: Also measure the plain reference of each VanillaNet.
+        forms: Some of :data:`mmvanilla.benchmark.runtimes.RUNTIMES`.
         dtypes: Some of :data:`mmvanilla.benchmark.runtimes.DTYPES`.
         batches: Batch sizes of ``forward`` and ``train``; ``features`` takes one image.
         sizes: Heights and widths in pixels of ``forward`` and ``train``.
         feature_size: Height and width in pixels of ``features``.
-        device: Where to run.
-        threads: On the CPU; 0: as torch has it.
-        rounds: How often each is timed.
-        warmup: How often each runs untimed before.
+        device: The device to run on.
+        threads: Number of threads on the CPU; 0: torch's default.
+        rounds: Number of timed runs of each.
+        warmup: Number of untimed runs of each before.
         profile: Also find the operators that take most of each forward pass.
     """
 
@@ -53,7 +55,7 @@ class Plan:
     archs: tuple[str, ...] = ("5", "9", "13")
     peers: tuple[str, ...] = ()
     reference: bool = True
-    forms: tuple[str, ...] = tuple(form for form in FORMS if form != "cuda_graph")
+    forms: tuple[str, ...] = tuple(form for form in RUNTIMES if form != "cuda_graph")
     dtypes: tuple[str, ...] = ("fp32",)
     batches: tuple[int, ...] = (1,)
     sizes: tuple[tuple[int, int], ...] = ((224, 224),)
@@ -65,20 +67,29 @@ class Plan:
     profile: bool = False
 
     def check(self) -> None:
-        """Refuse what cannot be measured at all.
+        """Refuse what cannot be measured at all, before anything is built.
 
         Raises:
-            ValueError: An unknown mode, form or dtype, or a number below 1.
-            RuntimeError: The device is not there.
+            ValueError: A mode, variant, form or dtype is unknown, or a number is out of range.
+            RuntimeError: The device does not exist.
         """
-        for name, known in (("modes", MODES), ("forms", FORMS), ("dtypes", DTYPES)):
+        for name, known in (("modes", MODES), ("forms", RUNTIMES), ("dtypes", DTYPES)):
             unknown = set(getattr(self, name)) - set(known)
             if unknown:
-                raise ValueError(f"{name}: no {', '.join(unknown)}; there are {', '.join(known)}")
+                raise ValueError(
+                    f"unknown {name} {', '.join(unknown)}; choose from {', '.join(known)}"
+                )
+        for arch in self.archs:
+            resolve_arch(arch)  # a misspelt one must not fail after minutes
+        if self.rounds < 2 or self.warmup < 0:
+            raise ValueError(
+                f"there must be at least 2 rounds and no negative warm-up, found {self.rounds} "
+                f"and {self.warmup}"
+            )
         if min((*self.batches, *sum((*self.sizes, self.feature_size), ()))) < 1:
             raise ValueError("batch sizes, heights and widths must be at least 1")
         if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            raise RuntimeError(f"no device {self.device}: torch sees no GPU; run on --device cpu")
+            raise RuntimeError(f"no device {self.device}: torch sees no GPU; take --device cpu")
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ def run_benchmark(plan: Plan, step: Step = lambda what, done, total: None) -> di
     """Measure everything in a plan.
 
     Args:
-        plan: What to measure.
+        plan: The plan.
         step: Called after each step with what runs, how much of it is done, and of how much.
 
     Returns:
@@ -108,8 +119,8 @@ def run_benchmark(plan: Plan, step: Step = lambda what, done, total: None) -> di
         of it fit for JSON.
 
     Raises:
-        ValueError: An entry of the plan that is out of range or unknown.
-        RuntimeError: The device is not there.
+        ValueError: An entry of the plan is out of range or unknown.
+        RuntimeError: The device does not exist.
         ImportError: MMPretrain is not installed.
     """
     plan.check()
@@ -180,7 +191,7 @@ def _run_forward(
     features = setting.mode == "features"
     for index, (contender, form) in enumerate(pairs):
         if contender.kind == "reference" and form not in ("training", "fused"):
-            continue  # it is what it is; the other forms are ours to win
+            continue  # the other forms are what ours is compared in
         key = f"{contender.name} {form}"
         step(f"preparing {key}", index, len(pairs))
         entries[key] = _entry(contender, form, setting)
@@ -224,9 +235,11 @@ def _run_training(
 
 
 def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
+    network = TensorModel(model, "logits")
+
     def forward() -> Tensor:
-        # A classifier of the toolbox needs to be told that it is not to predict.
-        logits = model(images, mode="tensor") if hasattr(model, "backbone") else model(images)
+        logits = network(images)
+        # Some peers have auxiliary classifiers in training; the last one is the main one.
         logits = logits[-1] if isinstance(logits, tuple) else logits
         return nn.functional.cross_entropy(logits.float(), labels)
 

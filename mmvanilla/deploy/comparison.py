@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.apis.model import ForwardTensors
+from mmvanilla.apis.model import TensorModel
 from mmvanilla.models.fusion import FusableLayer, conv_geometry
 from mmvanilla.utils.numerics import largest, relative_difference
 
@@ -24,7 +24,7 @@ class _Call(NamedTuple):
 def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]) -> float:
     """Run both on the same two random images; compare every output.
 
-    Compared are the outputs that :class:`~mmvanilla.apis.model.ForwardTensors` gives (logits, or a
+    Compared are the outputs that :class:`~mmvanilla.apis.model.TensorModel` gives (logits, or a
     neck's levels) and, one by one, the parts of the model that hold fusable layers: backbone, neck
     and heads. Each part of ``other`` is given what that part of ``model`` was given, so that a
     detector's heads are compared on the same proposals.
@@ -40,7 +40,7 @@ def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]
     """
     inputs = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     calls = _record_parts(model, inputs)
-    pairs = [(ForwardTensors(model)(inputs), ForwardTensors(other)(inputs))]
+    pairs = [(TensorModel(model)(inputs), TensorModel(other)(inputs))]
     parts = dict(other.named_modules(remove_duplicate=False))
     for call in calls:
         found = parts[call.name](*_copied(call.args), **_copied(call.kwargs))
@@ -129,7 +129,7 @@ def _record_parts(model: Any, inputs: Tensor) -> list[_Call]:
                 # It needs more than images (captions, tracks, …), so that its features remain.
                 given.clear()
                 calls.clear()
-        ForwardTensors(model)(inputs)
+        TensorModel(model)(inputs)
         return calls
     finally:
         for handle in handles:

@@ -21,7 +21,7 @@ from mmvanilla.analysis.complexity import Complexity, measure_complexity
 from mmvanilla.analysis.timing import time_interleaved
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import ForwardTensors, fixed_input_size, load_model
+from mmvanilla.apis.model import TensorModel, fixed_input_size, load_model
 from mmvanilla.checkpoints.writing import refuse_existing, write_checkpoint, write_text
 from mmvanilla.deploy.comparison import first_mismatch, largest_difference
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
@@ -142,7 +142,7 @@ def fuse_checkpoint(
 
         progress("writing")
         _write(aside, outputs, overwrite)
-    measured = f"one {size[0]}x{size[1]} image, {ForwardTensors(model).what}"
+    measured = f"one {size[0]}x{size[1]} image, {TensorModel(model).what}"
     return FuseReport(num_fused, difference, before, after, measured, *outputs)
 
 
@@ -286,8 +286,8 @@ def _measure(
     inputs = torch.randn(1, 3, *size)
     timings = time_interleaved(
         {
-            "before": lambda: ForwardTensors(model)(inputs),
-            "after": lambda: ForwardTensors(fused)(inputs),
+            "before": lambda: TensorModel(model)(inputs),
+            "after": lambda: TensorModel(fused)(inputs),
         },
         rounds=_LATENCY_ROUNDS,
         warmup=2,

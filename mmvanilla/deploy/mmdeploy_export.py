@@ -1,7 +1,7 @@
 """Whole detectors to ONNX, through MMDeploy.
 
-MMDeploy rewrites what an exporter cannot trace (proposals, NMS, RoI align). Its last release knows
-torch up to 2.x of its time; what newer ones changed under it is put back here while it works.
+MMDeploy rewrites what an exporter cannot trace (proposals, NMS, RoI align). Its last release was
+written for older versions of torch; what newer ones changed is put back here while it works.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import functools
 import importlib
 import inspect
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,13 +22,14 @@ from mmengine.config import Config
 from torch import nn
 
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.images import Viewer
+from mmvanilla.apis.images import ImageReader
 from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE
 from mmvanilla.deploy.onnx_runtime import check_out, open_session, require_onnx
 from mmvanilla.models.fusion import fuse_model
+from mmvanilla.utils.scratch import scratch_folder
 
-# Its other requirements are here already, or pinned to releases that nothing else works with.
+# Its other requirements are installed already, or pinned to releases that conflict with ours.
 INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"
 _OPSET = 11
 _FILE = "end2end.onnx"
@@ -47,11 +47,12 @@ class DetectorReport:
 
     Attributes:
         path: The file written.
-        output_names: Of the graph.
-        exact: Confident detections of either side that the other one has within tolerance.
-        close: Those that overlap one of the same class by :data:`CLOSE_IOU`.
-        compared: Confident detections of either side.
-        size_bytes: Of the file.
+        output_names: Names of the graph's outputs.
+        exact: Number of confident detections of either side that the other one has within
+            tolerance.
+        close: Number of those that overlap one of the same class by :data:`CLOSE_IOU`.
+        compared: Number of confident detections of either side.
+        size_bytes: Size of the file in bytes.
     """
 
     path: Path
@@ -80,32 +81,35 @@ def export_detector(
     what its head has).
 
     Args:
-        cfg: Its config.
-        checkpoint: Its weights.
+        cfg: The detector's config.
+        checkpoint: The detector's weights.
         out: The ``.onnx`` file to write.
         images: Images to compare on; there must be something to detect in one of them.
-        score: Compare detections above it.
-        tolerance: How far scores may be apart, and boxes relative to the image's size.
+        score: Detections with a score above this are compared.
+        tolerance: Largest difference of scores, and of boxes relative to the image's size.
         overwrite: Replace an existing file.
         progress: Called with the name of each step.
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
-        FileNotFoundError: There is no folder for ``out``.
+        FileNotFoundError: The folder of ``out`` does not exist.
         ImportError: MMDeploy, onnx or onnxruntime is not installed.
-        ValueError: The config is no detector's.
+        ValueError: The config is not a detector's, or ``out`` is an input.
         RuntimeError: ONNX Runtime disagrees with PyTorch, or there was nothing to compare.
     """
     out = Path(out)
-    check_out(out, overwrite)
+    check_out(out, overwrite, (checkpoint, *images))
     if cfg.get("default_scope") != "mmdet":
-        raise ValueError(f"default_scope is {cfg.get('default_scope')!r}, expected a detector's")
+        raise ValueError(
+            f"default_scope is {cfg.get('default_scope')!r}, expected a detector's, 'mmdet'"
+        )
     require_onnx()
     require_mmdeploy()
     progress("fusing")
     model, meta = load_model(cfg, checkpoint)
     fused = fuse_model(model, move_bias=False).model  # what deploy_config builds
-    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=out.parent) as folder:
+    with scratch_folder(out.parent, "exporting") as scratch:
+        folder = str(scratch)
         weights = os.path.join(folder, "fused.pth")
         torch.save(dict(meta=meta, state_dict=fused.state_dict()), weights)
         progress("exporting, by MMDeploy")
@@ -137,7 +141,7 @@ def require_mmdeploy() -> None:
     """Check that MMDeploy is installed.
 
     Raises:
-        ImportError: It is not, or something it needs is not.
+        ImportError: MMDeploy, or something it needs, is not installed.
     """
     try:
         importlib.import_module("mmdeploy.apis")
@@ -228,22 +232,23 @@ def compare_detections(
     Args:
         path: The ``.onnx`` file.
         model: The detector, in eval mode.
-        cfg: Its config, for the test pipeline.
-        images: To detect in.
-        score: What makes a detection confident; a partner may have any score.
-        tolerance: How far a partner's score may be off, and its box relative to the image's size.
+        cfg: The detector's config, for its test pipeline.
+        images: Images to detect in.
+        score: A detection with a score above this is confident; a partner may have any score.
+        tolerance: Largest difference of a partner's score, and of its box relative to the image's
+            size.
 
     Returns:
-        How many detections have a partner of the same class within tolerance, how many have one
-        that overlaps by :data:`CLOSE_IOU`, and how many there are.
+        The number of detections with a partner of the same class within tolerance, the number of
+        those with one that overlaps by :data:`CLOSE_IOU`, and the number of detections.
     """
     from torchvision.ops import box_iou  # type: ignore[import-untyped]
 
     session = open_session(path)
-    viewer = Viewer("detector", model, cfg, ())
+    reader = ImageReader(model, cfg)
     exact, close, total = 0, 0, 0
     for image in images:
-        inputs, samples = viewer.batch(image)
+        inputs, samples = reader.batch(image)
         with torch.no_grad():
             found = model(inputs, samples, mode="predict")[0].pred_instances
         dets, labels = session.run(["dets", "labels"], {"input": inputs.numpy()})

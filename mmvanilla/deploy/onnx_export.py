@@ -1,4 +1,4 @@
-"""From a trained model to an ONNX file that was seen to compute the same."""
+"""Export to ONNX and verify against PyTorch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import inspect
 import io
 import json
+import math
 import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -28,16 +28,13 @@ from mmvanilla.deploy.onnx_runtime import (
     random_images,
     require_onnx,
 )
+from mmvanilla.utils.scratch import scratch_folder
 from mmvanilla.version import __version__
 
 EXPORTERS = ("torchscript", "dynamo")
-
-
 DEFAULT_TOLERANCE = 1e-4
-
-
-# The newest one that the exporter of either supported torch writes.
-OPSET = 17
+# The newest opset that the exporters of all supported torch versions write.
+_OPSET = 17
 
 
 @dataclass(frozen=True)
@@ -47,12 +44,12 @@ class ExportReport:
     Attributes:
         path: The file written.
         part: ``'backbone'``, ``'classifier'`` or ``'segmenter'``.
-        output_names: Of the graph.
-        dynamic: Whether height and width are open (the batch always is).
-        node_counts: How many nodes of each type the graph has.
+        output_names: Names of the graph's outputs.
+        dynamic: True if height and width are open (the batch always is).
+        node_counts: Number of nodes of each type in the graph.
         max_difference: Largest difference from PyTorch, relative to each output's maximum.
-        compared_shapes: The inputs on which both were run, (N, C, H, W).
-        size_bytes: Of the file.
+        compared_shapes: Shapes of the inputs on which both were run, (N, C, H, W).
+        size_bytes: Size of the file in bytes.
     """
 
     path: Path
@@ -87,12 +84,12 @@ def export_onnx(
     ``preprocessing``, as JSON.
 
     Args:
-        model: In eval mode; it stays as it is.
+        model: A model in eval mode; it stays as it is.
         out: The ``.onnx`` file to write.
         size: Height and width in pixels to export with; the only ones where not ``dynamic``.
-        part: What to export, as :func:`mmvanilla.deploy.onnx_module.make_exportable` has it.
-        softmax: A classifier's output: probabilities instead of logits.
-        full_size: A segmenter's output: logits at the input's size instead of the head's.
+        part: The part to export, as in :func:`mmvanilla.deploy.onnx_module.make_exportable`.
+        softmax: Let a classifier give probabilities instead of logits.
+        full_size: Let a segmenter give logits at the input's size instead of the head's.
         dynamic: Leave height and width open. A model that serves one size only stays at it.
         exporter: ``'torchscript'`` (default: the same graph from every supported torch) or
             ``'dynamo'``, the one that torch is moving to (it needs onnxscript and a torch that
@@ -104,13 +101,17 @@ def export_onnx(
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
-        FileNotFoundError: There is no folder for ``out``.
+        FileNotFoundError: The folder of ``out`` does not exist.
         ImportError: onnx or onnxruntime is not installed.
-        ValueError: An option that does not fit the model.
+        ValueError: An option does not fit the model, or a size is below 1.
         RuntimeError: ONNX Runtime disagrees with PyTorch, or cannot run the file.
     """
     out = Path(out)
     check_out(out, overwrite)
+    if min(size) < 1:
+        raise ValueError(f"height and width must be at least 1, found {size[0]} and {size[1]}")
+    if exporter not in EXPORTERS:
+        raise ValueError(f"unknown exporter {exporter!r}; choose from {', '.join(EXPORTERS)}")
     require_onnx()
     progress("fusing")
     exportable = make_exportable(model, part, softmax, full_size)
@@ -118,27 +119,15 @@ def export_onnx(
         size, dynamic = exportable.fixed_size, False
     in_channels = _in_channels(exportable.module)
     shapes = compared_shapes(in_channels, size, dynamic)
-
-    import onnx
-
     # Beside the target, so that moving it there is one step; gone again whatever happens.
-    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=out.parent) as folder:
-        aside = Path(folder) / out.name
+    with scratch_folder(out.parent, "exporting") as folder:
+        aside = folder / out.name
         progress("exporting")
         example = random_images((2, in_channels, *size), seed=0)
         _run_exporter(exportable, example, aside, dynamic, exporter)
-        graph = onnx.load(str(aside))
-        onnx.helper.set_model_props(graph, _metadata(model, exportable, size, dynamic, metadata))
-        onnx.checker.check_model(graph)
-        onnx.save(graph, str(aside))
+        node_counts = _describe(aside, _metadata(model, exportable, size, dynamic, metadata))
         progress("comparing")
-        difference = compare_with_torch(aside, exportable.module, shapes)
-        # A NaN compares as False either way, so ask for what is wanted.
-        if not difference <= tolerance:
-            raise RuntimeError(
-                f"ONNX Runtime's outputs differ from PyTorch's by {difference:.2g} of their "
-                f"maximum, more than {tolerance:g}; nothing was written"
-            )
+        difference = _compare(aside, exportable, shapes, tolerance)
         progress("writing")
         os.replace(aside, out)
     return ExportReport(
@@ -146,11 +135,39 @@ def export_onnx(
         exportable.part,
         exportable.output_names,
         dynamic,
-        dict(Counter(node.op_type for node in graph.graph.node)),
+        node_counts,
         difference,
         shapes,
         out.stat().st_size,
     )
+
+
+def _describe(path: Path, metadata: dict[str, str]) -> dict[str, int]:
+    """Check a file, write metadata into it, and count its nodes by type."""
+    import onnx
+
+    graph = onnx.load(str(path))
+    onnx.helper.set_model_props(graph, metadata)
+    onnx.checker.check_model(graph)
+    onnx.save(graph, str(path))
+    return dict(Counter(node.op_type for node in graph.graph.node))
+
+
+def _compare(
+    path: Path, exportable: Exportable, shapes: tuple[tuple[int, ...], ...], tolerance: float
+) -> float:
+    difference = compare_with_torch(path, exportable.module, shapes)
+    if math.isnan(difference):
+        raise RuntimeError(
+            "an output holds NaN, so that PyTorch and ONNX Runtime cannot be compared and nothing "
+            "was written; look for NaN or overflow in the model's weights"
+        )
+    if not difference <= tolerance:  # written like this so that a tolerance of NaN fails
+        raise RuntimeError(
+            f"ONNX Runtime's outputs differ from PyTorch's by {difference:.2g} of their "
+            f"maximum, more than {tolerance:g}; nothing was written"
+        )
+    return difference
 
 
 def _in_channels(module: nn.Module) -> int:
@@ -161,46 +178,52 @@ def _in_channels(module: nn.Module) -> int:
 def _run_exporter(
     exportable: Exportable, example: Tensor, path: Path, dynamic: bool, exporter: str
 ) -> None:
-    if exporter not in EXPORTERS:
-        raise ValueError(f"exporter must be one of {', '.join(EXPORTERS)}, found {exporter!r}")
-    # torch 2.1 has one exporter and no such argument; from 2.9 on the other one is the default.
-    parameters = inspect.signature(torch.onnx.export).parameters
-    has_dynamo = "dynamo" in parameters and "dynamic_shapes" in parameters
-    options: dict[str, Any] = dict(
-        input_names=[INPUT_NAME], output_names=list(exportable.output_names)
-    )
-    if exporter == "dynamo":
-        if not has_dynamo:
-            raise ValueError(
-                f"torch {torch.__version__} has no dynamo exporter of this kind; use torchscript"
-            )
-        auto = torch.export.Dim.DYNAMIC
-        axes = {0: auto, 2: auto, 3: auto} if dynamic else {0: auto}
-        options.update(dynamo=True, dynamic_shapes=(axes,), external_data=False, verbose=False)
-    else:
-        if "dynamo" in parameters:
-            options["dynamo"] = False
-        axes_of = {INPUT_NAME: (True, "height", "width")}
-        for name, spatial in zip(exportable.output_names, exportable.spatial_outputs, strict=True):
-            axes_of[name] = (spatial, f"{name}_height", f"{name}_width")
-        options.update(
-            opset_version=OPSET,
-            dynamic_axes={
-                name: {0: "batch", **({2: height, 3: width} if spatial and dynamic else {})}
-                for name, (spatial, height, width) in axes_of.items()
-            },
-        )
+    make_options = _dynamo_options if exporter == "dynamo" else _torchscript_options
+    options = make_options(exportable, dynamic)
     # The tracer warns of every shape that Python looks at (the comparison afterwards decides), and
     # prints its whole graph before an error.
     with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(exportable.module, (example,), str(path), **options)
+            torch.onnx.export(
+                exportable.module,
+                (example,),
+                str(path),
+                input_names=[INPUT_NAME],
+                output_names=list(exportable.output_names),
+                **options,
+            )
         except Exception as error:  # the exporters' errors share no class
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise RuntimeError(
                 f"torch's {exporter} exporter cannot export this: {reason}"
             ) from error
+
+
+def _torchscript_options(exportable: Exportable, dynamic: bool) -> dict[str, Any]:
+    axes: dict[str, dict[int, str]] = {INPUT_NAME: {0: "batch"}}
+    if dynamic:
+        axes[INPUT_NAME].update({2: "height", 3: "width"})
+    for name in exportable.output_names:
+        axes[name] = {0: "batch"}
+        if dynamic and exportable.has_maps:
+            axes[name].update({2: f"{name}_height", 3: f"{name}_width"})
+    options: dict[str, Any] = dict(opset_version=_OPSET, dynamic_axes=axes)
+    # torch 2.1 has one exporter and no such argument; from 2.9 on the other one is the default.
+    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+        options["dynamo"] = False
+    return options
+
+
+def _dynamo_options(exportable: Exportable, dynamic: bool) -> dict[str, Any]:
+    parameters = inspect.signature(torch.onnx.export).parameters
+    if "dynamo" not in parameters or "dynamic_shapes" not in parameters:
+        raise ValueError(
+            f"torch {torch.__version__} has no dynamo exporter of this kind; use torchscript"
+        )
+    auto = torch.export.Dim.DYNAMIC
+    axes = {0: auto, 2: auto, 3: auto} if dynamic else {0: auto}
+    return dict(dynamo=True, dynamic_shapes=(axes,), external_data=False, verbose=False)
 
 
 def _metadata(

@@ -1,20 +1,19 @@
-"""What of a model goes into an ONNX file, as a module from one tensor to tensors.
+"""Preparing a model for an ONNX exporter.
 
-A detector gives its backbone, a classifier its logits, a segmenter its logit maps. Whatever keeps
-an exporter from leaving height and width open is put into a form that does not.
+A detector gives its backbone, a classifier its logits, a segmenter its logit maps. Modules that
+would keep an exporter from leaving height and width open are replaced by equal ones that do not.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from mmvanilla.apis.model import TensorModel, fixed_input_size
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.models.vanillanet import VanillaNet
 
@@ -26,17 +25,18 @@ class Exportable:
     """A model that is ready for an exporter.
 
     Attributes:
-        module: From (N, C, H, W) to a tuple of tensors; in eval mode, on the CPU, float32.
-        part: Which of :data:`PARTS` it is.
-        output_names: One for each tensor.
-        spatial_outputs: For each output, whether it has a height and a width.
-        fixed_size: The height and width it serves; None: any.
+        module: A module from images, (N, C, H, W), to a tensor or several; in eval mode, on the
+            CPU, in float32.
+        part: The entry of :data:`PARTS` that it is.
+        output_names: One name for each output tensor.
+        has_maps: True if the outputs have a height and a width.
+        fixed_size: The only height and width that it serves; None: any.
     """
 
-    module: nn.Module
+    module: TensorModel
     part: str
     output_names: tuple[str, ...]
-    spatial_outputs: tuple[bool, ...]
+    has_maps: bool
     fixed_size: tuple[int, int] | None
 
 
@@ -47,7 +47,7 @@ def make_exportable(
 
     Args:
         model: A detector, segmenter, classifier or bare backbone, in eval mode.
-        part: One of :data:`PARTS`. None: what the model is; of a detector the backbone.
+        part: One of :data:`PARTS`. None: what the model is; for a detector the backbone.
         softmax: Let a classifier end in probabilities instead of logits. Default: False.
         full_size: Let a segmenter resize its logits to the size of the input, instead of
             leaving them at the decode head's. Default: False.
@@ -62,30 +62,29 @@ def make_exportable(
     if full_size and part != "segmenter":
         raise ValueError(f"full_size is for segmenters; this exports a {part}")
     fused = fuse_model(copy.deepcopy(model).cpu().float(), inplace=True).model.eval()
-    fixed_size = _fixed_size(fused)
+    fixed_size = fixed_input_size(fused)
     for parent in list(fused.modules()):
         _free_adaptive_pools(parent)
     if fixed_size is not None:
         _fix_adaptive_pools(fused, fixed_size)
-    module: nn.Module
     if part == "backbone":
         backbone = getattr(fused, "backbone", fused)
-        module = _Wrapped(backbone, lambda net, x: _as_tuple(net(x)))
-        names, spatial = _backbone_outputs(backbone)
+        module = TensorModel(backbone, "backbone")
+        names = _level_names(backbone)
     elif part == "classifier":
-        module = _Wrapped(fused, _probabilities if softmax else _logits)
-        names, spatial = ("probabilities" if softmax else "logits",), (False,)
+        module = TensorModel(fused, "probabilities" if softmax else "logits")
+        names = (module.output,)
     else:
-        module = _Wrapped(fused, _full_size_maps if full_size else _maps)
-        names, spatial = ("logits",), (True,)
-    return Exportable(module.eval(), part, names, spatial, fixed_size)
+        module = TensorModel(fused, "full_size_logits" if full_size else "logits")
+        names = ("logits",)
+    return Exportable(module.eval(), part, names, part != "classifier", fixed_size)
 
 
 def _resolve_part(model: nn.Module, part: str | None) -> str:
     found = "backbone"
     if hasattr(model, "decode_head"):
         found = "segmenter"
-    elif hasattr(model, "head") and hasattr(model, "backbone"):
+    elif isinstance(getattr(model, "head", None), nn.Module) and hasattr(model, "backbone"):
         found = "classifier"
     if part is None:
         return found
@@ -93,63 +92,20 @@ def _resolve_part(model: nn.Module, part: str | None) -> str:
         raise ValueError(f"part must be one of {', '.join(PARTS)}, found {part!r}")
     if part not in (found, "backbone"):
         raise ValueError(
-            f"{type(model).__name__} is no {part}; it can be exported as {found}"
+            f"{type(model).__name__} is no {part}; choose {found}"
             + ("" if found == "backbone" else " or backbone")
         )
     return part
 
 
-def _backbone_outputs(backbone: nn.Module) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+def _level_names(backbone: nn.Module) -> tuple[str, ...]:
     indices = getattr(backbone, "out_indices", None)
     if indices is None:
         raise ValueError(
             f"{type(backbone).__name__} has no out_indices, so its outputs cannot be named; export "
             "the whole classifier or segmenter"
         )
-    return tuple(f"level{index}" for index in indices), (True,) * len(indices)
-
-
-def _fixed_size(model: nn.Module) -> tuple[int, int] | None:
-    for module in model.modules():
-        if isinstance(module, VanillaNet) and module.arch.is_adaptive:
-            assert module.arch.input_size is not None
-            return module.arch.input_size, module.arch.input_size
-    return None
-
-
-class _Wrapped(nn.Module):
-    def __init__(self, net: nn.Module, call: Callable[[Any, Tensor], tuple[Tensor, ...]]) -> None:
-        super().__init__()
-        self.net = net
-        self.call = call
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.call(self.net, x)
-
-
-def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-
-
-def _logits(net: Any, x: Tensor) -> tuple[Tensor, ...]:
-    return _as_tuple(net(x, mode="tensor"))
-
-
-def _probabilities(net: Any, x: Tensor) -> tuple[Tensor, ...]:
-    return (functional.softmax(_logits(net, x)[0], dim=1),)
-
-
-def _maps(net: Any, x: Tensor) -> tuple[Tensor, ...]:
-    return _as_tuple(net(x, mode="tensor"))
-
-
-def _full_size_maps(net: Any, x: Tensor) -> tuple[Tensor, ...]:
-    (maps,) = _maps(net, x)
-    return (
-        functional.interpolate(
-            maps, size=x.shape[-2:], mode="bilinear", align_corners=net.align_corners
-        ),
-    )
+    return tuple(f"level{index}" for index in indices)
 
 
 class SizeFreeAvgPool(nn.Module):
@@ -189,7 +145,7 @@ def _free_adaptive_pools(parent: nn.Module) -> None:
         if isinstance(child, nn.AdaptiveAvgPool2d):
             size = child.output_size
             height, width = size if isinstance(size, tuple) else (size, size)
-            # Of 1 pixel ONNX has it as global pooling; None keeps an axis as it is.
+            # ONNX has global pooling for one pixel; None keeps an axis as it is.
             if height is not None and width is not None and (height, width) != (1, 1):
                 parent._modules[name] = SizeFreeAvgPool((height, width))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,30 +16,23 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from mmvanilla.analysis.timing import Timing, time_interleaved
 from mmvanilla.deploy.onnx_runtime import INPUT_NAME, check_out, open_session, require_onnx
+from mmvanilla.utils.scratch import scratch_folder
 
-#: What can be quantised: everything, or one kind of convolution to see what each kind costs.
-SCHEMES: dict[str, str] = {
-    "per_channel": "all layers, one weight scale a channel",
-    "per_tensor": "all layers, one weight scale a layer",
-    "pointwise_per_channel": "1x1 and stem convolutions only, one scale a channel",
-    "pointwise_per_tensor": "1x1 and stem convolutions only, one scale a layer",
-    "depthwise_per_channel": "depthwise convolutions only, one scale a channel",
-    "depthwise_per_tensor": "depthwise convolutions only, one scale a layer",
-}
 _DATA_SCOPE = "mmpretrain"
 
 
 @dataclass(frozen=True)
 class QuantizedForm:
-    """How one form of a model does.
+    """Accuracy, speed and size of one form of a model.
 
     Attributes:
-        name: ``'fp32'``, or one of :data:`SCHEMES`.
-        accuracy: Top-1 in %.
-        agreement: Images in % whose class is fp32's.
-        logit_error: Root mean square difference from fp32's logits, in % of their own.
-        latency: Of one image.
-        size_bytes: Of the file.
+        name: ``'fp32'`` or ``'int8'``.
+        accuracy: Top-1 accuracy in %.
+        agreement: Share of images in % that get the same class as in fp32.
+        logit_error: Root mean square difference from fp32's logits, in % of their own root mean
+            square.
+        latency: Time for one image.
+        size_bytes: Size of the file in bytes.
     """
 
     name: str
@@ -55,6 +47,8 @@ class _Samples:
     """Normalised images and labels of a config's data set, by its test pipeline."""
 
     def __init__(self, cfg: Config, split: str, count: int | None) -> None:
+        if count is not None and count < 1:
+            raise ValueError(f"the number of {split} images must be at least 1, found {count}")
         if cfg.get("default_scope") != _DATA_SCOPE:
             raise ValueError(
                 f"quantisation is measured on classifiers; default_scope of this config is "
@@ -68,7 +62,7 @@ class _Samples:
         self.preprocessor = MODELS.build(preprocessor)
         total = len(self.dataset)
         # Data sets are sorted by class: take from all over.
-        chosen = min(count or total, total)
+        chosen = total if count is None else min(count, total)
         self.indices = np.linspace(0, total - 1, chosen).round().astype(int)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
@@ -87,8 +81,6 @@ def quantize_classifier(
     model: str | Path,
     out: str | Path,
     *,
-    scheme: str = "per_channel",
-    compared: Sequence[str] = (),
     calibration_images: int = 128,
     test_images: int | None = None,
     rounds: int = 30,
@@ -97,69 +89,54 @@ def quantize_classifier(
 ) -> list[QuantizedForm]:
     """Quantise a classifier, measure accuracy and latency before and after, and write it.
 
-    Weights become int8 (symmetric), activations uint8 with the ranges that calibration images of
-    the training split have.
+    The weights of all layers become int8 (symmetric, one scale for each channel), activations
+    uint8 with the ranges that they have on calibration images of the training split.
 
     Args:
         cfg: The classifier's config, for its data.
-        model: What ``tools/export_onnx.py`` wrote for it, fp32.
+        model: The fp32 file that ``tools/export_onnx.py`` wrote for it.
         out: The ``.onnx`` file to write.
-        scheme: One of :data:`SCHEMES`.
-        compared: Other schemes to measure too; their files are not kept.
-        calibration_images: So many images of the training split.
-        test_images: So many images of the test split; None: all.
-        rounds: How often each form is timed.
+        calibration_images: Number of images of the training split to calibrate with, at least 1.
+        test_images: Number of images of the test split to measure on, at least 1; None: all.
+        rounds: Number of timed runs of each form, at least 2.
         overwrite: Replace an existing file.
         progress: Called with the name of each step.
 
     Returns:
-        fp32 first, then ``scheme``, then each of ``compared``.
+        The fp32 form, then the int8 form.
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
-        FileNotFoundError: No such model, or no folder for ``out``.
-        ValueError: No such scheme, no classifier, or nothing for the scheme to quantise.
+        FileNotFoundError: The model or the folder of ``out`` does not exist.
+        ValueError: The config is not a classifier's, a number of images is below 1, or ``out`` is
+            ``model``.
         ImportError: onnx or onnxruntime is not installed.
     """
     model, out = Path(model), Path(out)
-    schemes = list(dict.fromkeys((scheme, *compared)))
-    for name in schemes:
-        if name not in SCHEMES:
-            raise ValueError(f"no scheme {name!r}; there are {', '.join(SCHEMES)}")
     if not model.is_file():
         raise FileNotFoundError(f"no model at {model}; write one with tools/export_onnx.py")
-    check_out(out, overwrite)
+    check_out(out, overwrite, [model])
     require_onnx()
     calibration = _Samples(cfg, "train", calibration_images)
     test = _Samples(cfg, "test", test_images)
-    with tempfile.TemporaryDirectory(prefix=".quantizing-", dir=out.parent) as folder:
-        paths = {"fp32": model}
-        for name in schemes:
-            progress(f"quantising, {name}")
-            paths[name] = Path(folder) / f"{name}.onnx"
-            quantize_file(model, paths[name], (image for image, _ in calibration), name)
+    with scratch_folder(out.parent, "quantizing") as folder:
+        progress("quantising")
+        aside = folder / out.name
+        quantize_file(model, aside, (image for image, _ in calibration))
         progress("testing")
-        forms = _measure(paths, test, rounds)
-        os.replace(paths[scheme], out)
+        forms = _measure({"fp32": model, "int8": aside}, test, rounds)
+        os.replace(aside, out)
     return forms
 
 
-def quantize_file(
-    model: str | Path, out: str | Path, images: Iterable[np.ndarray], scheme: str = "per_channel"
-) -> None:
-    """Quantise an ONNX file.
+def quantize_file(model: str | Path, out: str | Path, images: Iterable[np.ndarray]) -> None:
+    """Quantise all layers of an ONNX file to int8, with one weight scale for each channel.
 
     Args:
         model: The fp32 ``.onnx`` file.
         out: The ``.onnx`` file to write.
-        images: To calibrate with, each (1, C, H, W), normalised.
-        scheme: One of :data:`SCHEMES`.
-
-    Raises:
-        ValueError: No such scheme, or nothing for it to quantise.
+        images: Normalised images to calibrate with, each (1, C, H, W).
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"no scheme {scheme!r}; there are {', '.join(SCHEMES)}")
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -179,12 +156,6 @@ def quantize_file(
     prepared = Path(out).with_suffix(".prepared.onnx")
     # The symbolic part of it does not take every open size; ONNX's own inference is enough here.
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-    kind = scheme.removesuffix("per_channel").removesuffix("per_tensor").rstrip("_")
-    nodes = None
-    if kind:
-        nodes = _convolutions(prepared, depthwise=kind == "depthwise")
-        if not nodes:
-            raise ValueError(f"{model} has no {kind} convolutions to quantise")
     quantize_static(
         str(prepared),
         str(out),
@@ -192,22 +163,9 @@ def quantize_file(
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        per_channel=scheme.endswith("per_channel"),
-        nodes_to_quantize=nodes,
+        per_channel=True,
     )
     prepared.unlink()
-
-
-def _convolutions(path: Path, depthwise: bool) -> list[str]:
-    import onnx
-
-    names = []
-    for node in onnx.load(str(path)).graph.node:
-        if node.op_type == "Conv":
-            groups = next((item.i for item in node.attribute if item.name == "group"), 1)
-            if (groups > 1) == depthwise:
-                names.append(node.name)
-    return names
 
 
 def _measure(paths: dict[str, Path], test: _Samples, rounds: int) -> list[QuantizedForm]:

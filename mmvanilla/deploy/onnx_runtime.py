@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.checkpoints.writing import refuse_existing
+from mmvanilla.checkpoints.writing import StrPath, check_writable
+from mmvanilla.utils.numerics import largest, relative_difference
 
 INPUT_NAME = "input"
 
@@ -19,7 +19,7 @@ def require_onnx() -> None:
     """Check that onnx and onnxruntime are installed.
 
     Raises:
-        ImportError: One is not.
+        ImportError: One of them is not installed.
     """
     try:
         import onnx  # noqa: F401
@@ -30,35 +30,46 @@ def require_onnx() -> None:
         ) from error
 
 
-def check_out(out: Path, overwrite: bool) -> None:
+def check_out(out: Path, overwrite: bool, inputs: Iterable[StrPath] = ()) -> None:
     """Refuse a file that cannot be written, before any work is done for it.
 
     Args:
         out: The ``.onnx`` file to write.
-        overwrite: Whether it may exist.
+        overwrite: An existing file may be replaced.
+        inputs: The files that the work reads, none of which may be replaced.
 
     Raises:
-        ValueError: It has another ending.
-        FileExistsError: It exists and ``overwrite`` is False.
-        IsADirectoryError: It is a folder.
-        FileNotFoundError: There is no folder for it.
+        ValueError: The output is no ``.onnx`` file, or one of the inputs.
+        FileExistsError: The output exists and ``overwrite`` is False.
+        IsADirectoryError: The output is a folder.
+        FileNotFoundError: The folder of the output does not exist.
+        PermissionError: The folder of the output cannot be written to.
     """
     if out.suffix != ".onnx":
         raise ValueError(f"the output must be an .onnx file, found {out}")
-    refuse_existing(out, overwrite)
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
+        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into; make it first")
+    check_writable([out], overwrite, inputs)
 
 
 def random_images(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Standard normal float32, which is what normalised images look like; always the same."""
+    """Draw standard normal float32 values, as normalised images have; the same for one seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def compared_shapes(
     in_channels: int, size: tuple[int, int], dynamic: bool
 ) -> tuple[tuple[int, ...], ...]:
-    """The inputs to compare on: other batches, and where the size is open odd and oblong ones."""
+    """Choose input shapes to compare on: two batch sizes, and odd and oblong sizes where open.
+
+    Args:
+        in_channels: Number of channels of an image.
+        size: Height and width in pixels that the file was exported with.
+        dynamic: The file takes other heights and widths too.
+
+    Returns:
+        Shapes as (N, C, H, W).
+    """
     height, width = size
     shapes = [(1, in_channels, height, width), (3, in_channels, height, width)]
     if dynamic:
@@ -76,48 +87,52 @@ def compare_with_torch(
 
     Args:
         path: The ``.onnx`` file.
-        module: From one tensor to a tuple of tensors.
-        shapes: Of the inputs, (N, C, H, W).
+        module: A module from one tensor to a tensor or several.
+        shapes: Input shapes, (N, C, H, W).
 
     Returns:
-        The largest difference of any output, relative to that output's largest magnitude.
+        The largest difference of any output, relative to that output's largest magnitude; NaN if
+        either side gives one.
 
     Raises:
-        RuntimeError: ONNX Runtime cannot run the file on one of the shapes.
+        RuntimeError: ONNX Runtime cannot run the file on one of the shapes, or gives outputs of
+            other shapes.
     """
     session = open_session(path)
     differences = []
     for seed, shape in enumerate(shapes):
         images = random_images(shape, seed)
         with torch.no_grad():
-            expected = [tensor.numpy() for tensor in module(images)]
+            outputs = module(images)
+        expected = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         try:
             found = session.run(None, {INPUT_NAME: images.numpy()})
         except Exception as error:  # onnxruntime has a class of its own for each status
             raise RuntimeError(f"ONNX Runtime cannot run an input of {shape}: {error}") from error
         for ours, theirs in zip(expected, found, strict=True):
-            if ours.shape != theirs.shape:
+            if tuple(ours.shape) != theirs.shape:
                 raise RuntimeError(
                     f"ONNX Runtime's output for an input of {shape} has shape {theirs.shape}, "
-                    f"PyTorch's {ours.shape}"
+                    f"PyTorch's {tuple(ours.shape)}"
                 )
-            scale = max(float(np.abs(ours).max()), float(np.finfo(np.float32).tiny))
-            differences.append(float(np.abs(ours - theirs).max()) / scale)
-    # max() would hide a NaN that is not the first.
-    return float(np.max(differences))
+            differences.append(relative_difference(ours, theirs))
+    return largest(differences)
 
 
 def open_session(path: str | Path, threads: int = 0, cuda: bool = False) -> Any:
-    """An ONNX Runtime session.
+    """Load a file into ONNX Runtime.
 
     Args:
         path: The ``.onnx`` file.
-        threads: Within one operator; 0: as many as ONNX Runtime likes.
-        cuda: Ask for a GPU.
+        threads: Number of threads within one operator; 0: ONNX Runtime chooses.
+        cuda: Run on a GPU instead of the CPU.
+
+    Returns:
+        An ``onnxruntime.InferenceSession``.
 
     Raises:
         ImportError: onnxruntime is not installed.
-        RuntimeError: It cannot load the file, or was built without CUDA.
+        RuntimeError: ONNX Runtime cannot load the file, or was built without CUDA.
     """
     require_onnx()
     import onnxruntime

@@ -156,6 +156,17 @@ class TestTable:
         ]
 
 
+def test_what_could_not_be_told_apart_is_refused_before_the_work(tmp_path):
+    path = str(tmp_path / "nothing.py")
+    with pytest.raises(ValueError, match="configs nothing given twice"):
+        run_ablations([path, str(tmp_path / "other" / "nothing.py")], [0], str(tmp_path))
+    with pytest.raises(ValueError, match="seeds 1 given twice"):
+        run_ablations([path], [0, 1, 1], str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no config at"):
+        run_ablations([path], [0], str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.toolbox("mmpretrain")
 def test_tool_trains_fuses_and_reports(tmp_path):

@@ -68,6 +68,19 @@ def test_mmengine_counts_the_same():
     assert theirs["flops"] == pytest.approx(ours.macs, rel=0.05)
 
 
+def test_networks_that_read_tensors_when_built_are_counted_too():
+    pytest.importorskip("mmpretrain.models")
+    backbone = dict(type="ResNet", depth=18, drop_path_rate=0.1)
+    head = dict(type="LinearClsHead", num_classes=1000, in_channels=512)
+    model = dict(
+        type="ImageClassifier", backbone=backbone, neck=dict(type="GlobalAveragePooling"), head=head
+    )
+    cfg = Config(dict(default_scope="mmpretrain", model=model))
+    (count,), _ = count_config(cfg, forms=("training",))
+    assert count.params == 11_689_512  # as torchvision and MMPretrain's model zoo have it
+    assert count.macs / 1e9 == pytest.approx(1.82, abs=0.01)
+
+
 @pytest.mark.parametrize("name", ["maskrcnn_vanillanet.py", "retinanet_vanillanet.py"])
 def test_detectors_count_their_heads(name):
     pytest.importorskip("mmcv._ext")

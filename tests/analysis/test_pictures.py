@@ -10,9 +10,9 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
-from mmvanilla.analysis.pictures import class_activation, save_feature_sheet
+from mmvanilla.analysis.pictures import Viewer, class_activation, save_feature_sheet
 from mmvanilla.analysis.predictions import draw_predictions
-from mmvanilla.apis.images import Viewer, find_images
+from mmvanilla.apis.images import check_image, find_images
 from tests.helpers import ROOT
 
 BACKBONE = "dict(type='VanillaNet', arch=dict(dims=(8, 16, 24, 32), strides=(2, 2, 2)){})"
@@ -123,7 +123,7 @@ def test_predictions_are_drawn(tmp_path, images, monkeypatch, scope):
 
 def test_viewer_gives_the_pixels_back(tmp_path, images):
     viewer = Viewer.load(*write_model(tmp_path, "mmpretrain"))
-    inputs, pixels = viewer.read(images / "a.png")
+    inputs, pixels = viewer.reader.read(images / "a.png")
     assert tuple(inputs.shape) == (1, 3, 64, 64)
     assert np.array_equal(pixels, cv2.imread(str(images / "a.png"))[..., ::-1])
     normalised = (pixels - np.array([120.0, 110.0, 100.0])) / np.array([60.0, 50.0, 40.0])
@@ -148,14 +148,14 @@ def test_class_activation_names_the_prediction(tmp_path, images):
     picture, words = class_activation(viewer, images / "a.png")
     assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
     with torch.no_grad():
-        scores = viewer.model(viewer.read(images / "a.png")[0], mode="tensor").softmax(1)[0]
+        scores = viewer.model(viewer.reader.read(images / "a.png")[0], mode="tensor").softmax(1)[0]
     assert words == f"{viewer.classes[int(scores.argmax())]} {float(scores.max()):.2f}"
     other, words = class_activation(viewer, images / "a.png", "backbone.blocks.0", category=2)
     assert words.startswith("three")
     assert not np.array_equal(other, picture)
     with pytest.raises(ValueError, match="no module 'neck'"):
         class_activation(viewer, images / "a.png", "neck")
-    with pytest.raises(ValueError, match="class 3 is out of range"):
+    with pytest.raises(ValueError, match="unknown class 3; choose from 0 to 2"):
         class_activation(viewer, images / "a.png", category=3)
 
 
@@ -174,6 +174,68 @@ def test_images_of_a_folder(images):
     assert [path.name for path in find_images(images)] == ["a.png", "b.png"]
     assert [path.name for path in find_images(images, limit=1)] == ["a.png"]
     assert find_images(images / "b.png") == [images / "b.png"]
+    for limit in (0, -1):
+        with pytest.raises(ValueError, match="at least 1"):
+            find_images(images, limit)
+
+
+@pytest.mark.parametrize("shape", [(1, 4000), (4000, 1), (10, 501)])
+def test_narrow_images_are_refused_by_their_header(tmp_path, shape):
+    path = tmp_path / "narrow.png"
+    cv2.imwrite(str(path), np.zeros((*shape, 3), np.uint8))
+    with pytest.raises(ValueError, match="at most 50 times as long"):
+        check_image(path)
+    cv2.imwrite(str(path), np.zeros((10, 500, 3), np.uint8))
+    check_image(path)
+
+
+@pytest.mark.parametrize("scope", CONFIGS)
+def test_narrow_images_and_existing_pictures_are_refused_before_the_work(
+    tmp_path, images, monkeypatch, capsys, scope
+):
+    config, checkpoint = write_model(tmp_path, scope)
+    cv2.imwrite(str(tmp_path / "narrow.png"), np.zeros((1, 4000, 3), np.uint8))
+    out = tmp_path / "out"
+
+    def refused(*arguments):
+        with pytest.raises(SystemExit) as failure:
+            run_tool(monkeypatch, *arguments)
+        assert failure.value.code == 1
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    narrow = tmp_path / "narrow.png"
+    assert "at most 50 times" in refused("predict", config, checkpoint, narrow, out)
+    features = ("features", config, checkpoint, narrow, tmp_path / "features.png")
+    assert "at most 50 times" in refused(*features)
+    assert not out.exists() and not (tmp_path / "features.png").exists()
+    again = ("predict", config, checkpoint, images / "a.png", out)
+    run_tool(monkeypatch, *again)
+    (picture,) = out.rglob("a.png")
+    picture.write_text("precious")
+    assert "exists already; pass --overwrite" in refused(*again)
+    assert picture.read_text() == "precious"
+    run_tool(monkeypatch, *again, "--overwrite")
+    assert cv2.imread(str(picture)) is not None
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_sheets_replace_nothing_unasked(tmp_path, images, monkeypatch, capsys):
+    model = write_model(tmp_path, "mmpretrain")
+    out = tmp_path / "sheet.png"
+    out.write_text("precious")
+    for arguments, message in [
+        (("features", *model, images, out), "exists already; pass --overwrite"),
+        (("features", *model, images, images / "a.png", "--overwrite"), "is also an input"),
+        (("features", *model, images, out, "--limit", "0"), "at least 1"),
+    ]:
+        with pytest.raises(SystemExit) as failure:
+            run_tool(monkeypatch, *arguments)
+        assert failure.value.code == 1
+        assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert out.read_text() == "precious"
+    assert cv2.imread(str(images / "a.png")).shape == (64, 64, 3)
+    run_tool(monkeypatch, "features", *model, images, out, "--overwrite")
+    assert cv2.imread(str(out)) is not None
 
 
 def test_refusals_are_one_line(tmp_path, images, monkeypatch, capsys):

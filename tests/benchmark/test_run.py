@@ -1,6 +1,7 @@
 """What is timed computes what it should, and the counts and refusals around it."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from mmvanilla.analysis.timing import time_interleaved
+from mmvanilla.apis.model import TensorModel
 from mmvanilla.benchmark.machine import describe_machine, peak_memory, saved_for_backward
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 
@@ -231,14 +233,13 @@ def test_training_keeps_less_for_backward_than_the_reference(monkeypatch):
     saved = []
     for contender in (reference, ours, checkpointed):
         model = contender.model.train()
-        kwargs = {} if contender is reference else dict(mode="tensor")
         # One image has one value a channel behind the pooling, which batch norm refuses.
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d) and module.num_features == 1000:
                 module.eval()
         saved.append(
             saved_for_backward(
-                lambda model=model, kwargs=kwargs: model(images, **kwargs).sum(), model.parameters()
+                lambda model=model: TensorModel(model, "logits")(images).sum(), model.parameters()
             )
         )
     assert saved[1] / saved[0] <= 0.9
@@ -275,10 +276,14 @@ def test_peer_comes_with_its_published_accuracy_and_fused():
 
 
 def test_refusals(tiny):
-    with pytest.raises(ValueError, match="no peer 'resnet-eleven'"):
+    with pytest.raises(ValueError, match="unknown peer 'resnet-eleven'; choose from resnet18"):
         build_peer("resnet-eleven")
-    with pytest.raises(ValueError, match="modes: no sleep"):
+    with pytest.raises(ValueError, match="unknown modes sleep; choose from forward"):
         run_benchmark(Plan(modes=("sleep",)))
+    with pytest.raises(ValueError, match="at least 2 rounds"):
+        run_benchmark(Plan(rounds=1))
+    with pytest.raises(ValueError, match="14"):
+        run_benchmark(Plan(archs=("14",)))
     with pytest.raises(ValueError, match="at least 1"):
         run_benchmark(Plan(batches=(0,)))
     with pytest.raises(ValueError, match="does not pool adaptively"):
@@ -286,7 +291,7 @@ def test_refusals(tiny):
     ours = build_ours(tiny)
     with pytest.raises(Unmeasurable, match="fp32"):
         prepare(ours, "onnxruntime", torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16))
-    with pytest.raises(ValueError, match="form must be one of"):
+    with pytest.raises(ValueError, match="unknown form 'fast'; choose from training"):
         prepare(ours, "fast", torch.zeros(1, 3, 64, 64))
 
 
@@ -310,6 +315,36 @@ def test_tool_without_a_gpu_says_so_in_one_line(tmp_path):
     assert done.stderr.strip().splitlines()[-1].startswith("error: no device cuda")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sizes", "feature_size"),
+    [
+        ([], ((224, 224),), (800, 1333)),
+        (["--shape", "64", "96", "--shape", "32", "32"], ((64, 96), (32, 32)), (800, 1333)),
+        (["--feature-shape", "64", "96"], ((224, 224),), (64, 96)),
+        (["--sizes", "64x96", "32", "--feature-size", "8x9"], ((64, 96), (32, 32)), (8, 9)),
+    ],
+)
+def test_sizes_of_the_command_line(arguments, sizes, feature_size, capsys):
+    tool = runpy.run_path(str(ROOT / "tools" / "benchmark.py"), run_name="tool")
+    plan = tool["make_plan"](tool["build_parser"]().parse_args(arguments))
+    assert (plan.sizes, plan.feature_size) == (sizes, feature_size)
+    assert ("take --shape H W" in capsys.readouterr().err) == ("--sizes" in arguments)
+
+
+def test_tool_refuses_to_replace_results_before_it_measures(tmp_path):
+    (tmp_path / "benchmark.json").write_text("precious")
+    done = subprocess.run(
+        [sys.executable, "tools/benchmark.py", "--archs", "5", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "exists already; pass --overwrite" in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmark.json"]
 
 
 def test_published_accuracies_are_of_known_variants():

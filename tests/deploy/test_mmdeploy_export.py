@@ -109,10 +109,10 @@ class FakeSession:
     ],
 )
 def test_agreement_is_counted(detector, monkeypatch, change, exact, close):
-    from mmvanilla.apis.images import Viewer
+    from mmvanilla.apis.images import ImageReader
 
     cfg, model, _, image = detector
-    samples = Viewer("detector", model, cfg, ()).batch(image)[1]
+    samples = ImageReader(model, cfg).batch(image)[1]
     monkeypatch.setattr(
         mmdeploy_export, "open_session", lambda path: FakeSession(model, samples, change)
     )

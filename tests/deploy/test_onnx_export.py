@@ -12,7 +12,7 @@ from torch import nn
 from mmvanilla import VanillaNet
 from mmvanilla.deploy.onnx_export import export_onnx
 from mmvanilla.deploy.onnx_module import SizeFreeAvgPool, equal_max_pool, make_exportable
-from mmvanilla.deploy.onnx_runtime import compare_with_torch, open_session
+from mmvanilla.deploy.onnx_runtime import check_out, compare_with_torch, open_session
 from tests.helpers import ROOT
 
 onnx = pytest.importorskip("onnx")
@@ -230,7 +230,7 @@ def test_disagreement_is_measured(tmp_path):
     report = export_onnx(model, tmp_path / "net.onnx", size=(64, 64))
     other = make_exportable(model)
     with torch.no_grad():
-        other.module.net.blocks[0].conv.weight.mul_(1.5)
+        other.module.model.blocks[0].conv.weight.mul_(1.5)
     assert compare_with_torch(report.path, other.module, report.compared_shapes) > 1e-3
 
 
@@ -244,7 +244,7 @@ def test_nan_is_a_disagreement(tmp_path):
     model = build_backbone()
     with torch.no_grad():
         model.blocks[-1].act.conv.conv.weight.fill_(float("nan"))
-    with pytest.raises(RuntimeError, match="nothing was written"):
+    with pytest.raises(RuntimeError, match="holds NaN.*nothing was written; look for NaN"):
         export_onnx(model, tmp_path / "net.onnx", size=(64, 64))
     assert list(tmp_path.iterdir()) == []
 
@@ -260,9 +260,13 @@ def test_refusals(tmp_path):
         export_onnx(model, out, softmax=True)
     with pytest.raises(ValueError, match="is for segmenters"):
         export_onnx(model, out, full_size=True)
-    with pytest.raises(ValueError, match="VanillaNet is no segmenter"):
+    with pytest.raises(ValueError, match="height and width must be at least 1"):
+        export_onnx(model, out, size=(0, 64))
+    with pytest.raises(ValueError, match="is also an input"):
+        check_out(out, overwrite=True, inputs=[tmp_path / ".." / tmp_path.name / "net.onnx"])
+    with pytest.raises(ValueError, match="VanillaNet is no segmenter; choose backbone"):
         export_onnx(model, out, part="segmenter")
-    with pytest.raises(ValueError, match="exporter must be one of"):
+    with pytest.raises(ValueError, match="unknown exporter 'magic'; choose from torchscript"):
         export_onnx(model, out, exporter="magic")
     with pytest.raises(RuntimeError, match="training mode"):
         export_onnx(build_backbone().train(), out)
@@ -303,7 +307,8 @@ def test_tool_exports_a_checkpoint_and_refuses_a_wrong_one(tmp_path):
     config.write_text(CONFIG)
     meta = dict(dataset_meta=dict(classes=["a", "b", "c", "d", "e"]))
     torch.save(dict(meta=meta, state_dict=model.state_dict()), weights)
-    done = run_tool(config, weights, out, "--size", 64, 64)
+    done = run_tool(config, weights, out, "--size", 64, 64)  # the old name of --shape
+    assert "--shape" in done.stderr
     assert done.returncode == 0, done.stderr
     assert "classifier" in done.stdout and "11 Conv" in done.stdout
     entries = {entry.key: entry.value for entry in onnx.load(str(out)).metadata_props}
@@ -311,8 +316,10 @@ def test_tool_exports_a_checkpoint_and_refuses_a_wrong_one(tmp_path):
     assert json.loads(entries["preprocessing"])["mean"] == [1.0, 2.0, 3.0]
 
     torch.save(dict(state_dict={"backbone.stem.conv.bias": torch.zeros(8)}), weights)
-    failed = run_tool(config, weights, tmp_path / "other.onnx", "--size", 64, 64)
+    failed = run_tool(config, weights, tmp_path / "other.onnx", "--shape", 64, 64)
     assert failed.returncode != 0
+    early = run_tool(config, tmp_path / "no.pth", tmp_path / "nowhere" / "other.onnx")
+    assert "no folder" in early.stderr.splitlines()[-1]  # said before anything is loaded
     # What imports say may stand before it, but no traceback.
     assert failed.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in failed.stderr

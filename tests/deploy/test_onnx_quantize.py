@@ -17,7 +17,7 @@ pytest.importorskip("mmvanilla.cls_head")
 
 from mmvanilla.datasets.shapes import make_shapes  # noqa: E402
 from mmvanilla.deploy.onnx_export import export_onnx  # noqa: E402
-from mmvanilla.deploy.onnx_quantize import SCHEMES, quantize_classifier  # noqa: E402
+from mmvanilla.deploy.onnx_quantize import quantize_classifier  # noqa: E402
 from mmvanilla.deploy.onnx_runtime import open_session  # noqa: E402
 from tests.helpers import ROOT  # noqa: E402
 
@@ -93,22 +93,13 @@ def scales_of_a_weight(path):
     return max(sizes, default=1)
 
 
-@pytest.mark.parametrize(
-    ("scheme", "depthwise", "others", "scales"),
-    [
-        ("per_channel", 4, 5, 32),
-        ("per_tensor", 4, 5, 1),
-        ("pointwise_per_channel", 0, 5, 32),
-        ("depthwise_per_tensor", 4, 0, 1),
-    ],
-)
-def test_schemes_quantise_what_they_say(exported, tmp_path, scheme, depthwise, others, scales):
+def test_all_layers_become_int8_with_a_scale_for_each_channel(exported, tmp_path):
     cfg, path = exported
     out = tmp_path / "int8.onnx"
-    forms = quantize_classifier(cfg, path, out, scheme=scheme, calibration_images=4, rounds=2)
-    assert int8_convolutions(out) == {True: depthwise, False: others}
-    assert scales_of_a_weight(out) == scales
-    assert [form.name for form in forms] == ["fp32", scheme]
+    forms = quantize_classifier(cfg, path, out, calibration_images=4, rounds=2)
+    assert int8_convolutions(out) == {True: 4, False: 5}
+    assert scales_of_a_weight(out) == 32
+    assert [form.name for form in forms] == ["fp32", "int8"]
     assert (forms[0].agreement, forms[0].logit_error) == (100, 0)
     assert 0 < forms[1].logit_error < 100
     assert 0 <= forms[1].accuracy <= 100 and forms[1].latency.median > 0
@@ -130,20 +121,16 @@ def test_accuracy_is_that_of_the_model(exported, tmp_path):
     assert forms[0].size_bytes == path.stat().st_size
 
 
-def test_all_schemes_at_once_keep_one_file(exported, tmp_path):
-    cfg, path = exported
-    forms = quantize_classifier(
-        cfg, path, tmp_path / "a.onnx", compared=SCHEMES, calibration_images=2, rounds=2
-    )
-    assert [form.name for form in forms] == ["fp32", *SCHEMES]
-    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
-
-
 def test_refusals(exported, tmp_path):
     cfg, path = exported
     out = tmp_path / "out.onnx"
-    with pytest.raises(ValueError, match="no scheme 'int4'"):
-        quantize_classifier(cfg, path, out, scheme="int4")
+    for count in (0, -1):
+        with pytest.raises(ValueError, match="number of train images must be at least 1"):
+            quantize_classifier(cfg, path, out, calibration_images=count)
+        with pytest.raises(ValueError, match="number of test images must be at least 1"):
+            quantize_classifier(cfg, path, out, test_images=count)
+    with pytest.raises(ValueError, match="is also an input"):
+        quantize_classifier(cfg, path, path, overwrite=True)
     with pytest.raises(FileNotFoundError, match=r"export_onnx\.py"):
         quantize_classifier(cfg, tmp_path / "no.onnx", out)
     with pytest.raises(ValueError, match=r"must be an \.onnx file"):
@@ -166,7 +153,7 @@ def test_tool(exported, tmp_path, monkeypatch, capsys):
     tool = str(ROOT / "tools" / "quantize_onnx.py")
     runpy.run_path(tool, run_name="__main__")
     shown = capsys.readouterr().out
-    assert "per_channel" in shown and "fp32" in shown and "written:" in shown
+    assert "int8" in shown and "fp32" in shown and "written:" in shown
     with pytest.raises(SystemExit) as failure:
         runpy.run_path(tool, run_name="__main__")
     assert failure.value.code == 1

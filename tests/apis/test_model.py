@@ -1,0 +1,101 @@
+"""One model to tensors: every output that can be asked for, and what is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmvanilla import VanillaNet
+from mmvanilla.apis.model import OUTPUTS, TensorModel, fixed_input_size
+from tests.helpers import TINY, randomise
+
+ADAPTIVE = dict(dims=(8, 16), strides=(2,), adaptive_pools=(3,), input_size=26)
+
+
+class Classifier(nn.Module):
+    """A backbone and a head, as all toolboxes name them."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = randomise(VanillaNet(TINY))
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, inputs):
+        return self.head(self.backbone(inputs)[-1].mean(dim=(2, 3)))
+
+
+class Segmenter(nn.Module):
+    """Logit maps at the resolution of the last level."""
+
+    align_corners = False
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = randomise(VanillaNet(TINY))
+        self.decode_head = nn.Conv2d(24, 3, 1)
+
+    def forward(self, inputs):
+        return self.decode_head(self.backbone(inputs)[-1])
+
+
+class Detector(nn.Module):
+    """A neck behind the backbone; its forward would need data samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = randomise(VanillaNet(TINY))
+        self.neck = nn.Conv2d(24, 4, 1)
+
+    def extract_feat(self, inputs):
+        return (self.neck(self.backbone(inputs)[-1]),)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("build", "output", "natural"),
+    [
+        (Classifier, "logits", True),
+        (Classifier, "probabilities", False),
+        (Classifier, "backbone", False),
+        (Segmenter, "logits", True),
+        (Segmenter, "probabilities", False),
+        (Segmenter, "full_size_logits", False),
+        (Segmenter, "backbone", False),
+        (Detector, "neck", True),
+        (Detector, "backbone", False),
+        (lambda: VanillaNet(TINY), "backbone", True),
+    ],
+)
+def test_each_output_is_what_the_model_computes(build, output, natural):
+    model = build().eval()
+    images = torch.randn(2, 3, 64, 96)
+    adapter = TensorModel(model, output)
+    found = adapter(images)
+    if output == "backbone":
+        expected = getattr(model, "backbone", model)(images)
+    elif output == "neck":
+        expected = model.extract_feat(images)
+    else:
+        expected = model(images)
+        if output == "probabilities":
+            expected = expected.softmax(dim=1)
+        elif output == "full_size_logits":
+            expected = nn.functional.interpolate(expected, size=(64, 96), mode="bilinear")
+    torch.testing.assert_close(found, expected)
+    assert adapter.what == OUTPUTS[output]
+    assert (TensorModel(model).output == output) == natural
+
+
+def test_outputs_that_a_model_does_not_have_are_refused():
+    with pytest.raises(ValueError, match="unknown output 'boxes'; choose from backbone, neck"):
+        TensorModel(Classifier(), "boxes")
+    with pytest.raises(ValueError, match="Detector gives no logits"):
+        TensorModel(Detector(), "logits")
+    with pytest.raises(ValueError, match="is no segmenter"):
+        TensorModel(Classifier(), "full_size_logits")
+
+
+def test_only_adaptive_pooling_fixes_the_input_size():
+    assert fixed_input_size(nn.Sequential(VanillaNet(ADAPTIVE))) == (26, 26)
+    open_size = dict(TINY, input_size=64)  # said, but nothing pools to a fixed size
+    assert fixed_input_size(VanillaNet(open_size)) is None
+    assert fixed_input_size(nn.Conv2d(3, 3, 1)) is None
