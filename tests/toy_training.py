@@ -83,7 +83,7 @@ class WriteRank(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.losses.append(outputs["loss"].item())
-        self.lambdas.append(_unwrap(runner.model).backbone.stem.conv.act.act_lambda)
+        self.lambdas.append(float(_unwrap(runner.model).backbone.stem.conv.act.act_lambda))
 
     def after_train(self, runner) -> None:
         ema = next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)

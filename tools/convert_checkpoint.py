@@ -44,6 +44,13 @@ def build_parser() -> ArgumentParser:
         choices=KINDS,
         help="what to write (default: what the file is; 'backbone' drops everything else)",
     )
+    parser.add_argument(
+        "--in-channels",
+        type=int,
+        metavar="N",
+        help="adapt the stem to images of N channels: 1 for gray, 6 for six bands (default: leave "
+        "it as it is)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
     return parser
 
@@ -56,6 +63,7 @@ def convert(args: Namespace) -> None:
         args.strides,
         args.target,
         args.overwrite,
+        args.in_channels,
     )
     print(report.describe())
 

@@ -16,17 +16,19 @@ from mmvanilla.checkpoints.authors_keys import (
     convert_authors,
 )
 from mmvanilla.checkpoints.identify_arch import identify_arch
+from mmvanilla.checkpoints.input_channels import adapt_kernel, find_stem
 from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint
 from mmvanilla.checkpoints.writing import refuse_existing, write_checkpoint
 from mmvanilla.models.act_lambda import SCHEDULES
 from mmvanilla.models.archs import Arch
 
+_USUAL_CHANNELS = 3  # VanillaNet's default of in_channels
 # The published accuracy is that of the averaged weights; mmdet 2 has its own key.
 _WEIGHTS_KEYS = ("model_ema", "model", "state_dict")
 
 
 def convert_checkpoint(
-    checkpoint: Mapping[str, Any], target: str | None = None
+    checkpoint: Mapping[str, Any], target: str | None = None, in_channels: int | None = None
 ) -> tuple[dict[str, Any], Converted]:
     """Convert the content of an authors' file.
 
@@ -34,23 +36,31 @@ def convert_checkpoint(
         checkpoint: ``model_ema`` is taken before ``model``, then ``state_dict``; else it is a
             state dict itself.
         target: As in :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
+        in_channels: Adapt the stem to images of this many channels, by
+            :func:`mmvanilla.checkpoints.input_channels.adapt_kernel`. Default: leave it.
 
     Returns:
         A checkpoint of plain types (``meta`` and ``state_dict``), and what was found.
 
     Raises:
-        ValueError: As :func:`mmvanilla.checkpoints.authors_keys.convert_authors` says.
+        ValueError: As :func:`mmvanilla.checkpoints.authors_keys.convert_authors` says, or
+            ``in_channels`` is below 1.
     """
     key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
     weights = checkpoint if key is None else checkpoint[key]
     act_lambda = _read_act_lambda(checkpoint)
     converted = convert_authors(weights, target, act_lambda)
+    stem = find_stem(converted.state_dict)
+    if in_channels is not None:
+        converted.state_dict[stem] = adapt_kernel(converted.state_dict[stem], in_channels)
     meta: dict[str, Any] = dict(
         converted_from=key or "state dict",
         dims=list(converted.dims),
         act_num=converted.act_num,
         deploy=converted.deploy,
     )
+    if converted.state_dict[stem].shape[1] != _USUAL_CHANNELS:
+        meta["in_channels"] = converted.state_dict[stem].shape[1]
     if not converted.deploy:
         meta["act_lambda"] = act_lambda
     classes = _read_classes(checkpoint)
@@ -60,7 +70,10 @@ def convert_checkpoint(
 
 
 def convert_file(
-    path: str | os.PathLike[str], target: str | None = None, map_location: MapLocation = "cpu"
+    path: str | os.PathLike[str],
+    target: str | None = None,
+    map_location: MapLocation = "cpu",
+    in_channels: int | None = None,
 ) -> tuple[dict[str, Any], Converted]:
     """Read an authors' file and convert it.
 
@@ -70,7 +83,7 @@ def convert_file(
     """
     checkpoint = read_checkpoint(path, map_location)
     try:
-        return convert_checkpoint(checkpoint, target)
+        return convert_checkpoint(checkpoint, target, in_channels)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -111,9 +124,11 @@ class ConversionReport:
     def backbone_cfg(self) -> str:
         """The config's line for the backbone."""
         deploy = ", deploy=True" if self.found.deploy else ""
+        adapted = self.meta.get("in_channels")
+        channels = "" if adapted is None else f", in_channels={adapted}"
         return (
             f"backbone=dict(type='VanillaNet', arch={self.arch!r}, act_num={self.found.act_num}"
-            f"{deploy})"
+            f"{channels}{deploy})"
         )
 
     def describe(self) -> str:
@@ -152,6 +167,7 @@ def convert_and_write(
     strides: Sequence[int] | None = None,
     target: str | None = None,
     overwrite: bool = False,
+    in_channels: int | None = None,
 ) -> ConversionReport:
     """Convert an authors' file into one for our classifier, backbone or detector.
 
@@ -162,6 +178,7 @@ def convert_and_write(
         strides: As there.
         target: As in :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
         overwrite: Replace ``path`` if it exists. Default: False.
+        in_channels: As in :func:`convert_checkpoint`.
 
     Raises:
         FileNotFoundError: There is no ``source``.
@@ -171,7 +188,7 @@ def convert_and_write(
     refuse_existing(path, overwrite)  # before the work, not after it
     checkpoint = read_checkpoint(source)
     try:
-        converted, found = convert_checkpoint(checkpoint, target)
+        converted, found = convert_checkpoint(checkpoint, target, in_channels)
         origin = f"{Path(source).name} {getattr(checkpoint.get('args'), 'model', '')}"
         name = identify_arch(found.dims, arch, strides, origin)
     except ValueError as error:

@@ -1,7 +1,8 @@
 """The authors' weights by name: ``vanillanet://13``, wherever mmengine takes a checkpoint.
 
 ``vanillanet://NAME`` fetches a published file once into torch's cache, ``vanillanet:///a/file.pth``
-reads one from disk. Either is checked and converted as it is read.
+reads one from disk. Either is checked and converted as it is read. With ``?in_channels=N`` behind
+it, the stem is adapted to images of N channels.
 """
 
 from __future__ import annotations
@@ -62,8 +63,15 @@ def fetch(name: str) -> Path:
         ) from error
 
 
-def check_published(published: PublishedFile, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def check_published(
+    published: PublishedFile, checkpoint: Mapping[str, Any], in_channels: int | None = None
+) -> dict[str, Any]:
     """Convert the content of a published file, and make sure that it is what its name says.
+
+    Args:
+        published: What the file's name promises.
+        checkpoint: The content of the file.
+        in_channels: As in :func:`mmvanilla.checkpoints.conversion.convert_checkpoint`.
 
     Returns:
         The converted checkpoint.
@@ -71,7 +79,7 @@ def check_published(published: PublishedFile, checkpoint: Mapping[str, Any]) -> 
     Raises:
         ValueError: It is of another variant, act_num or kind, or not VanillaNet's.
     """
-    checkpoint, found = convert_checkpoint(checkpoint)
+    checkpoint, found = convert_checkpoint(checkpoint, in_channels=in_channels)
     is_detector = found.kind == DETECTOR
     wanted = (ARCHS[published.arch].dims, published.act_num, published.is_detector)
     if (found.dims, found.act_num, is_detector) != wanted:
@@ -90,24 +98,43 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
     The state dict of a classifier has its keys below ``backbone.`` and ``head.``, so a backbone
     takes it with ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix='backbone.')``.
 
+    Weights are adapted to images of N channels by ``?in_channels=N`` after the name or the path:
+    ``vanillanet://13?in_channels=1`` (see
+    :func:`mmvanilla.checkpoints.input_channels.adapt_kernel`).
+
     Args:
         filename: The address.
         map_location: As in ``torch.load``; None: the CPU.
 
     Raises:
         FileNotFoundError: There is no such local file.
-        ValueError: No such name, or the file is not of the authors' format.
+        ValueError: The name or the option is unknown, or the file is not of the authors' format.
         RuntimeError: The file cannot be fetched.
     """
-    address = filename.removeprefix(SCHEME)
+    address, in_channels = _split_option(filename.removeprefix(SCHEME))
     is_local = address.startswith(("/", ".", "~"))
     path = Path(address).expanduser() if is_local else fetch(address)
     map_location = "cpu" if map_location is None else map_location
     if is_local:
-        return convert_file(path, map_location=map_location)[0]
+        return convert_file(path, None, map_location, in_channels)[0]
     try:
-        return check_published(PUBLISHED[address], read_checkpoint(path, map_location))
+        checkpoint = read_checkpoint(path, map_location)
+        return check_published(PUBLISHED[address], checkpoint, in_channels)
     except ValueError as error:
         raise ValueError(
             f"{path} is not {PUBLISHED[address].file}: {error}; delete it, and it is fetched again"
         ) from error
+
+
+def _split_option(address: str) -> tuple[str, int | None]:
+    """Cut ``?in_channels=N`` off a name or a path."""
+    name, mark, option = address.partition("?")
+    if not mark:
+        return address, None
+    key, _, value = option.partition("=")
+    if key != "in_channels" or not value.isdecimal() or int(value) < 1:
+        raise ValueError(
+            f"unknown option '?{option}' in {SCHEME}{address}; the only one is ?in_channels=N, "
+            "with N of at least 1 (rename a file that has ? in its name)"
+        )
+    return name, int(value)

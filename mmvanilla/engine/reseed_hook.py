@@ -38,7 +38,7 @@ class ReseedHook(Hook):
         """Refuse settings under which the promise would not hold.
 
         Raises:
-            ValueError: No seed was given, or the dataloader keeps random states of its own.
+            ValueError: The seed is missing, or the dataloader keeps random states of its own.
         """
         if runner.cfg.get("randomness", {}).get("seed") is None:
             raise ValueError("ReseedHook needs a fixed seed: randomness=dict(seed=0)")
@@ -57,8 +57,8 @@ class ReseedHook(Hook):
             and runner.iter
             and not hasattr(loop.dataloader_iterator, "skip_iter")
         ):
-            # This mmengine reads the data of the iterations before again, drawing numbers.
-            loop.dataloader_iterator = _SeededBehind(
+            # This mmengine reads the data of the earlier iterations again, which draws numbers.
+            loop.dataloader_iterator = _ReseedAfterSkipped(
                 loop.dataloader_iterator, runner.iter, partial(self._seed, runner, runner.iter)
             )
 
@@ -69,8 +69,8 @@ class ReseedHook(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seed the step, in a loop that counts iterations."""
         if self._by_iteration:
-            # Anew after the data: making the iterator, which only the first iteration of a run
-            # does, has drawn from torch.
+            # Again after the data was read: the first iteration of a run makes the iterator, which
+            # draws from torch.
             self._seed(runner, runner.iter, 1)
 
     def after_train_iter(
@@ -90,8 +90,8 @@ class ReseedHook(Hook):
         torch.manual_seed((int(words[1]) << 32) | seed)
 
 
-class _SeededBehind:
-    """Iterates over batches, and seeds anew before the first one behind those to be skipped."""
+class _ReseedAfterSkipped:
+    """Iterates over batches, and reseeds right after the skipped ones."""
 
     def __init__(self, batches: Iterator[Any], skipped: int, seed: Callable[[], None]) -> None:
         self._batches, self._to_skip, self._seed = batches, skipped, seed

@@ -24,8 +24,9 @@ class SqrtLRRunner(Runner):
         """Scale the learning rates, where ``auto_scale_lr`` says so.
 
         Args:
-            optim_wrapper: Whose groups to scale.
-            auto_scale_lr: ``base_batch_size`` and ``enable``. None: nothing is scaled.
+            optim_wrapper: The optimiser wrapper whose groups are scaled.
+            auto_scale_lr: The config's dict of ``base_batch_size`` and ``enable``. None: nothing
+                is scaled.
         """
         if not (auto_scale_lr or {}).get("enable"):
             return

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmvanilla.models.compiling import is_compiling
 from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, ConvPair, ShortcutConv, plain_conv
 
 DEFAULT_ACT_CFG: dict[str, Any] = dict(type="ReLU")
-
-# torch 2.1 has it under another name only.
-_is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
 
 
 class SeriesActivation(BaseModule):
@@ -132,7 +130,7 @@ class VanillaBlock(BaseModule):
         """(N, C_in, H, W) in, (N, C_out, H', W') out."""
         if not (self.with_cp and self.training and torch.is_grad_enabled()):
             return self._forward(x)
-        if _is_compiling():
+        if is_compiling():
             # What the compiler recomputes has no side effects: statistics are updated once.
             return checkpoint(self._forward, x, use_reentrant=False)
         return checkpoint(

@@ -25,25 +25,25 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
     The pair trains deeply and fuses with the backbone's: conv (C → K) → norm → φλ → conv (K → K),
     no norm last. The head pools by itself; the classifier needs no neck.
 
-    Weights of another number of classes are left to MMPretrain's convention, a warning, so that
+    Weights for another number of classes follow MMPretrain's convention, a warning, so that
     fine-tuning can start from them; those of another form (fused or not) are handled as the
     backbone handles them.
 
     Args:
-        num_classes: K.
-        in_channels: C, the backbone's last output.
-        dropout: Probability, before the pair. Default: 0.
+        num_classes: Number of classes, K.
+        in_channels: Channels of the backbone's last output, C.
+        dropout: Probability of the dropout before the pair. Default: 0.
         norm_cfg: The norm inside the pair. Default: BN with eps 1e-6.
         deploy: Build the fused form. Default: False.
         deep_training: Train the classifier as a pair; False, for ablation: as one convolution.
             Default: True.
         loss: As in MMPretrain's ClsHead. Default: cross entropy.
-        topk: As there. Default: top-1.
-        cal_acc: As there. Default: False.
+        topk: As in ClsHead. Default: top-1.
+        cal_acc: As in ClsHead. Default: False.
         init_cfg: Default: truncated normal of std 0.02, biases 0.
 
     Raises:
-        ValueError: A number of classes or channels below 1, or dropout out of [0, 1).
+        ValueError: A number of classes or channels is below 1, or dropout is not in [0, 1).
     """
 
     requires_all_weights = False
@@ -108,5 +108,5 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
         return self.conv(self.dropout(self.pre_logits(feats))).flatten(1)
 
     def build_training_form(self) -> VanillaNetClsHead:
-        """A head of the same arguments in training form."""
+        """A head with the same arguments in training form."""
         return VanillaNetClsHead(self.num_classes, self.in_channels, **self._form_cfg)

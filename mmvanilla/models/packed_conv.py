@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmvanilla.models.compiling import is_compiling
 from mmvanilla.models.fusion import conv_geometry
 
-# torch 2.1 has these under other names only.
-_is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
+# torch 2.1 has it under another name only.
 _is_autocast_enabled = (
     partial(torch.is_autocast_enabled, "cpu")
     if hasattr(torch, "get_autocast_dtype")
@@ -82,7 +82,7 @@ class PackedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) in, (N, C_out, H', W') out, in channels_last where packed."""
         weight, bias = self._plain
-        if _is_compiling() or not self._can_pack(x):
+        if is_compiling() or not self._can_pack(x):
             return self._run_plain(x, weight, bias)
         x = x.contiguous(memory_format=torch.channels_last)
         geometry: tuple[Any, ...] = (self.padding, self.stride, self.dilation, self.groups)
@@ -141,27 +141,23 @@ class PackedConv2d(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        own = dict(zip(("weight", "bias"), self._plain, strict=True))
-        given = {name: state_dict.get(prefix + name) for name in own}
-        for name, tensor in own.items():
-            key, found = prefix + name, given[name]
-            if tensor is None:
-                if strict and found is not None:
-                    unexpected_keys.append(key)
-                given[name] = None
-            elif found is None:
-                given[name] = tensor
-                if strict:
-                    missing_keys.append(key)
-            elif found.shape != tensor.shape:
-                given[name] = tensor
+        def take(name: str, own: Tensor) -> Tensor:
+            found = state_dict.get(prefix + name)
+            if found is None:
+                missing_keys.extend([prefix + name] if strict else [])
+            elif found.shape != own.shape:
                 error_msgs.append(
-                    f"size mismatch for {key}: the checkpoint has {tuple(found.shape)}, the model "
-                    f"{tuple(tensor.shape)}."
+                    f"size mismatch for {prefix}{name}: the checkpoint has {tuple(found.shape)}, "
+                    f"the model {tuple(own.shape)}."
                 )
             else:
-                given[name] = found.to(tensor)
-        self._set(given["weight"], given["bias"])
+                return found.to(own)
+            return own
+
+        weight, bias = self._plain
+        if bias is None and strict and prefix + "bias" in state_dict:
+            unexpected_keys.append(prefix + "bias")
+        self._set(take("weight", weight), None if bias is None else take("bias", bias))
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed weights cannot be pickled or copied; the copy makes its own.

@@ -63,7 +63,7 @@ class StrictLoadingMixin:
     It serves ``load_state_dict``, mmengine's ``load_checkpoint``, ``load_from`` and ``init_cfg``.
     """
 
-    #: False leaves incomplete weights to the caller's own strictness.
+    #: False: whether incomplete weights are an error is left to the caller's ``strict``.
     requires_all_weights = True
 
     @property

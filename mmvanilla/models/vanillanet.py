@@ -58,8 +58,8 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         deploy (bool): Whether this is the fused form.
 
     Raises:
-        TypeError: A misspelt argument, or one of a wrong type.
-        ValueError: An argument out of its range.
+        TypeError: An argument is misspelt or of a wrong type.
+        ValueError: An argument is out of its range.
 
     Examples:
         >>> import torch
@@ -153,13 +153,13 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         return tuple(self.arch.level_channels[level] for level in self.out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of the levels in ``out_indices``.
+        """Compute the outputs of the levels in ``out_indices``.
 
         Args:
-            x: (N, in_channels, H, W).
+            x: Images, (N, in_channels, H, W).
 
         Returns:
-            For each level, (N, C, H // s, W // s) with its stride s.
+            A tensor for each level, (N, C, H // s, W // s) with the level's stride s.
 
         Raises:
             ValueError: The variant pools adaptively and was made for another input size.
@@ -202,11 +202,11 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """How deep a parameter lies, as layer-wise learning rate decay asks.
 
-        The stem is depth 0, block ``i`` is ``i + 1``, whatever follows the backbone is the last.
+        The stem has depth 0, block ``i`` has ``i + 1``; what follows the backbone has the last.
 
         Args:
             param_name: Full name of the parameter in the model.
-            prefix: What the backbone's own parameter names begin with, ``'backbone.'`` mostly.
+            prefix: Prefix of the backbone's own parameter names, mostly ``'backbone.'``.
 
         Returns:
             The depth, and the number of depths (blocks + 2).
@@ -219,7 +219,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         return (0 if part == "stem" else int(index) + 1), num_depths
 
     def build_training_form(self) -> VanillaNet:
-        """A VanillaNet of the same arguments in training form."""
+        """A VanillaNet with the same arguments in training form."""
         return VanillaNet(
             self.arch,
             in_channels=self._in_channels,

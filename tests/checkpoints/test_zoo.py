@@ -151,6 +151,16 @@ def test_the_inferencer_takes_a_name(mirror):
     assert answer["pred_class"] in inferencer.classes and len(inferencer.classes) == 10
 
 
+def test_a_name_with_a_number_of_channels(mirror):
+    plain = CheckpointLoader.load_checkpoint("vanillanet://tiny")["state_dict"]
+    gray = CheckpointLoader.load_checkpoint("vanillanet://tiny?in_channels=1")["state_dict"]
+    key = "backbone.stem.conv.first.conv.weight"
+    torch.testing.assert_close(gray.pop(key), plain.pop(key).sum(dim=1, keepdim=True))
+    assert gray.keys() == plain.keys()
+    with pytest.raises(ValueError, match="choose from.*tiny"):
+        CheckpointLoader.load_checkpoint("vanillanet://none?in_channels=1")
+
+
 def test_map_location(mirror):
     checkpoint = CheckpointLoader.load_checkpoint("vanillanet://tiny", map_location="meta")
     assert checkpoint["state_dict"]["backbone.stem.conv.first.conv.weight"].is_meta

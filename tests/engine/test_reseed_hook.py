@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from mmvanilla import DeepTrainingHook, ReseedHook
 from mmvanilla.datasets.shapes import make_shapes
-from mmvanilla.engine.reseed_hook import _SeededBehind
+from mmvanilla.engine.reseed_hook import _ReseedAfterSkipped
 from mmvanilla.models.layers import ConvPair
 from tests.helpers import ROOT
 
@@ -120,7 +120,7 @@ class TestReseedHook:
     def test_seeds_behind_what_an_older_mmengine_reads_again(self):
         """Such an mmengine's loop has no skip_iter, so it draws numbers for what it skips."""
         drawn = []
-        batches = _SeededBehind(iter(range(5)), skipped=2, seed=lambda: drawn.append("seed"))
+        batches = _ReseedAfterSkipped(iter(range(5)), skipped=2, seed=lambda: drawn.append("seed"))
         for batch in batches:
             drawn.append(batch)
         assert drawn == [0, 1, "seed", 2, 3, 4]

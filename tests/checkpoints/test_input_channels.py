@@ -1,0 +1,110 @@
+"""Weights of three input channels in models of one, of six, of any number."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from mmvanilla import VanillaNet
+from mmvanilla.checkpoints.conversion import convert_and_write, convert_file
+from mmvanilla.checkpoints.input_channels import adapt_kernel, find_stem
+from mmvanilla.checkpoints.zoo import load_from_vanillanet
+from tests.helpers import DATA, ROOT, relative_difference
+
+TINY5 = dict(dims=(16, 32, 64, 128), strides=(2, 2, 2))
+FILES = {False: DATA / "tiny5.official.pth", True: DATA / "tiny5.official_deploy.pth"}
+
+
+def old_images(images: torch.Tensor) -> torch.Tensor:
+    """The three channels that images of N channels stand for."""
+    channels = images.shape[1]
+    if channels <= 3:
+        return images[:, [old % channels for old in range(3)]]
+    # Each old channel is the mean of those that repeat it.
+    return torch.stack([images[:, old::3].mean(dim=1) for old in range(3)], dim=1)
+
+
+@pytest.mark.parametrize("in_channels", range(1, 11))
+def test_the_new_kernel_computes_what_the_old_one_did(in_channels):
+    weight = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    images = torch.randn(2, in_channels, 8, 8, dtype=torch.float64)
+    expected = torch.nn.functional.conv2d(old_images(images), weight, stride=4)
+    found = torch.nn.functional.conv2d(images, adapt_kernel(weight, in_channels), stride=4)
+    assert relative_difference(expected, found) < 1e-12
+
+
+def test_repeated_channels_give_what_they_gave_once():
+    weight, image = torch.randn(5, 3, 4, 4).double(), torch.randn(2, 3, 8, 8).double()
+    expected = torch.nn.functional.conv2d(image, weight)
+    for repeats in (2, 3):
+        kernel = adapt_kernel(weight, 3 * repeats)
+        found = torch.nn.functional.conv2d(image.repeat(1, repeats, 1, 1), kernel)
+        assert relative_difference(expected, found) < 1e-12
+
+
+def test_the_same_number_changes_nothing_and_types_stay():
+    weight = torch.randn(5, 3, 4, 4)
+    assert adapt_kernel(weight, 3) is weight
+    assert adapt_kernel(weight.half(), 1).dtype == torch.float16
+    with pytest.raises(ValueError, match="at least 1, found 0"):
+        adapt_kernel(weight, 0)
+
+
+def load_by_address(path, in_channels, tmp_path):
+    return CheckpointLoader.load_checkpoint(f"vanillanet://{path}?in_channels={in_channels}")
+
+
+def load_by_tool(path, in_channels, tmp_path):
+    out = tmp_path / "out.pth"
+    report = convert_and_write(path, out, strides=(2, 2, 2), in_channels=in_channels)
+    assert f"in_channels={in_channels}" in report.backbone_cfg
+    return torch.load(out, weights_only=True)
+
+
+@pytest.mark.parametrize("load", [load_by_address, load_by_tool])
+@pytest.mark.parametrize("in_channels", [1, 2, 6])
+@pytest.mark.parametrize(
+    ("fused", "deploy"), [(False, False), (False, True), (True, True)], ids=str
+)
+def test_a_model_of_other_channels_gives_the_same_features(
+    load, in_channels, fused, deploy, tmp_path
+):
+    checkpoint = load(FILES[fused], in_channels, tmp_path)
+    assert checkpoint["meta"]["in_channels"] == in_channels
+    key = "backbone."
+    weights = {k.removeprefix(key): v for k, v in checkpoint["state_dict"].items() if key in k}
+    net = VanillaNet(TINY5, in_channels=in_channels, deploy=deploy).eval()
+    net.load_state_dict(weights)
+    old = VanillaNet(TINY5, deploy=deploy).eval()
+    old.load_state_dict(convert_file(FILES[fused], target="backbone")[0]["state_dict"])
+    images = torch.randn(1, in_channels, 64, 64)
+    with torch.no_grad():
+        for expected, found in zip(old(old_images(images)), net(images), strict=True):
+            assert relative_difference(expected, found) < 1e-5
+
+
+@pytest.mark.parametrize("option", ["in_channels=0", "in_channels=", "channels=1", "", "a?b"])
+def test_other_options_are_refused(option):
+    with pytest.raises(ValueError, match=r"the only one is \?in_channels=N"):
+        load_from_vanillanet(f"vanillanet://{FILES[False]}?{option}")
+
+
+def test_the_remedy_of_the_loading_error_works(tmp_path, monkeypatch):
+    weights = convert_file(FILES[False], target="backbone")[0]["state_dict"]
+    net = VanillaNet(TINY5, in_channels=1)
+    with pytest.raises(RuntimeError, match="OUT --in-channels 1"):
+        net.load_state_dict(weights)
+    out = tmp_path / "gray.pth"
+    command = f"convert_checkpoint.py {FILES[False]} {out} --target backbone --strides 2 2 2"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--in-channels", "1"])
+    runpy.run_path(str(ROOT / "tools" / "convert_checkpoint.py"), run_name="__main__")
+    net.load_state_dict(torch.load(out, weights_only=True)["state_dict"])
+
+
+def test_weights_without_a_stem_are_refused():
+    with pytest.raises(ValueError, match="no stem.conv"):
+        find_stem({"head.conv.weight": torch.zeros(1)})
