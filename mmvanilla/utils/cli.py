@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -165,12 +165,30 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
+class _OptionsAction(DictAction):
+    """mmengine's reading of ``key=value``, with argparse's error for what is none."""
+
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        namespace: Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError) as error:
+            raise ArgumentError(
+                self, f"cannot read {' '.join(values)!r} ({error}); give key=value, key.inner=value"
+            ) from error
+
+
 def add_cfg_options(parser: ArgumentParser) -> None:
     """Let the command line override entries of a config, as OpenMMLab's tools do."""
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=_OptionsAction,
         help="override entries of the config, as key=value with dots in the key",
     )
 
