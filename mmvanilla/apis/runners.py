@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
+from mmvanilla.apis.safe_runner import build_runner
 from mmvanilla.engine import cpu_distributed
 
 # Where the three toolboxes keep the switches of their visualization hook.
@@ -63,7 +63,7 @@ def build_train_runner(
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
-    return _build_runner(cfg)
+    return build_runner(cfg)
 
 
 def build_test_runner(
@@ -107,7 +107,7 @@ def build_test_runner(
         _switch_pictures_on(cfg, show, show_dir, wait_time)
     if tta:
         _switch_tta_on(cfg, config)
-    runner = _build_runner(cfg)
+    runner = build_runner(cfg)
     if out is not None:
         is_detector = cfg.get("default_scope") == "mmdet"
         runner.test_evaluator.metrics.append(
@@ -124,10 +124,6 @@ def _prepare(
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
     cpu_distributed.prepare(cfg)
     return cfg
-
-
-def _build_runner(cfg: Config) -> Runner:
-    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
 
 
 def _build_metric(type_name: str, out: str) -> Any:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmvanilla.apis.model import TensorModel
-from mmvanilla.models.strict_loading import StrictLoadingMixin
+from mmvanilla.models.fusion import FusableLayer, conv_geometry
+from mmvanilla.utils.numerics import largest, relative_difference
+
+
+class _Call(NamedTuple):
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
 
 
 @torch.no_grad()
 def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]) -> float:
     """Run both on the same two random images; compare every output.
 
-    Compared are every level of each VanillaNet inside, its head, and what
-    :class:`~mmvanilla.apis.model.TensorModel` gives: logits, or a neck's levels.
+    Compared are the outputs that :class:`~mmvanilla.apis.model.TensorModel` gives (logits, or a
+    neck's levels) and, one by one, the parts of the model that hold fusable layers: backbone, neck
+    and heads. Each part of ``other`` is given what that part of ``model`` was given, so that a
+    detector's heads are compared on the same proposals.
 
     Args:
-        model: In eval mode.
+        model: A model in eval mode.
         other: The same model in another form, in eval mode.
         size: Height and width in pixels.
 
@@ -29,36 +39,118 @@ def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]
         either gave one.
     """
     inputs = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    differences = []
-    for expected, found in zip(_outputs(model, inputs), _outputs(other, inputs), strict=True):
-        scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
-        differences.append((found - expected).abs().max() / scale)
-    # torch's max hands a NaN on; Python's may lose it.
-    return float(torch.stack(differences).max())
+    calls = _record_parts(model, inputs)
+    pairs = [(TensorModel(model)(inputs), TensorModel(other)(inputs))]
+    parts = dict(other.named_modules(remove_duplicate=False))
+    for call in calls:
+        found = parts[call.name](*_copied(call.args), **_copied(call.kwargs))
+        pairs.append((call.output, found))
+    return largest(
+        relative_difference(*tensors)
+        for expected, found in pairs
+        for tensors in zip(_tensors(expected), _tensors(found), strict=True)
+    )
 
 
-def _outputs(model: nn.Module, inputs: Tensor) -> list[Tensor]:
-    collected: list[Tensor] = []
+def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
+    """Say where two models of the same form are not the same, without running them.
 
-    def collect(_module: nn.Module, _args: Any, output: Any) -> None:
-        collected.extend(_tensors(output))
+    Compared are the names and classes of all modules, the geometry of the convolutions, and every
+    number of the state dicts.
 
-    handles = [
-        module.register_forward_hook(collect)
-        for module in model.modules()
-        if isinstance(module, StrictLoadingMixin)
-    ]
+    Returns:
+        The first mismatch in words; None if there is none.
+    """
+    parts, others = dict(model.named_modules()), dict(other.named_modules())
+    for name in [*parts, *others]:
+        part, twin = parts.get(name), others.get(name)
+        if type(part) is not type(twin):
+            return f"{name} is a {type(twin).__name__} instead of a {type(part).__name__}"
+        if isinstance(part, nn.Conv2d) and isinstance(twin, nn.Conv2d):
+            expected, found = conv_geometry(part), conv_geometry(twin)
+            for key in expected:
+                if expected[key] != found[key]:
+                    return f"{key} of {name} is {found[key]} instead of {expected[key]}"
+    weights, found_weights = model.state_dict(), other.state_dict()
+    for name in [*weights, *found_weights]:
+        if name not in weights or name not in found_weights:
+            return f"{name} is {'missing' if name in weights else 'left over'}"
+        if not torch.equal(weights[name].nan_to_num(), found_weights[name].nan_to_num()):
+            return f"{name} has other values"
+    return None
+
+
+def _data_samples(model: nn.Module, inputs: Tensor) -> list[Any] | None:
+    if not type(model).__module__.startswith("mmdet."):
+        return None
+    from mmdet.structures import DetDataSample
+
+    height, width = inputs.shape[-2:]
+    shape = (height, width)
+    metainfo = dict(
+        img_shape=shape,
+        ori_shape=shape,
+        pad_shape=shape,
+        batch_input_shape=shape,
+        scale_factor=(1.0, 1.0),
+    )
+    return [DetDataSample(metainfo=metainfo) for _ in inputs]
+
+
+def _record_parts(model: Any, inputs: Tensor) -> list[_Call]:
+    """Run as much of a model as images alone can; the calls of its parts with fusable layers."""
+    calls: list[_Call] = []
+    given: list[Any] = []  # of the parts that are running, from the outermost in
+
+    def before(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        given.append(None if given else _copied((args, kwargs)))
+
+    def after(name: str) -> Callable[..., None]:
+        def record(_module: nn.Module, _args: Any, output: Any) -> None:
+            arguments = given.pop()
+            if not given:
+                args, kwargs = arguments
+                calls.append(_Call(name, args, kwargs, _copied(output)))
+
+        return record
+
+    handles = []
+    for name, module in model.named_modules():
+        holds_layers = any(isinstance(part, FusableLayer) for part in module.modules())
+        if name and holds_layers and not isinstance(module, FusableLayer):
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(module.register_forward_hook(after(name)))
     try:
-        collected.extend(_tensors(TensorModel(model)(inputs)))
+        if hasattr(model, "extract_feat") and hasattr(model, "predict"):
+            try:
+                model(inputs, _data_samples(model, inputs), mode="predict")
+                return calls
+            except Exception:
+                # It needs more than images (captions, tracks, …), so that its features remain.
+                given.clear()
+                calls.clear()
+        TensorModel(model)(inputs)
+        return calls
     finally:
         for handle in handles:
             handle.remove()
-    return collected
+
+
+def _copied(value: Any) -> Any:
+    # Layers may work in place on what they were given.
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(_copied(item) for item in value)
+    if type(value) is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    return value
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
-        yield output
+        if output.is_floating_point():
+            yield output
     elif isinstance(output, Mapping):
         yield from _tensors(list(output.values()))
     elif isinstance(output, list | tuple):

@@ -1,17 +1,20 @@
 """From a trained checkpoint to a fused one: what tools/fuse_backbone.py does.
 
-Works on any detector, segmenter or classifier with something of ours inside: it is loaded
-strictly, fused, compared with itself unfused, and only then written.
+It takes any detector, segmenter or classifier with something of ours inside. Five steps: load it
+strictly, fuse it, write both files aside and compare what is read back from them with the trained
+model, measure both forms, and let the files appear under their names.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from mmvanilla.analysis.complexity import Complexity, measure_complexity
@@ -20,9 +23,10 @@ from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import TensorModel, fixed_input_size, load_model
 from mmvanilla.checkpoints.writing import refuse_existing, write_checkpoint, write_text
-from mmvanilla.deploy.comparison import largest_difference
+from mmvanilla.deploy.comparison import first_mismatch, largest_difference
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
-from mmvanilla.models.fusion import fuse_model
+from mmvanilla.models.fusion import FusableLayer, fuse_model
+from mmvanilla.utils.numerics import largest
 from mmvanilla.version import __version__
 
 # Odd sizes, oblong ones, and one that is no multiple of 32.
@@ -31,8 +35,8 @@ COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))
 
 DEFAULT_TOLERANCE = 1e-4
 
-
 _LATENCY_ROUNDS = 9
+_KEPT_META = ("dataset_meta", "epoch", "iter")
 
 
 class Measurement(NamedTuple):
@@ -54,11 +58,11 @@ class FuseReport:
     Attributes:
         num_fused: Layers replaced.
         max_difference: Largest difference of any output, relative to that output's maximum.
-        before: The training form.
-        after: The deploy form.
-        measured: What MACs and latency are of.
-        checkpoint: The file written.
-        config: The config beside it.
+        before: Measurement of the training form.
+        after: Measurement of the deploy form.
+        measured: What was run to count MACs and measure latency, in words.
+        checkpoint: Path of the fused checkpoint.
+        config: Path of the config beside it.
     """
 
     num_fused: int
@@ -91,33 +95,82 @@ def fuse_checkpoint(
     """Fuse a trained checkpoint; write it and a config that runs with it.
 
     Args:
-        config: The config it was trained with.
-        checkpoint: Weights of the training form.
+        config: Path of the config that the model was trained with.
+        checkpoint: Path of the weights of the training form.
         out: The ``.pth`` file to write; the config goes beside it as ``.py``.
-        cfg_options: Merged over the config.
+        cfg_options: Dotted keys and their values, merged over the config.
         sizes: Input heights and widths in pixels on which fused and unfused outputs are compared.
             None: :data:`COMPARED_SIZES`, or the one size that the model serves.
         measured_size: Height and width at which MACs and latency are measured. None: 224×224.
         tolerance: Largest difference allowed, relative to each output's maximum. Default: 1e-4.
         force: Fuse a model whose λ is not 1 as if it were; its outputs then change.
         overwrite: Replace existing files.
-        progress: Called with the name of each step.
+        progress: Function that is called with the name of each step.
 
     Raises:
         FileExistsError: An output exists and ``overwrite`` is False.
         FileNotFoundError: The config or checkpoint is not there.
-        ValueError: There is nothing to fuse, or ``out`` does not end in ``.pth``.
-        RuntimeError: The weights do not fit, λ is not 1, or the outputs differ beyond tolerance.
+        ValueError: There is nothing to fuse, ``out`` does not end in ``.pth``, or an output is an
+            input.
+        RuntimeError: The weights do not fit, λ is not 1, or what would be written does not give
+            the trained model's outputs.
     """
-    out_path = Path(out)
-    config_path = out_path.with_suffix(".py")
-    if out_path.suffix != ".pth":
-        raise ValueError(f"the fused checkpoint must be a .pth file, found {out}")
-    for path in (out_path, config_path):
-        refuse_existing(path, overwrite)
-
+    outputs = _check_outputs(out, (config, checkpoint), overwrite)
     progress("loading")
     cfg = load_config(config, cfg_options)
+    model, meta = _load(cfg, checkpoint, force)
+
+    progress("fusing")
+    candidates = _fuse(cfg, model)
+    num_fused = candidates[0].num_fused
+    written_meta = dict(
+        mmvanilla_version=__version__,
+        fused_from=Path(checkpoint).name,
+        **{key: _plain_values(meta[key]) for key in _KEPT_META if key in meta},
+    )
+    fixed_size = fixed_input_size(model)
+    sizes = sizes or ((fixed_size,) if fixed_size else COMPARED_SIZES)
+    with tempfile.TemporaryDirectory(prefix=".fusing-", dir=outputs[0].parent) as folder:
+        aside = Path(folder, outputs[0].name), Path(folder, outputs[1].name)
+
+        progress("comparing")
+        written, difference = _compare(model, candidates, written_meta, aside, sizes, tolerance)
+
+        progress("measuring")
+        size = measured_size or fixed_size or (224, 224)
+        before, after = _measure(model, written, size)
+
+        progress("writing")
+        _write(aside, outputs, overwrite)
+    measured = f"one {size[0]}x{size[1]} image, {TensorModel(model).what}"
+    return FuseReport(num_fused, difference, before, after, measured, *outputs)
+
+
+class _Candidate(NamedTuple):
+    """A fused model and the config that should build it."""
+
+    model: nn.Module
+    num_fused: int
+    cfg: Config
+
+
+def _check_outputs(out: str, inputs: Sequence[str], overwrite: bool) -> tuple[Path, Path]:
+    """The two files to write, in a folder that is there and can be written to."""
+    checkpoint = Path(out).expanduser()
+    if checkpoint.suffix != ".pth":
+        raise ValueError(f"the fused checkpoint must be a .pth file, found {out}")
+    outputs = checkpoint, checkpoint.with_suffix(".py")
+    taken = {Path(path).expanduser().resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise ValueError(f"{path} is an input and would be overwritten; choose another name")
+        refuse_existing(path, overwrite)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    return outputs
+
+
+def _load(cfg: Config, checkpoint: str, force: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained model at λ = 1, and the checkpoint's meta."""
     model, meta = load_model(cfg, checkpoint)
     act_lambda = get_act_lambda(model)
     if act_lambda not in (None, 1.0):
@@ -127,42 +180,103 @@ def fuse_checkpoint(
                 "(λ = 1): fused it would compute something else; train to the end, or add --force"
             )
         set_act_lambda(model, 1.0)
+    return model, meta
 
-    progress("fusing")
-    fused, num_fused = fuse_model(model)
+
+def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
+    """What could be written, the best first.
+
+    The plain network, where every pair's bias has found a norm that provably takes it; and the
+    network whose pairs are built as plain convolutions, each with its bias.
+    """
+    candidates = []
+    moved, num_fused = fuse_model(model)
     if num_fused == 0:
         raise ValueError(
-            f"nothing to fuse in the model of {config}: it is fused already (deploy=True), or "
-            "nothing of mmvanilla is in it"
+            f"nothing to fuse in the model of {cfg.filename}: it is fused already (deploy=True), "
+            "or nothing of mmvanilla is in it"
         )
+    convs = dict(moved.named_modules(remove_duplicate=False))
+    if all(
+        convs[name].bias is None
+        for name, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, FusableLayer) and layer.brings_no_bias
+    ):
+        candidates.append(_Candidate(moved, num_fused, deploy_config(cfg, plain_networks=True)))
+    kept = fuse_model(model, move_bias=False).model
+    candidates.append(_Candidate(kept, num_fused, deploy_config(cfg)))
+    return candidates
 
-    progress("comparing")
-    fixed_size = fixed_input_size(model)
-    compared_sizes = sizes or ((fixed_size,) if fixed_size else COMPARED_SIZES)
-    differences = [largest_difference(model, fused, size) for size in compared_sizes]
-    # Asked for what is wanted, since a NaN is neither below nor above.
+
+def _compare(
+    model: nn.Module,
+    candidates: Sequence[_Candidate],
+    meta: dict[str, Any],
+    aside: tuple[Path, Path],
+    sizes: Sequence[tuple[int, int]],
+    tolerance: float,
+) -> tuple[nn.Module, float]:
+    """Write candidates aside until one, read back from its files, gives the trained outputs.
+
+    Returns:
+        The model that was read back, and its largest difference.
+
+    Raises:
+        RuntimeError: None of them does.
+    """
+    for candidate in candidates:
+        for path in aside:
+            path.unlink(missing_ok=True)
+        state_dict = {
+            key: value.contiguous() for key, value in candidate.model.state_dict().items()
+        }
+        write_checkpoint(dict(meta=meta, state_dict=state_dict), aside[0])
+        write_text(candidate.cfg.pretty_text, aside[1])
+        try:
+            return _read_back(model, candidate.model, aside, sizes, tolerance)
+        except RuntimeError as error:
+            refusal = error
+    raise refusal
+
+
+def _read_back(
+    model: nn.Module,
+    fused: nn.Module,
+    aside: tuple[Path, Path],
+    sizes: Sequence[tuple[int, int]],
+    tolerance: float,
+) -> tuple[nn.Module, float]:
+    try:
+        written, _ = load_model(load_config(str(aside[1])), str(aside[0]))
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()
+        raise RuntimeError(
+            "the fused config and checkpoint do not fit each other, so nothing was written; the "
+            "config must say with type='ConvPair' where each pair is "
+            f"({' '.join(line.strip() for line in reason)[:300]})"
+        ) from error
+    differences = [largest_difference(model, written, size) for size in sizes]
+    # Written as `not all(d <= tolerance)` so that NaN fails.
     if not all(difference <= tolerance for difference in differences):
         raise RuntimeError(
-            f"the fused model's outputs differ by {max(differences):.2g} of their maximum, more "
-            f"than {tolerance:g}; nothing was written"
+            f"the fused model's outputs differ by {largest(differences):.2g} of their maximum, "
+            f"more than {tolerance:g}; nothing was written"
         )
+    # Parts that images alone do not run (some heads) are held to be what was fused.
+    mismatch = first_mismatch(fused, written)
+    if mismatch:
+        raise RuntimeError(
+            f"the fused config builds another model than was fused: {mismatch}; nothing was written"
+        )
+    return written, largest(differences)
 
-    progress("measuring")
-    height, width = measured_size or fixed_size or (224, 224)
-    before, after = _measure(model, fused, (height, width))
-    measured = f"one {height}x{width} image, {TensorModel(model).what}"
 
-    progress("writing")
-    written_meta = dict(
-        mmvanilla_version=__version__,
-        fused_from=Path(checkpoint).name,
-        **{key: _plain(meta[key]) for key in ("dataset_meta", "epoch", "iter") if key in meta},
-    )
-    state_dict = {key: value.contiguous() for key, value in fused.state_dict().items()}
-    config_text = deploy_config(cfg).pretty_text
-    write_checkpoint(dict(meta=written_meta, state_dict=state_dict), out_path, overwrite=overwrite)
-    write_text(config_text, config_path, overwrite=overwrite)
-    return FuseReport(num_fused, max(differences), before, after, measured, out_path, config_path)
+def _write(aside: tuple[Path, Path], outputs: tuple[Path, Path], overwrite: bool) -> None:
+    """Let the two verified files appear under their names."""
+    for path in outputs:
+        refuse_existing(path, overwrite)
+    for source, path in zip(aside, outputs, strict=True):
+        source.replace(path)
 
 
 @torch.no_grad()
@@ -185,10 +299,10 @@ def _measure(
     return before, after
 
 
-def _plain(value: Any) -> Any:
+def _plain_values(value: Any) -> Any:
     """Reduce to what a reader that allows tensors and plain values alone accepts."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain_values(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -107,7 +107,7 @@ def export_detector(
     require_mmdeploy()
     progress("fusing")
     model, meta = load_model(cfg, checkpoint)
-    fused = fuse_model(model).model
+    fused = fuse_model(model, move_bias=False).model  # what deploy_config builds
     with scratch_folder(out.parent, "exporting") as scratch:
         folder = str(scratch)
         weights = os.path.join(folder, "fused.pth")

@@ -1,4 +1,4 @@
-"""Deep training: λ over the course of a training, and the hook that sets it (paper, section 3.1).
+"""The hook that raises λ in the course of deep training (paper, section 3.1).
 
 λ (``act_lambda``) is one number for the whole model. It starts at 0, where the activation inside
 each :class:`mmvanilla.models.layers.ConvPair` is a ReLU, and ends at 1, where it is the identity
@@ -12,9 +12,8 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
-from torch import nn
 
-from mmvanilla.models.act_lambda import SCHEDULES, get_act_lambda, set_act_lambda
+from mmvanilla.models.act_lambda import SCHEDULES, set_act_lambda
 
 _LOG_NAME = "train/act_lambda"  # LoggerHook prints every scalar whose name begins with train/
 
@@ -24,17 +23,20 @@ class DeepTrainingHook(Hook):
     """Raises λ from 0 to 1 during training, and keeps it at 1 for the rest.
 
     λ depends on the number of the epoch or iteration alone, so a resumed run goes on as if it had
-    not been interrupted. The copy of the model that an ``EMAHook`` averages gets the same λ, so
-    that it is evaluated and saved with it. λ is logged with the losses as ``act_lambda``.
+    not been interrupted; what λ the weights had before does not matter. The copy of the model that
+    an ``EMAHook`` averages follows, so that it is evaluated and saved with the same λ. λ is logged
+    with the losses as ``act_lambda``.
 
     A compiled model follows λ. Where torch.compile does not watch modules (torch 2.1), each new λ
     compiles anew: change it once an epoch there.
 
-    A model that is only fine-tuned has λ = 1 from the start and needs no hook.
+    A model that is only fine-tuned has λ = 1 from the start and needs no hook, unless its weights
+    come from the middle of deep training: ``decay_epochs=0`` sets their λ to 1.
 
     Args:
-        decay_epochs: E, the number of epochs until λ = 1. Epoch e, counted from 0, has
-            λ = e / E if the schedule is linear, so epoch E is the first with λ = 1.
+        decay_epochs: The number of epochs until λ = 1, E. Epoch e, counted from 0, has
+            λ = e / E if the schedule is linear, so epoch E is the first with λ = 1. 0: λ is 1 from
+            the start.
         decay_iters: The same in iterations, for loops that count those. Give one of the two.
         schedule: ``'linear'`` (default) or ``'cosine'``.
         by_epoch: Whether λ changes once an epoch, as the authors have it, or with every iteration.
@@ -42,9 +44,9 @@ class DeepTrainingHook(Hook):
             iteration with ``decay_iters``.
 
     Raises:
-        TypeError: A length is no whole number.
-        ValueError: Not exactly one length, one below 1, no such schedule, or ``by_epoch`` with
-            ``decay_iters``.
+        TypeError: A length is not a whole number.
+        ValueError: Both lengths are given, or none; a length is negative; the schedule is unknown;
+            or ``by_epoch`` stands beside ``decay_iters``.
 
     Examples:
         >>> custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=100)]
@@ -67,10 +69,9 @@ class DeepTrainingHook(Hook):
                 continue
             if not isinstance(length, int) or isinstance(length, bool):
                 raise TypeError(f"{name} must be a whole number, found {length!r}")
-            if length < 1:
+            if length < 0:
                 raise ValueError(
-                    f"{name} must be at least 1, found {length}; to train at λ = 1 throughout, "
-                    "leave DeepTrainingHook out"
+                    f"{name} must be at least 0, found {length}; 0 trains at λ = 1 from the start"
                 )
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, found {schedule!r}")
@@ -89,14 +90,15 @@ class DeepTrainingHook(Hook):
 
         Raises:
             RuntimeError: Nothing in the model has a λ.
-            ValueError: ``decay_epochs``, but the loop counts iterations.
+            ValueError: ``decay_epochs`` is given, but the loop counts iterations.
         """
-        if self.decay_epochs is not None and isinstance(runner.train_loop, IterBasedTrainLoop):
+        if self.decay_epochs and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
                 f"decay_epochs={self.decay_epochs}, but this training counts iterations "
                 "(IterBasedTrainLoop has one epoch only); give decay_iters"
             )
-        if get_act_lambda(runner.model) is None:
+        start = self._lambda_at(runner.epoch, runner.iter, runner)
+        if not set_act_lambda(runner.model, start):
             raise RuntimeError(
                 f"DeepTrainingHook: nothing in this {type(runner.model).__name__} has a λ; train a "
                 "VanillaNet with deploy=False and deep_training=True, or another network with "
@@ -108,7 +110,7 @@ class DeepTrainingHook(Hook):
                 f"this training ends at λ = {last:g}: its model cannot be fused before it has been "
                 "trained on to λ = 1; train longer, or shorten the decay"
             )
-        self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
+        self._current = start
 
     def before_train_epoch(self, runner: Any) -> None:
         """Set λ for this epoch."""
@@ -122,21 +124,14 @@ class DeepTrainingHook(Hook):
 
     def _lambda_at(self, epoch: int, iteration: int, runner: Any) -> float:
         if self.decay_iters is not None:
-            progress = iteration / self.decay_iters
-        elif self.by_epoch:
-            assert self.decay_epochs is not None
-            progress = epoch / self.decay_epochs
+            done, length = iteration, self.decay_iters
         else:
             assert self.decay_epochs is not None
-            progress = iteration / (self.decay_epochs * len(runner.train_dataloader))
-        return SCHEDULES[self.schedule](progress)
+            done, length = epoch, self.decay_epochs
+            if not self.by_epoch:
+                done, length = iteration, length * len(runner.train_dataloader)
+        return SCHEDULES[self.schedule](done / length if length else 1.0)
 
     def _set(self, runner: Any, value: float) -> None:
         set_act_lambda(runner.model, value)
-        for hook in runner.hooks:
-            # EMAHook, and whatever else averages a copy of the model: λ is no parameter or buffer,
-            # so averaging leaves the copy's alone.
-            averaged = getattr(hook, "ema_model", None)
-            if isinstance(averaged, nn.Module):
-                set_act_lambda(averaged, value)
         self._current = value

@@ -29,13 +29,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``paramwise_cfg`` takes:
 
     - ``decay_rate``: the rate, above 0 and at most 1.
-    - ``num_layers``: over how many layers the B blocks are spread evenly, block i going to
-      id i · num_layers // B + 1. Default: B, a layer per block (i + 1). For VanillaNet-13
-      (B = 11), 6 puts two blocks into a layer (i // 2 + 1), as its authors' detectors have it.
+    - ``num_layers``: the number of layers over which the B blocks are spread evenly; block i has
+      id i · num_layers // B + 1. Default: B, a layer per block (i + 1), which None also means. For
+      VanillaNet-13 (B = 11), 6 puts two blocks into a layer (i // 2 + 1), as its authors'
+      detectors have it.
 
     Args:
         optim_wrapper_cfg: The optimiser wrapper's config; its optimiser needs an ``lr``.
-        paramwise_cfg: As above.
+        paramwise_cfg: The options above.
 
     Raises:
         TypeError: An option is misspelt or missing, or no module of the model counts depths.
@@ -76,10 +77,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Sort the parameters into one group for each layer and kind (with and without decay).
 
         Args:
-            params: Where the groups are appended.
+            params: The list to which the groups are appended.
             module: The model.
-            prefix: Unused here; DefaultOptimWrapperConstructor has it.
-            kwargs: The same.
+            prefix: Ignored; DefaultOptimWrapperConstructor has it.
+            kwargs: Ignored in the same way.
 
         Raises:
             TypeError: No module of the model has ``get_layer_depth``.
@@ -118,11 +119,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return 0, 0  # Outside every backbone: the full learning rate whatever num_layers is.
         depth, num_depths = counters[prefix].get_layer_depth(name, prefix)
         num_blocks = num_depths - 2
-        num_layers = self.paramwise_cfg.get("num_layers", num_blocks)
+        num_layers = self.paramwise_cfg.get("num_layers")
+        if num_layers is None:  # not given, or taken back by a config that inherits it
+            num_layers = num_blocks
         if num_layers > num_blocks:
             raise ValueError(
-                f"num_layers={num_layers}, but the backbone has {num_blocks} blocks to spread over "
-                "layers; leave num_layers out for a layer per block"
+                f"num_layers={num_layers}, but this backbone has only {num_blocks} blocks to "
+                "spread over layers; for a layer per block set "
+                "optim_wrapper.paramwise_cfg.num_layers=None (in a config: "
+                "optim_wrapper = dict(paramwise_cfg=dict(num_layers=None)))"
             )
         rest_id = num_layers + 1
         if depth == 0:

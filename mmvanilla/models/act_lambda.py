@@ -1,4 +1,4 @@
-"""λ of a model: reading it, setting it, and how it rises during deep training (paper, section 3.1).
+"""λ of a model: reading it, setting it, and its schedules in deep training (paper, section 3.1).
 
 λ (``act_lambda``) is one number for the whole model. At 0 the activation inside each
 :class:`mmvanilla.models.layers.ConvPair` is a ReLU; at 1 it is the identity, and the pair can be
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from mmvanilla.models.layers import FadingReLU
+from mmvanilla.models.fading_relu import FadingReLU
 
 
 def linear_lambda(progress: float) -> float:
@@ -22,7 +22,7 @@ def linear_lambda(progress: float) -> float:
     The paper prints E / e in equation 2, which would start at infinity: a slip.
 
     Args:
-        progress: e / E, how much of the decay is over; below 0 counts as 0, above 1 as 1.
+        progress: The part of the decay that is over, e / E; below 0 counts as 0, above 1 as 1.
     """
     return min(max(progress, 0.0), 1.0)
 
@@ -45,7 +45,8 @@ def set_act_lambda(model: nn.Module, value: float) -> int:
         value: λ, from 0 (ReLU) to 1 (identity).
 
     Returns:
-        How many modules have a λ; 0 if ``model`` is not made for deep training, or is fused.
+        The number of modules that have a λ; 0 if ``model`` is not made for deep training, or is
+        fused.
 
     Raises:
         ValueError: λ is out of its range.
@@ -56,7 +57,7 @@ def set_act_lambda(model: nn.Module, value: float) -> int:
     if any(module.act_lambda != value for module in fading):
         _drop_compiled_lambda()
     for module in fading:
-        module.act_lambda = float(value)
+        module.act_lambda = value
     return len(fading)
 
 
@@ -74,7 +75,9 @@ def get_act_lambda(model: nn.Module) -> float | None:
     Raises:
         RuntimeError: Its modules differ, so that the model has no one λ.
     """
-    values = {module.act_lambda for module in model.modules() if isinstance(module, FadingReLU)}
+    values = {
+        float(module.act_lambda) for module in model.modules() if isinstance(module, FadingReLU)
+    }
     if len(values) > 1:
         raise RuntimeError(
             f"this model has several λ, {', '.join(f'{value:g}' for value in sorted(values))}; "

@@ -223,6 +223,8 @@ class FusableLayer(BaseModule, ABC):
             with torch.device("meta"):
                 conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
             conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+        # What was frozen stays frozen.
+        conv.requires_grad_(any(parameter.requires_grad for parameter in self.parameters()))
         return conv.eval()
 
 

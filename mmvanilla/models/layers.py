@@ -12,8 +12,8 @@ import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn import functional
 
+from mmvanilla.models.fading_relu import FadingReLU
 from mmvanilla.models.fusion import (
     FusableLayer,
     conv_geometry,
@@ -51,52 +51,6 @@ def plain_conv(
 ) -> nn.Conv2d:
     """The convolution of the deploy form: what fusing returns and ``deploy=True`` builds."""
     return nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias, **geometry)
-
-
-class FadingReLU(nn.Module):
-    """The activation inside a pair that fades to the identity: φλ(x) = (1 − λ)·ReLU(x) + λ·x.
-
-    That is a leaky ReLU of slope λ (paper, equation 1, with λ rising from 0 to 1). At λ = 1 it
-    returns its input itself: no kernel runs and no tensor is saved for backward.
-
-    λ travels with the weights: the state dict has it as the 0-dim tensor ``act_lambda``. Weights
-    without this key set it to 1.
-
-    Attributes:
-        act_lambda: λ, from 0 (ReLU) to 1 (identity, the default). Set by ``DeepTrainingHook``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act_lambda = 1.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape in, the same shape out. Overwrites ``x`` where λ < 1."""
-        if self.act_lambda == 1.0:
-            return x
-        return functional.leaky_relu(x, negative_slope=self.act_lambda, inplace=True)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        # A plain number in the module, so that reading it on a GPU waits for nothing; float64,
-        # so that it comes back as it was.
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "act_lambda"] = torch.tensor(self.act_lambda, dtype=torch.float64)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        self.act_lambda = float(state_dict.pop(prefix + "act_lambda", 1.0))
-
-    def extra_repr(self) -> str:
-        """What ``print(model)`` shows."""
-        return f"act_lambda={self.act_lambda:g}"
 
 
 class ConvNorm(FusableLayer):
@@ -170,6 +124,13 @@ def _fixed_geometry(name: str) -> Any:
     """A property of a pair that is the first convolution's and cannot be set."""
     return property(
         lambda pair: getattr(pair.first.conv, name), doc=f"The first convolution's {name}."
+    )
+
+
+def _no_one(name: str) -> str:
+    return (
+        f"a ConvPair has no {name} of its own, since it is two convolutions: take "
+        f"first.conv.{name} and second.conv.{name}, or build this layer without pairs"
     )
 
 
@@ -290,12 +251,14 @@ class ConvPair(FusableLayer):
                 if conv.bias is not None:
                     conv.bias.zero_()
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("weight", "bias"):
+            raise AttributeError(_no_one(name))
+        return super().__getattr__(name)
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("weight", "bias"):
-            raise AttributeError(
-                f"a ConvPair has no {name} of its own to set: it is two convolutions, "
-                f"first.conv.{name} and second.conv.{name}"
-            )
+            raise AttributeError(_no_one(name))
         super().__setattr__(name, value)
 
     @property

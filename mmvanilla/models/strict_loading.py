@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmvanilla.models.fusion import FusableLayer, fuse_model
-from mmvanilla.models.load_errors import find_missing, find_misfit
+from mmvanilla.models.load_errors import find_misfit, find_missing
 
 
 def fuse_state_dict(training_form: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -12,6 +13,7 @@ from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.comparison import largest_difference
 from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
+from mmvanilla.models.layers import ConvPair
 from tests.helpers import TINY, randomise, relative_difference
 
 
@@ -185,21 +187,77 @@ def test_a_truncated_checkpoint_is_refused(setup):
         fuse_checkpoint(**arguments)
 
 
-def test_deploy_config_makes_networks_of_pairs_plain():
-    cfg = Config(
-        dict(
-            model=dict(
-                backbone=dict(type="ResNet", depth=18, conv_cfg=dict(type="ConvPair")),
-                neck=dict(type="FPN", conv_cfg=dict(type="Conv2d")),
-            ),
-            resume=True,
-        )
-    )
+class Subclass(VanillaNet):
+    """Stands for a network of the user's own."""
+
+
+class OwnPair(ConvPair):
+    """Stands for a pair of the user's own, which no registry knows."""
+
+
+PAIRS = ("ConvPair", "mmengine.ConvPair", "mmvanilla.models.layers.ConvPair", ConvPair, OwnPair)
+
+
+@pytest.mark.parametrize("kind", PAIRS, ids=str)
+@pytest.mark.parametrize("key", ["conv_cfg", "predictor_cfg", "cfg"])
+def test_deploy_config_finds_pairs_under_any_key_spelling_and_nesting(kind, key):
+    pair = dict(type=kind, mid_channels=4)
+    nested = [dict(a=(dict(b={key: pair}), 3)), dict(conv_cfg=dict(order=("conv",), **{key: pair}))]
+    cfg = Config(dict(model=dict(backbone={key: pair}, neck=nested), resume=True))
     deployed = deploy_config(cfg)
-    assert deployed.model.backbone.conv_cfg is None
-    assert deployed.model.neck.conv_cfg.type == "Conv2d"
+    found = [
+        deployed.model.backbone[key],
+        deployed.model.neck[0].a[0].b[key],
+        deployed.model.neck[1].conv_cfg[key],
+    ]
+    assert all(node["deploy"] is True and node["mid_channels"] == 4 for node in found)
     assert deployed.resume is False and cfg.resume is True
-    assert "deploy" not in deployed.model.backbone
+    assert "deploy" not in cfg.model.backbone[key]
+
+    plain = deploy_config(cfg, plain_networks=True)
+    expected = None if key == "conv_cfg" else dict(type="Conv2d")
+    assert plain.model.backbone[key] == plain.model.neck[0].a[0].b[key] == expected
+
+
+def test_plain_networks_keep_what_a_plain_convolution_has_too():
+    pair = dict(type="ConvPair", padding_mode="circular", norm_cfg=dict(type="BN"))
+    cfg = Config(dict(model=dict(conv_cfg=pair, other=dict(conv_cfg=dict(type="Conv2d")))))
+    plain = deploy_config(cfg, plain_networks=True)
+    assert plain.model.conv_cfg == dict(type="Conv2d", padding_mode="circular")
+    assert plain.model.other.conv_cfg == dict(type="Conv2d")
+
+
+@pytest.mark.parametrize("kind", ["VanillaNet", "mmengine.VanillaNet", VanillaNet, Subclass])
+def test_deploy_config_finds_our_networks_however_they_are_spelt(kind):
+    deployed = deploy_config(Config(dict(model=dict(parts=[dict(type=kind, arch="5")]))))
+    node = deployed.model.parts[0]
+    assert node.deploy is True
+    assert isinstance(node.type, str)
+    assert deploy_config(deployed).pretty_text == deployed.pretty_text
+
+
+PRETRAINED = dict(type="Pretrained", checkpoint="nowhere.pth")
+NORMAL = dict(type="Normal", layer="Conv2d")
+
+
+@pytest.mark.parametrize(
+    ("init_cfg", "left"),
+    [
+        (PRETRAINED, None),
+        (dict(PRETRAINED, type=PretrainedInit), None),
+        ([PRETRAINED, NORMAL], [NORMAL]),
+        ((NORMAL, dict(PRETRAINED, type="mmengine.model.PretrainedInit")), [NORMAL]),
+        (NORMAL, NORMAL),
+        ([], []),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_nothing_is_fetched_by_a_deploy_config(init_cfg, left):
+    cfg = Config(dict(model=dict(type="VanillaNet", arch="5", init_cfg=init_cfg), load_from="x"))
+    deployed = deploy_config(cfg)
+    assert deployed.model.init_cfg == left
+    assert deployed.load_from is None
 
 
 def test_largest_difference_sees_every_level_and_the_logits():

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 import mmvanilla
 from mmvanilla import DeepTrainingHook, get_act_lambda, set_act_lambda
 from mmvanilla.models.act_lambda import SCHEDULES, cosine_lambda, linear_lambda
-from mmvanilla.models.layers import ConvPair, FadingReLU
+from mmvanilla.models.fading_relu import FadingReLU
+from mmvanilla.models.layers import ConvPair
 
 NUM_BATCHES = 3
 
@@ -149,8 +150,8 @@ class TestHookArguments:
         [
             (dict(), "one of decay_epochs and decay_iters"),
             (dict(decay_epochs=2, decay_iters=2), "one of decay_epochs and decay_iters"),
-            (dict(decay_epochs=0), "leave DeepTrainingHook out"),
-            (dict(decay_iters=-1), "at least 1"),
+            (dict(decay_epochs=-1), "0 trains at λ = 1 from the start"),
+            (dict(decay_iters=-1), "at least 0"),
             (dict(decay_epochs=2, schedule="step"), "linear, cosine"),
             (dict(decay_iters=2, by_epoch=True), "give decay_epochs"),
         ],
@@ -206,6 +207,31 @@ class TestHook:
         )
         runner.train()
         assert runner.model.seen == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+    @pytest.mark.parametrize("length", ["decay_epochs", "decay_iters"])
+    @pytest.mark.parametrize("by_epoch", [True, False])
+    def test_none_at_all_trains_at_one(self, tmp_path, length, by_epoch):
+        model = ToyModel()
+        set_act_lambda(model, 0.3)
+        train_cfg = dict(max_epochs=2) if by_epoch else dict(max_iters=6)
+        runner = make_runner(
+            tmp_path,
+            [DeepTrainingHook(**{length: 0})],
+            model=model,
+            train_cfg=dict(by_epoch=by_epoch, **train_cfg),
+        )
+        runner.train()
+        assert model.seen == [1.0] * 6
+
+    def test_modules_of_different_lambda_get_one(self, tmp_path):
+        model = ToyModel()
+        model.backbone[0].act.act_lambda = 0.3
+        assert per_epoch(self.train(tmp_path, model=model, decay_epochs=2).model.seen) == [
+            0.0,
+            0.5,
+            1.0,
+            1.0,
+        ]
 
     def test_epochs_in_a_loop_that_counts_iterations(self, tmp_path):
         runner = make_runner(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
+from mmengine.config import Config, DictAction
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
@@ -89,6 +92,38 @@ def test_classification_mapping(arch, num_layers, named):
         model, 0.8, num_layers, lambda name: classification_id(name, num_layers)
     )
     assert_settings(settings(model, wrapper), expected)
+
+
+def test_none_means_not_given():
+    # A config cannot drop a key that it inherits.
+    model = WithHead(tiny("5"))
+    found = settings(model, build(model, decay_rate=0.6, num_layers=None))
+    assert_settings(found, settings(model, build(model, decay_rate=0.6)))
+
+
+def test_the_remedy_of_the_error_works_for_a_smaller_arch_under_an_inherited_recipe(tmp_path):
+    (tmp_path / "base.py").write_text(
+        "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3),"
+        "constructor='LayerDecayOptimWrapperConstructor',"
+        "paramwise_cfg=dict(decay_rate=0.6, num_layers=6))"
+    )
+    (tmp_path / "child.py").write_text("_base_ = 'base.py'")
+    model = WithHead(tiny("5"))
+    with pytest.raises(ValueError, match="has only 3 blocks") as error:
+        build_optim_wrapper(model, Config.fromfile(tmp_path / "child.py").optim_wrapper)
+    line = re.search(r"in a config: (.*)\)$", str(error.value))
+    assert line is not None
+    (tmp_path / "child.py").write_text(f"_base_ = 'base.py'\n{line[1]}\n")
+    expected = settings(model, build(model, decay_rate=0.6))
+    wrapper = build_optim_wrapper(model, Config.fromfile(tmp_path / "child.py").optim_wrapper)
+    assert {name: lr for name, (lr, _) in settings(model, wrapper).items()} == {
+        name: lr for name, (lr, _) in expected.items()
+    }
+    # The same on a command line, as --cfg-options takes it.
+    option, value = re.search(r"set (\S+)=(None) ", str(error.value)).groups()
+    cfg = Config.fromfile(tmp_path / "base.py")
+    cfg.merge_from_dict({option: DictAction._parse_iterable(value)})
+    build_optim_wrapper(model, cfg.optim_wrapper)
 
 
 def test_detection_mapping():
@@ -232,7 +267,11 @@ def test_a_model_without_depths_is_an_error():
         (dict(decay_rate="0.8"), ValueError, "found '0.8'"),
         (dict(decay_rate=0.8, num_layers=0), ValueError, "found 0"),
         (dict(decay_rate=0.8, num_layers=2.5), ValueError, "found 2.5"),
-        (dict(decay_rate=0.8, num_layers=5), ValueError, "num_layers=5, but the backbone has 4"),
+        (
+            dict(decay_rate=0.8, num_layers=5),
+            ValueError,
+            "num_layers=5, but this backbone has only 4",
+        ),
     ],
 )
 def test_wrong_options(paramwise, error, match):

@@ -87,9 +87,14 @@ def test_shortcuts_keep_the_keys_of_older_checkpoints():
         f"conv.{part}.{name}"
         for part in ("first", "second")
         for name in (
-            "conv.weight conv.bias norm.weight norm.bias norm.running_mean norm.running_var "
-            "norm.num_batches_tracked"
-        ).split()
+            "conv.weight",
+            "conv.bias",
+            "norm.weight",
+            "norm.bias",
+            "norm.running_mean",
+            "norm.running_var",
+            "norm.num_batches_tracked",
+        )
     ]
     pair.insert(7, "conv.act.act_lambda")
     norm = [name.removeprefix("conv.first.") for name in pair[2:7]]

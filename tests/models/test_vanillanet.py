@@ -176,6 +176,25 @@ def test_frozen_stages_count_as_resnets(frozen_stages, last_frozen):
         assert all(norm.training is not frozen for norm in norms)
 
 
+@pytest.mark.parametrize("frozen_stages", [-1, 0, 2, 4])
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("shortcut", [None, "before_act", "after_act"])
+def test_what_is_frozen_stays_frozen_when_fused(frozen_stages, wrapped, shortcut):
+    net = VanillaNet(TINY, frozen_stages=frozen_stages, shortcut=shortcut).eval()
+    layers = (net.stem, *net.blocks)
+    trains = [next(layer.parameters()).requires_grad for layer in layers]
+    if wrapped:
+        fuse_model(nn.Sequential(net), inplace=True)
+    else:
+        net.switch_to_deploy()
+    assert net.deploy
+    for layer, trained in zip(layers, trains, strict=True):
+        assert all(parameter.requires_grad is trained for parameter in layer.parameters())
+    before = [parameter.requires_grad for parameter in net.parameters()]
+    net.train()
+    assert [parameter.requires_grad for parameter in net.parameters()] == before
+
+
 def test_norm_eval_keeps_statistics():
     net = VanillaNet(TINY, norm_eval=True).train()
     before = copy.deepcopy(net.state_dict())
