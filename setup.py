@@ -60,7 +60,7 @@ setup(
     # distributions of the same import names: requiring one of them would make pip write it over
     # the other in the environments of those who use that. `import mmvanilla` checks what is there
     # and names the command that installs what is not (mmvanilla/utils/dependencies.py).
-    install_requires=["torch>=2.1", "numpy"],
+    install_requires=["torch>=2.1", "numpy", "packaging"],
     # mmcv with compiled ops is in no extra: pip would build it in an isolated environment without
     # torch, that is, without its ops. See the README for the command.
     extras_require={

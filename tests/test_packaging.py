@@ -157,7 +157,7 @@ class TestBuilds:
         required = [line for line in lines if line.startswith("Requires-Dist:")]
         always = {line.split(": ")[1] for line in required if "extra ==" not in line}
         # Naming one distribution of mmengine or mmcv would overwrite the other one's files.
-        assert always == {"torch>=2.1", "numpy"}
+        assert always == {"torch>=2.1", "numpy", "packaging"}
         # pip would build it without torch in sight, that is, without its ops.
         assert not [line for line in required if re.search(r": (onedl-)?mmcv\b(?!-lite)", line)]
 

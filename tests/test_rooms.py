@@ -89,4 +89,12 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def test_the_tests_mirror_the_rooms():
     rooms = {path.name for path in (ROOT / "tests").iterdir() if (path / "__init__.py").is_file()}
-    assert rooms == {*HEIGHT, "configs", "requirements", "tools"}
+    assert rooms == {
+        *HEIGHT,
+        "configs",
+        "endurance",
+        "hostile",
+        "properties",
+        "requirements",
+        "tools",
+    }

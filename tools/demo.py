@@ -36,7 +36,7 @@ def demo(args: Namespace) -> None:
     fused = work_dir / "fused.pth"
 
     console.rule("1. data")
-    console.print(f"tools/make_shapes.py {DATA_ROOT}", style="bold")
+    console.print(f"tools/make_shapes.py {DATA_ROOT} --layouts coco", style="bold")
     make_shapes(DATA_ROOT, layouts=("coco",))
 
     console.rule("2. training")

@@ -1,20 +1,16 @@
-"""Make the small data set of shapes as COCO, ADE20K and ImageNet-style image files."""
+"""Draw the small data set of shapes in the layouts of COCO, ADE20K and ImageNet."""
 
-from __future__ import annotations
-
-import argparse
-import sys
 import time
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 
 from rich.progress import track
 
 from mmvanilla.datasets.shapes import LAYOUTS, make_shapes
+from mmvanilla.utils import cli
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__, formatter_class=ArgumentDefaultsHelpFormatter)
     parser.add_argument("root", nargs="?", default="data/shapes", help="folder to write to")
     parser.add_argument(
         "--layouts", nargs="+", default=list(LAYOUTS), metavar="NAME", help="which layouts to make"
@@ -28,29 +24,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace layouts made with other settings"
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> int:
-    args = parse_args()
+def main(args: Namespace) -> None:
     start = time.perf_counter()
-    try:
-        made = make_shapes(
-            args.root,
-            layouts=args.layouts,
-            num_train=args.num_train,
-            num_val=args.num_val,
-            image_size=args.image_size,
-            seed=args.seed,
-            progress=lambda tasks: track(tasks, description="drawing shapes"),
-            overwrite=args.overwrite,
-        )
-    except (ValueError, TypeError, OSError) as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    made = make_shapes(
+        args.root,
+        layouts=args.layouts,
+        num_train=args.num_train,
+        num_val=args.num_val,
+        image_size=args.image_size,
+        seed=args.seed,
+        progress=lambda tasks: track(tasks, description="drawing shapes"),
+        overwrite=args.overwrite,
+    )
     for layout in LAYOUTS:
         if layout in made:
             print(
@@ -61,8 +49,7 @@ def main() -> int:
             print(f"{args.root}/{layout}: already there, nothing to do")
     if made:
         print(f"made in {time.perf_counter() - start:.1f} s")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(build_parser(), main)

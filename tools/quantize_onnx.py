@@ -42,7 +42,7 @@ def build_parser() -> ArgumentParser:
 def quantize(args: Namespace) -> None:
     console = Console()
     cfg = load_config(args.config, args.cfg_options)
-    require_data(cfg, args.config, "train_dataloader", "test_dataloader")
+    require_data(cfg, "train_dataloader", "test_dataloader")
     with console.status("starting") as status:
         forms = quantize_classifier(
             cfg,

@@ -76,9 +76,9 @@ def run_ablation(
 
     Args:
         config: A config file with one validation metric.
-        seed: Seed that replaces the config's.
-        work_dir: Folder in which a folder for logs and checkpoints is made.
-        switch: What the options do, in a word; part of the run's name.
+        seed: Replaces the config's seed.
+        work_dir: Logs and checkpoints go into a folder in here.
+        switch: Name of the options, which becomes a part of the run's name.
         cfg_options: Dotted keys and their values, merged over the config.
 
     Raises:

@@ -2,32 +2,155 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from mmvanilla.utils.dependencies import require
+from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox, require
+
+_SUFFIXES = (".py", ".json", ".yaml", ".yml")
+_READERS = ("_file2dict", "_parse_lazy_import", "_is_lazy_import")  # of mmengine's Config
 
 
 def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config, apply ``--cfg-options``, and check that its toolbox is installed.
+
+    A config is Python code, and reading it runs that code: read none that you do not trust.
 
     Args:
         path: A config file.
         options: Dotted keys and their values, merged over the file.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: The file, or one that it inherits from, does not exist.
         ImportError: The config's toolbox, or something it needs, is not installed.
+        ValueError: The file cannot be read as a config, has no model, or the options do not fit it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no config at {path}")
-    cfg = Config.fromfile(path)
+    _check_file(Path(path))
+    _refuse_circle((os.path.abspath(path),))
+    try:
+        cfg = Config.fromfile(path)
+    # A config may do anything, call sys.exit() too; nothing of it may pass for our own failure.
+    except (Exception, SystemExit) as error:
+        raise _explained(error, path) from error
     if options:
-        cfg.merge_from_dict(options)
-    scope = cfg.get("default_scope", "mmengine")
-    if scope != "mmengine":
-        require(scope)
+        try:
+            cfg.merge_from_dict(dict(options))
+        except Exception as error:
+            raise ValueError(
+                f"--cfg-options {' '.join(options)} do not fit {path} ({_words(error)}); compare "
+                "the keys with those of the config"
+            ) from error
+    if not isinstance(cfg.get("model"), Mapping):
+        found = f"its model is {cfg.model!r}, no dict" if "model" in cfg else "it defines no model"
+        raise ValueError(
+            f"{path} is not the config of a model: {found}; give one that defines "
+            "model = dict(type=...), or inherits it by _base_"
+        )
+    _check_scope(cfg, path)
     return cfg
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a config file in it, one of *.py")
+    if not path.is_file():
+        raise FileNotFoundError(f"no config at {path}; check the path and the working directory")
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(f"{path} is not a config: its name must end in {', '.join(_SUFFIXES)}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty; give a config that defines a model")
+
+
+def _refuse_circle(trail: tuple[str, ...]) -> None:
+    """Refuse a file that inherits from itself, which mmengine would read until memory runs out."""
+    try:
+        names = Config._get_base_files(trail[-1])
+        bases = [os.path.abspath(Config._get_cfg_path(name, trail[-1])[0]) for name in names]
+    except (Exception, SystemExit):
+        return  # whatever is wrong, reading the file says it better
+    for base in bases:
+        if base in trail:
+            circle = " → ".join([*trail[trail.index(base) :], base])
+            raise ValueError(
+                f"{trail[0]} inherits from itself by _base_: {circle}; take one of these files out "
+                "of the circle"
+            )
+        _refuse_circle((*trail, base))
+
+
+def _check_scope(cfg: Config, path: str) -> None:
+    scope = cfg.get("default_scope") or "mmengine"
+    if scope in TOOLBOXES:
+        require(scope)
+    elif not isinstance(scope, str) or not has_toolbox(scope):
+        raise ImportError(
+            f"{path} has default_scope={scope!r}, and no such toolbox is installed; install it, or "
+            f"set default_scope to one of {', '.join(TOOLBOXES)}"
+        )
+
+
+def _explained(error: BaseException, path: str) -> Exception:
+    """An error of reading a config as one that names the file, the reason and a remedy."""
+    chain = _files_being_read(error) or [path]
+    where = chain[-1] if len(chain) > 1 else path
+    if isinstance(error, metadata.PackageNotFoundError | ModuleNotFoundError):
+        for name, distributions in TOOLBOXES.items():
+            if error.name == name or any(
+                f"{entry.name} is not installed" in str(error) for entry in distributions
+            ):
+                try:
+                    require(name)
+                except (ImportError, RuntimeError) as missing:
+                    return type(missing)(f"{path} cannot be read: {missing}")
+    if len(chain) > 1 and not Path(where).is_file():
+        remedy = "correct its _base_"
+        if "://" in where.replace(":/", "://"):
+            remedy = "_base_ takes files only, so download it beside the config and name that file"
+        return FileNotFoundError(
+            f"{chain[-2]} inherits by _base_ from {where}, which is no file; {remedy}"
+        )
+    if isinstance(error, SystemExit):
+        reason = f"it ended the program by sys.exit({error.code!r})"
+    elif isinstance(error, SyntaxError):
+        reason = f"line {error.lineno}: {error.msg}" if error.lineno else error.msg
+    elif isinstance(error, UnicodeDecodeError):
+        reason = f"it is not UTF-8 text (byte {error.start})"
+    else:
+        line = _line_in(where, error)
+        reason = f"{f'line {line}: ' if line else ''}{type(error).__name__}: {_words(error)}"
+    kind = ImportError if isinstance(error, ImportError) else ValueError
+    name = where if where == path else f"{path}, which inherits from {where}"
+    return kind(f"cannot read the config {name}: {reason}; correct the file or give another one")
+
+
+def _words(error: BaseException) -> str:
+    # mmengine's message for a failed import goes on with the whole of sys.path.
+    text = str(error).partition(", the current sys.path is")[0]
+    if error.__cause__ is not None:
+        text += f" ({_words(error.__cause__)})"
+    return " ".join(text.split()) or "no message"
+
+
+def _files_being_read(error: BaseException) -> list[str]:
+    """The config that mmengine was reading when the error came, behind those that inherit it."""
+    files: list[str] = []
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = frame.f_locals.get("filename")
+        if frame.f_code.co_name in _READERS and isinstance(name, str) and name not in files:
+            files.append(name)
+    return files
+
+
+def _line_in(path: str, error: BaseException) -> int | None:
+    lines = [
+        line
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename == str(Path(path).resolve())
+    ]
+    return lines[-1] if lines else None

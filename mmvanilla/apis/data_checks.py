@@ -1,52 +1,178 @@
-"""Whether the data that a config names is there."""
+"""Check the data that a config names, before the model is built."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, init_default_scope
+
+from mmvanilla.apis.annotation_checks import ClassFolders, check_coco, check_segmentation
+from mmvanilla.utils.paths import tool_command
+
+_MANY = 8  # names that a message lists
 
 
-def require_data(cfg: Config, config: str, *dataloaders: str) -> None:
-    """Refuse a config whose data set is not where it expects it.
+def require_data(cfg: Config, *dataloaders: str) -> None:
+    """Refuse a config whose data sets are not where, or not what, it expects.
+
+    Files behind an address (``s3://`` and the like) are not looked at, nor those of data sets that
+    download themselves.
 
     Args:
-        cfg: The config.
-        config: Its name, for the message.
-        dataloaders: Which of its entries to look at.
+        cfg: The config; messages name its file.
+        dataloaders: Names of the entries to look at; one that the config lacks is left out.
 
     Raises:
         FileNotFoundError: A data set's folder or annotation file is not there.
+        ValueError: The classes, or the files, of a data set do not fit the config.
     """
+    init_default_scope(cfg.get("default_scope") or "mmengine")
+    folders = ClassFolders(_num_classes(cfg))
     for name in dataloaders:
-        for dataset in _datasets(cfg.get(name)):
-            root = dataset.get("data_root") or ""
-            annotations = dataset.get("ann_file") or ""
-            for path in (root, os.path.join(root, annotations)):
-                if path and "://" not in path and not os.path.exists(path):
-                    raise FileNotFoundError(
-                        f"{path} is not there: {config} expects its {dataset.get('type')} data "
-                        f"below {os.path.abspath(root or '.')}. {_remedy(root)}"
-                    )
+        for node in _datasets(cfg.get(name)):
+            try:
+                _check(node, folders)
+            except (FileNotFoundError, ValueError) as error:
+                # Not type(error): a UnicodeDecodeError, for one, takes more than a message.
+                kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+                raise kind(f"{cfg.filename or 'the config'}, {name}: {error}") from error
 
 
-def _remedy(root: str) -> str:
-    if "shapes" in Path(root).parts:
-        folder = Path(*Path(root).parts[: Path(root).parts.index("shapes") + 1])
-        return f"Make it with: python tools/make_shapes.py {folder}"
-    return "Put it there or link it; `make demo` needs no data set of yours"
+def _check(node: Mapping[str, Any], folders: ClassFolders) -> None:
+    if _downloads(node):
+        return
+    root = node.get("data_root") or ""
+    if "://" in root:
+        return
+    _require(root, root, "data_root")
+    for place, path in _places(_joined(node), node):
+        _require(path, root, place)
+    dataset = _built(node)
+    if dataset is None:
+        return
+    # Again, for what only the class itself knows: the folder of ImageNet's split, for example.
+    for place, path in _places(dataset, node):
+        _require(path, root, place)
+    if _is_a(dataset, "mmpretrain.datasets", "CustomDataset"):
+        folders.check(dataset)
+    elif _is_a(dataset, "mmseg.datasets", "BaseSegDataset"):
+        check_segmentation(dataset)
+    elif _is_a(dataset, "mmdet.datasets", "CocoDataset"):
+        check_coco(dataset)
 
 
 def _datasets(node: Any) -> Iterator[Mapping[str, Any]]:
     """Every innermost data set of a dataloader, through wrappers such as RepeatDataset."""
     if isinstance(node, Mapping):
-        if "data_root" in node or "ann_file" in node:
+        if any(key in node for key in ("data_root", "ann_file", "data_prefix")):
             yield node
         for key in ("dataset", "datasets"):
             yield from _datasets(node.get(key))
     elif isinstance(node, list | tuple):
         for item in node:
             yield from _datasets(item)
+
+
+def _downloads(node: Mapping[str, Any]) -> bool:
+    kind = _class_of(node)
+    return (
+        kind is not None
+        and "download" in inspect.signature(kind).parameters
+        and bool(node.get("download", True))
+    )
+
+
+def _class_of(node: Mapping[str, Any]) -> type | None:
+    kind = node.get("type")
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
+    return kind if isinstance(kind, type) else None
+
+
+def _joined(node: Mapping[str, Any]) -> Any:
+    """The paths of a data set as mmengine's BaseDataset joins them, from the config alone."""
+    prefix = node.get("data_prefix") or {}
+    paths = SimpleNamespace(
+        data_root=node.get("data_root") or "",
+        ann_file=node.get("ann_file") or "",
+        data_prefix=dict(img_path=prefix) if isinstance(prefix, str) else dict(prefix),
+    )
+    BaseDataset._join_prefix(paths)
+    return paths
+
+
+def _built(node: Mapping[str, Any]) -> Any:
+    """The data set without its pipeline and its annotations; None if it cannot do without them."""
+    kind = _class_of(node)
+    if kind is None or not issubclass(kind, BaseDataset):
+        return None
+    options = {**node, "type": kind, "pipeline": [], "lazy_init": True}
+    try:
+        return DATASETS.build(options)
+    except Exception as error:
+        if "lazy_init" in str(error) or "pipeline" in str(error):
+            return None  # a class with arguments of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"its {kind.__name__} cannot be built: {reason}; correct its settings"
+        ) from error
+
+
+def _places(paths: Any, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The files and folders that a data set reads: the setting that names each, and its path."""
+    if isinstance(paths.ann_file, str) and paths.ann_file:
+        yield "ann_file", paths.ann_file
+    steps = node.get("pipeline")
+    reads_maps = steps is None or any("Annotations" in str(step.get("type")) for step in steps)
+    given = node.get("data_prefix") or {}
+    for key, path in paths.data_prefix.items():
+        if not path or ("seg" in key and not reads_maps):
+            continue  # a test set without label maps needs none
+        in_dict = isinstance(given, Mapping) and key in given
+        yield f"data_prefix['{key}']" if in_dict else "data_prefix", path
+
+
+def _require(path: str, root: str, place: str) -> None:
+    if not path or "://" in path or os.path.exists(path):
+        return
+    above = Path(path)
+    while not above.is_dir() and above != above.parent:
+        above = above.parent
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in above.iterdir())
+    listed = ", ".join(names[:_MANY]) + (", …" if len(names) > _MANY else "")
+    raise FileNotFoundError(
+        f"{path} is not there (its {place}); found in {above.resolve()}: {listed or 'nothing'}. "
+        f"{_remedy(root or path)}"
+    )
+
+
+def _remedy(root: str) -> str:
+    parts = Path(root).parts
+    if "shapes" in parts:
+        folder = Path(*parts[: parts.index("shapes") + 1])
+        return f"Make it with: {tool_command('make_shapes')} {folder}"
+    return (
+        "Put it there, link it, or correct the path in the config (`--cfg-options`); `make demo` "
+        "needs no data set of yours"
+    )
+
+
+def _is_a(dataset: Any, module: str, name: str) -> bool:
+    """Tell whether a data set is of a toolbox's class, whose package is then imported already."""
+    return any(
+        kind.__name__ == name and kind.__module__.startswith(module)
+        for kind in type(dataset).__mro__
+    )
+
+
+def _num_classes(cfg: Config) -> int | None:
+    head = (cfg.get("model") or {}).get("head")
+    return head.get("num_classes") if isinstance(head, Mapping) else None

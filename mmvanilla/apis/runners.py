@@ -1,4 +1,4 @@
-"""From a config file and a command line's options to a Runner, for all three toolboxes."""
+"""Build a Runner from a config file and the options of a command line, for all toolboxes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build_train_runner(
 
     Args:
         config: A config file.
-        work_dir: Where logs and checkpoints go. None: the config's ``work_dir``, or
+        work_dir: Folder for logs and checkpoints. Default: the config's ``work_dir``, or
             ``work_dirs/<name of the config>``.
         amp: Train with automatic mixed precision.
         auto_scale_lr: Scale the learning rate from the config's base batch size to the actual one.
@@ -46,10 +46,12 @@ def build_train_runner(
 
     Raises:
         FileNotFoundError: The config, or the data set it names, is not there.
-        ValueError: ``auto_scale_lr`` for a config without a base batch size.
+        ValueError: The config cannot be read or is not for training, or ``auto_scale_lr`` is given
+            and it has no base batch size.
     """
-    cfg = _prepare(config, work_dir, cfg_options, launcher)
-    require_data(cfg, config, "train_dataloader", "val_dataloader")
+    cfg = _read(config, work_dir, cfg_options, launcher)
+    _require_entries(cfg, "training", "train_dataloader", "train_cfg", "optim_wrapper")
+    require_data(cfg, "train_dataloader", "val_dataloader")
     if amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
@@ -57,13 +59,13 @@ def build_train_runner(
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(
                 f"{config} has no auto_scale_lr.base_batch_size, so --auto-scale-lr cannot know "
-                "from which batch size to scale"
+                "from which batch size to scale; add auto_scale_lr=dict(base_batch_size=...)"
             )
         cfg.auto_scale_lr.enable = True
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
-    return build_runner(cfg)
+    return _build_runner(cfg)
 
 
 def build_test_runner(
@@ -82,8 +84,9 @@ def build_test_runner(
 
     Args:
         config: A config file.
-        checkpoint: Its weights: a file, or an address that mmengine's loader knows.
-        work_dir: As in :func:`build_train_runner`.
+        checkpoint: Weights for the config's model: a file, or an address that mmengine's loader
+            knows.
+        work_dir: Folder for logs; the default is that of :func:`build_train_runner`.
         out: A ``.pkl`` file for the raw predictions.
         show: Show each prediction in a window.
         show_dir: A folder for pictures of the predictions.
@@ -97,17 +100,20 @@ def build_test_runner(
         ValueError: An option that this config cannot serve.
     """
     if "://" not in checkpoint and not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"no checkpoint at {checkpoint}")
+        raise FileNotFoundError(
+            f"no checkpoint at {checkpoint}; check the path and the working directory"
+        )
     if out is not None and not out.endswith((".pkl", ".pickle")):
-        raise ValueError(f"--out must be a .pkl file, found {out}")
-    cfg = _prepare(config, work_dir, cfg_options, launcher)
-    require_data(cfg, config, "test_dataloader")
+        raise ValueError(f"--out is {out}; give a name that ends in .pkl")
+    cfg = _read(config, work_dir, cfg_options, launcher)
+    _require_entries(cfg, "testing", "test_dataloader", "test_evaluator")
+    require_data(cfg, "test_dataloader")
     cfg.load_from = checkpoint
     if show or show_dir:
         _switch_pictures_on(cfg, show, show_dir, wait_time)
     if tta:
-        _switch_tta_on(cfg, config)
-    runner = build_runner(cfg)
+        _switch_tta_on(cfg)
+    runner = _build_runner(cfg)
     if out is not None:
         is_detector = cfg.get("default_scope") == "mmdet"
         runner.test_evaluator.metrics.append(
@@ -116,14 +122,29 @@ def build_test_runner(
     return runner
 
 
-def _prepare(
+def _read(
     config: str, work_dir: str | None, cfg_options: Mapping[str, Any] | None, launcher: str
 ) -> Config:
     cfg = load_config(config, cfg_options)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
-    cpu_distributed.prepare(cfg)
     return cfg
+
+
+def _require_entries(cfg: Config, purpose: str, *names: str) -> None:
+    missing = [name for name in names if cfg.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"{cfg.filename} is not for {purpose}: it has no {', '.join(missing)}; add what is "
+            "missing, or take another config"
+        )
+
+
+def _build_runner(cfg: Config) -> Runner:
+    # Only now that everything else is known to be there: whoever fails after joining the process
+    # group leaves the other processes waiting.
+    cpu_distributed.prepare(cfg)
+    return build_runner(cfg)
 
 
 def _build_metric(type_name: str, out: str) -> Any:
@@ -136,7 +157,10 @@ def _switch_pictures_on(cfg: Config, show: bool, show_dir: str | None, wait_time
     options = _SHOW_OPTIONS.get(cfg.get("default_scope", ""), {})
     hook = cfg.get("default_hooks", {}).get("visualization")
     if not options or hook is None:
-        raise ValueError("this config has no visualization hook, so nothing can be shown")
+        raise ValueError(
+            f"{cfg.filename} has no default_hooks.visualization of MMDetection, MMSegmentation or "
+            "MMPretrain, so nothing can be shown; leave --show and --show-dir out"
+        )
     hook.update({options["switch"]: True, "show": show, "wait_time": wait_time})
     if not show_dir:
         return
@@ -146,9 +170,12 @@ def _switch_pictures_on(cfg: Config, show: bool, show_dir: str | None, wait_time
         cfg.visualizer.save_dir = show_dir
 
 
-def _switch_tta_on(cfg: Config, config: str) -> None:
+def _switch_tta_on(cfg: Config) -> None:
     if "tta_model" not in cfg or "tta_pipeline" not in cfg:
-        raise ValueError(f"--tta: {config} has no tta_model and tta_pipeline")
+        raise ValueError(
+            f"{cfg.filename} has no tta_model and tta_pipeline, which --tta needs; add both, or "
+            "leave --tta out"
+        )
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset

@@ -1,1 +1,1 @@
-"""Data that this package makes by itself."""
+"""The made-up data set of coloured shapes."""

@@ -34,6 +34,7 @@ from __future__ import annotations
 import contextlib
 import json
 import operator
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ from mmvanilla.datasets.shapes_drawing import (
     draw_scene,
     label_map,
 )
+from mmvanilla.utils.paths import tool_command
 
 SCENE_PALETTE: tuple[tuple[int, int, int], ...] = PALETTE[: len(SCENE_CLASSES)]
 SEG_CLASSES: tuple[str, ...] = ("background", *SCENE_CLASSES)
@@ -60,6 +62,8 @@ SEG_PALETTE: tuple[tuple[int, int, int], ...] = ((128, 128, 128), *SCENE_PALETTE
 
 LAYOUTS: tuple[str, ...] = ("coco", "ade20k", "imagenet")
 MIN_IMAGE_SIZE = 32
+MAX_IMAGE_SIZE = 4096  # drawing one takes about 100 bytes of memory a pixel: here 1.6 GB
+_BYTES_PER_PIXEL = 1.5  # of a PNG file; small images take more
 _RECIPE_VERSION = 2  # raise it with every change to the pixels or files
 _RECIPE_NAME = "recipe.json"
 _SPLITS = ("train", "val")
@@ -176,31 +180,32 @@ def make_shapes(
     first written aside, inside ``root``, then renamed: no failure leaves a part of one behind.
 
     Args:
-        root: folder of the layouts; made if missing.
-        layouts: which of ``LAYOUTS`` to make.
-        num_train: images of the training split, at least 1.
-        num_val: images of the validation split, at least 1.
-        image_size: height and width in pixels, at least 32.
-        seed: not negative.
-        progress: wraps the list of images to make and yields each in turn, as
+        root: Folder of the layouts; made if missing.
+        layouts: Which of ``LAYOUTS`` to make.
+        num_train: Number of training images, at least 1.
+        num_val: Number of validation images, at least 1.
+        image_size: Height and width in pixels, from 32 to 4096.
+        seed: Seed of all random numbers, at least 0.
+        progress: Wraps the list of images to make and yields each in turn, as
             ``mmengine.utils.track_iter_progress`` does.
-        overwrite: replace layouts that were made from other arguments. A folder that was not made
+        overwrite: Replace layouts that were made from other arguments. A folder that was not made
             here is never replaced.
 
     Returns:
         The layouts that were written; empty if all were there.
 
     Raises:
-        TypeError: a number is not a whole number, or ``layouts`` not a sequence of names.
-        ValueError: a number or a layout out of range, or a layout exists and may not be replaced.
-        OSError: the folder cannot be written.
+        TypeError: A number is not a whole number, or ``layouts`` not a sequence of names.
+        ValueError: A number or a layout is out of range, or a layout exists and may not be
+            replaced.
+        OSError: The folder cannot be written, or the disk has no room for the images.
     """
     root = Path(root)
     layouts = _check_layouts(layouts)
     numbers = {
         "num_train": _check_number("num_train", num_train, 1),
         "num_val": _check_number("num_val", num_val, 1),
-        "image_size": _check_number("image_size", image_size, MIN_IMAGE_SIZE),
+        "image_size": _check_number("image_size", image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE),
         "seed": _check_number("seed", seed, 0),
     }
     recipes = {
@@ -211,6 +216,7 @@ def make_shapes(
     ]
     if not missing:
         return ()
+    _check_room(root, len(missing) * (numbers["num_train"] + numbers["num_val"]), image_size)
 
     streams = [_SCENE_STREAM] if {"coco", "ade20k"} & set(missing) else []
     streams += [_PORTRAIT_STREAM] if "imagenet" in missing else []
@@ -226,7 +232,13 @@ def make_shapes(
         with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as aside:
             writer = _Writer(Path(aside), missing, numbers["image_size"], numbers["seed"])
             for task in progress(tasks) if progress else tasks:
-                writer.write(task)
+                try:
+                    writer.write(task)
+                except MemoryError:
+                    raise RuntimeError(
+                        f"not enough memory to draw {image_size}x{image_size} pixels: choose a "
+                        "smaller image_size"
+                    ) from None
             writer.finish(recipes)
             for layout in missing:
                 _move_in(Path(aside) / layout, root / layout, recipes[layout], overwrite)
@@ -249,18 +261,36 @@ def _check_layouts(layouts: Sequence[str]) -> tuple[str, ...]:
     return tuple(layout for layout in LAYOUTS if layout in layouts)
 
 
-def _check_number(name: str, value: int, least: int) -> int:
+def _check_number(name: str, value: int, least: int, most: int | None = None) -> int:
     try:
         value = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} is {value!r}, expected a whole number") from None
     if value < least:
         raise ValueError(f"{name} is {value}, expected at least {least}")
+    if most is not None and value > most:
+        raise ValueError(
+            f"{name} is {value}, expected at most {most}: a larger image takes too much memory to "
+            "draw"
+        )
     return value
 
 
+def _check_room(root: Path, count: int, image_size: int) -> None:
+    """Refuse what the disk has no room for, before anything is drawn."""
+    there = next(folder for folder in (root, *root.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    needed = count * image_size**2 * _BYTES_PER_PIXEL
+    if needed > free:
+        raise OSError(
+            f"{count} images of {image_size}x{image_size} take about {needed / 1e9:.1f} GB, and "
+            f"{root} has {free / 1e9:.1f} GB free: make fewer or smaller images, or choose another "
+            "folder"
+        )
+
+
 def _is_made(target: Path, recipe: dict, overwrite: bool) -> bool:
-    """Whether the layout is there as wanted; False if it is to be written."""
+    """Tell whether the layout is there as wanted; False if it has to be written."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     try:
@@ -278,10 +308,14 @@ def _is_made(target: Path, recipe: dict, overwrite: bool) -> bool:
     if overwrite:
         return False
     keys = [key for key in recipe if found.get(key) != recipe[key]]
+    options = [f"--{key.replace('_', '-')} {recipe[key]}" for key in keys if key != "version"]
+    command = " ".join(
+        [tool_command("make_shapes"), str(target.parent), f"--layouts {target.name}", *options]
+    )
     raise ValueError(
         f"{target} was made with {', '.join(f'{key}={found.get(key)}' for key in keys)}, but "
         f"{', '.join(f'{key}={recipe[key]}' for key in keys)} is wanted: choose another folder, "
-        "or replace it with --overwrite (overwrite=True)"
+        f"or replace it by `{command} --overwrite` (overwrite=True)"
     )
 
 

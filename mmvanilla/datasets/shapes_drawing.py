@@ -1,6 +1,8 @@
 """Shapes on textured backgrounds, pixel by pixel, and what is true of them.
 
-Pure functions of a random generator; numpy alone. ``shapes.py`` writes the results to files.
+Pure functions of a random generator; ``shapes.py`` writes the results to files. The pixels are
+drawn with numpy rather than OpenCV: the same seed must give the same pixels with every OpenCV, and
+a mask must be exactly the pixels whose centres lie in the shape.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import colorsys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 Stencil = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -56,12 +59,12 @@ _MIN_VISIBLE = 0.35
 
 @dataclass(frozen=True)
 class Scene:
-    """One image and whose each of its pixels is.
+    """One image, and which shape each of its pixels shows.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
         owner: (H, W), index of the shape seen in each pixel, -1 for the background.
-        labels: class index of each shape.
+        labels: Class index of each shape.
     """
 
     image: np.ndarray
@@ -199,14 +202,12 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
     annotations = []
     for position, label in enumerate(scene.labels):
         mask = scene.owner == position
-        ys, xs = np.nonzero(mask)
-        left, top = int(xs.min()), int(ys.min())
         annotations.append(
             {
                 "id": first_id + position,
                 "image_id": image_id,
                 "category_id": label + 1,
-                "bbox": [left, top, int(xs.max()) - left + 1, int(ys.max()) - top + 1],
+                "bbox": list(cv2.boundingRect(mask.astype(np.uint8))),
                 "area": int(mask.sum()),
                 "iscrowd": 0,
                 "segmentation": encode_rle(mask),

@@ -1,1 +1,1 @@
-"""What every room uses: the command line, what is installed, where files are."""
+"""Helpers for every room: the command line, installed packages, files and numbers."""

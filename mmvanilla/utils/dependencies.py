@@ -1,12 +1,11 @@
-"""What is installed, whether it works together, and how the two OpenMMLab stacks differ.
+"""Check what is installed, and tell the two OpenMMLab stacks apart.
 
-Two distributions carry each import name: the maintained fork (onedl-*) and the original. Everything
-that must know which one it runs with asks here, for a feature wherever there is one to ask for.
+Two distributions carry each import name: the maintained fork (onedl-*) and the original. Code that
+depends on which one is installed asks this module, for a feature wherever there is one to ask for.
 """
 
 import importlib
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -37,8 +36,8 @@ class Distribution:
         return f"{self.name} >={self.low}, <{self.high} (tested: {self.tested})"
 
     def covers(self, version: str) -> bool:
-        """Tell whether a release works."""
-        return _release(self.low) <= _release(version) < _release(self.high)
+        """Tell whether a release works; pre-releases of one that works do, too."""
+        return _fits(version, f">={self.low}.dev0,<{self.high}")
 
 
 TOOLBOXES = {
@@ -112,11 +111,16 @@ def require(*toolboxes: str) -> None:
             _check_toolbox(name, distribution, version)
 
 
-def _release(version: str) -> tuple[int, ...]:
-    """Return the numbers of a release; what follows them (rc1, +cu128) plays no role here."""
-    numbers = re.match(r"\d+(\.\d+)*", version)
-    parts = [int(part) for part in numbers[0].split(".")] if numbers else []
-    return tuple(parts + [0] * (3 - len(parts)))
+def _fits(version: str, specifier: str) -> bool:
+    """Tell whether a version, a pre-release too, is in a range; False for what is no version."""
+    # Here and not above: without mmengine, which brings it, the message about that comes first.
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion
+
+    try:
+        return SpecifierSet(specifier).contains(version, prereleases=True)
+    except InvalidVersion:
+        return False
 
 
 def _version_of(distribution: str) -> str | None:
@@ -204,7 +208,7 @@ def _check_mmengine(distribution: Distribution | None, version: str) -> None:
     torch_version = _version_of("torch")
     # torch's own switch back to its former behaviour: whoever sets it has chosen.
     trusting = os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in _TRUE
-    if torch_version and _release(torch_version) >= _release(_TORCH_LIMIT) and not trusting:
+    if torch_version and _fits(torch_version, f">={_TORCH_LIMIT}.dev0") and not trusting:
         fork = TOOLBOXES["mmengine"][0]
         raise RuntimeError(
             f"found mmengine {version} with torch {torch_version}: it cannot read its own "
@@ -240,7 +244,7 @@ def _check_toolbox(name: str, distribution: Distribution | None, version: str) -
         ((f"{entry.name} {found}", found) for entry, found in _installed("mmcv")), ("mmcv", "")
     )
     limit = _MMCV_LIMIT.get(distribution.name) if distribution else None
-    if limit and mmcv_version and _release(mmcv_version) >= _release(limit):
+    if limit and mmcv_version and _fits(mmcv_version, f">={limit}.dev0"):
         raise RuntimeError(
             f"found {mmcv_label} with {label}, which refuses it. Versions that work: mmcv or "
             f"mmcv-lite >=2.0.0, <{limit} (tested: 2.1.0). Install one by "

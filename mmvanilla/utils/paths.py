@@ -1,10 +1,10 @@
-"""Where the configs and tools are: inside an installed package, or in the clone around it.
+"""Find the configs and tools: inside an installed package, or in the clone around it.
 
 A config of another project inherits one of ours by
 
     _base_ = __import__("mmvanilla").config_path("maskrcnn_vanillanet.py")
 
-mmengine's `_base_ = 'package::folder/file.py'` is no way: it knows a fixed list of packages.
+mmengine's `_base_ = 'package::folder/file.py'` does not work: it accepts a fixed list of packages.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def config_path(name: str) -> str:
     """Return the absolute path of a config that comes with this package.
 
     Args:
-        name: Path of the config relative to configs/, as "maskrcnn_vanillanet.py".
+        name: Path of the config relative to configs/, as "imagenet/vanillanet5_in1k.py".
 
     Raises:
         ValueError: If there is no such config.
@@ -49,6 +49,25 @@ def config_path(name: str) -> str:
     folder = configs_dir()
     path = folder / name
     if not path.is_file():
-        known = ", ".join(sorted(file.name for file in folder.glob("*.py")))
-        raise ValueError(f"no config named {name!r} in {folder}; the configs there: {known}")
+        known = sorted(
+            file.relative_to(folder).as_posix()
+            for file in folder.rglob("*.py")
+            if "_base_" not in file.relative_to(folder).parts
+        )
+        same = [other for other in known if Path(other).name == Path(name).name]
+        raise ValueError(
+            f"no config named {name!r} in {folder}; choose from {', '.join(same or known)}"
+        )
     return str(path)
+
+
+def tool_command(name: str) -> str:
+    """Return the command that runs one of our tools from the current folder.
+
+    Args:
+        name: Name of a Python tool without its suffix, as "make_shapes".
+    """
+    beside = Path("tools", f"{name}.py")
+    if beside.is_file() and beside.resolve().parent == tools_dir().resolve():
+        return f"python {beside.as_posix()}"
+    return f"python -m mmvanilla {name}"

@@ -1,9 +1,11 @@
 import pytest
-from mmengine.config import Config
 
-from mmvanilla.apis.config import load_config
-from mmvanilla.apis.data_checks import require_data
+from mmvanilla.apis import runners
 from mmvanilla.apis.runners import build_test_runner, build_train_runner
+
+MODEL = "model = dict(type='X')\n"
+TRAINING = MODEL + "train_dataloader = {}\ntrain_cfg = {}\noptim_wrapper = {}\n"
+TESTING = MODEL + "test_dataloader = {}\ntest_evaluator = {}\n"
 
 
 @pytest.fixture
@@ -16,59 +18,37 @@ def write(tmp_path):
     return write_config
 
 
-def test_options_are_merged_over_the_file(write):
-    cfg = load_config(write("optimizer = dict(lr=1.0, weight_decay=2.0)"), {"optimizer.lr": 3.0})
-    assert cfg.optimizer == dict(lr=3.0, weight_decay=2.0)
+def test_no_process_group_is_joined_before_the_data_is_found(write, monkeypatch):
+    """Whoever fails after joining leaves the other processes waiting."""
+    joined = []
+    monkeypatch.setattr(runners.cpu_distributed, "prepare", joined.append)
+    dataset = "dataset=dict(type='CocoDataset', data_root='data/nowhere/')"
+    config = write(TRAINING + f"train_dataloader = dict({dataset})")
+    with pytest.raises(FileNotFoundError, match="data/nowhere/ is not there"):
+        build_train_runner(config, launcher="pytorch")
+    assert joined == []
 
 
-def test_a_config_that_is_not_there_is_named():
-    with pytest.raises(FileNotFoundError, match=r"no config at nowhere\.py"):
-        load_config("nowhere.py")
+@pytest.mark.parametrize("missing", ["train_dataloader", "train_cfg", "optim_wrapper"])
+def test_a_config_that_only_tests_is_not_trained(write, missing):
+    with pytest.raises(ValueError, match=rf"config\.py is not for training: it has no {missing};"):
+        build_train_runner(write(TRAINING + f"{missing} = None"))
 
 
-@pytest.mark.parametrize(
-    "dataset",
-    [
-        "dict(type='CocoDataset', data_root='data/coco/', ann_file='train.json')",
-        "dict(type='RepeatDataset', dataset=dict(type='CocoDataset', data_root='data/coco/'))",
-        "dict(type='ConcatDataset', datasets=[dict(type='X', data_root='data/coco/')])",
-    ],
-)
-def test_data_that_is_not_there_says_where_it_belongs(write, dataset):
-    config = write(f"train_dataloader = dict(dataset={dataset})")
-    with pytest.raises(FileNotFoundError, match="data/coco/ is not there.*`make demo` needs no"):
-        build_train_runner(config)
-
-
-def test_missing_shapes_come_with_the_command_that_makes_them():
-    dataset = dict(type="CocoDataset", data_root="data/somewhere/shapes/coco/")
-    cfg = Config(dict(val_dataloader=dict(dataset=dataset)))
-    with pytest.raises(FileNotFoundError, match=r"tools/make_shapes.py data/somewhere/shapes$"):
-        require_data(cfg, "config.py", "val_dataloader")
-
-
-def test_a_missing_annotation_file_is_named(tmp_path):
-    dataset = dict(type="CocoDataset", data_root=str(tmp_path), ann_file="train.json")
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    with pytest.raises(FileNotFoundError, match=r"train\.json is not there"):
-        require_data(cfg, "config.py", "train_dataloader")
-    (tmp_path / "train.json").write_text("{}")
-    require_data(cfg, "config.py", "train_dataloader", "val_dataloader")
-
-
-def test_data_behind_an_address_is_not_looked_for():
-    dataset = dict(type="CocoDataset", data_root="s3://bucket/coco/")
-    assert require_data(Config(dict(a=dict(dataset=dataset))), "config.py", "a") is None
+def test_a_config_that_only_trains_is_not_tested(write, tmp_path):
+    (tmp_path / "weights.pth").touch()
+    with pytest.raises(ValueError, match="not for testing: it has no test_dataloader, test_eval"):
+        build_test_runner(write(TRAINING), str(tmp_path / "weights.pth"))
 
 
 def test_scaling_the_learning_rate_needs_a_base_batch_size(write):
     with pytest.raises(ValueError, match="base_batch_size"):
-        build_train_runner(write("model = dict()"), auto_scale_lr=True)
+        build_train_runner(write(TRAINING), auto_scale_lr=True)
 
 
 def test_a_checkpoint_that_is_not_there_is_named(write):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at nowhere\.pth"):
-        build_test_runner(write("model = dict()"), "nowhere.pth")
+        build_test_runner(write(TESTING), "nowhere.pth")
 
 
 @pytest.mark.parametrize(
@@ -83,4 +63,4 @@ def test_options_that_a_config_cannot_serve_are_refused(write, tmp_path, options
     checkpoint = tmp_path / "weights.pth"
     checkpoint.touch()
     with pytest.raises(ValueError, match=message):
-        build_test_runner(write("model = dict()"), str(checkpoint), **options)
+        build_test_runner(write(TESTING), str(checkpoint), **options)

@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -63,9 +64,12 @@ def tool(tmp_path, monkeypatch, capsys):
 
     def call(*args: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["make_shapes.py", *args])
-        with pytest.raises(SystemExit) as ended:
+        status = 0
+        try:
             runpy.run_path(str(TOOL), run_name="__main__")
-        return ended.value.code, *capsys.readouterr()
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr()
 
     return call
 
@@ -217,8 +221,11 @@ def test_another_recipe_is_refused_or_overwritten(tmp_path):
     options = {"layouts": ["coco"], "num_train": 3, "num_val": 1, "image_size": 32}
     make_shapes(tmp_path, **options)
     before = digests(tmp_path)
-    with pytest.raises(ValueError, match=r"made with num_train=3, but num_train=2 .*--overwrite"):
+    with pytest.raises(ValueError, match=r"made with num_train=3, but num_train=2 .*") as caught:
         make_shapes(tmp_path, **{**options, "num_train": 2})
+    assert f"make_shapes {tmp_path} --layouts coco --num-train 2 --overwrite`" in str(
+        caught.value
+    ).replace("tools/make_shapes.py", "make_shapes")
     assert digests(tmp_path) == before
     assert make_shapes(tmp_path, **{**options, "num_train": 2}, overwrite=True) == ("coco",)
     assert {path.name for path in tmp_path.iterdir()} == {"coco"}
@@ -289,6 +296,9 @@ BAD = [
     ({"num_train": -1}, ValueError, "num_train is -1, expected at least 1"),
     ({"num_val": 0}, ValueError, "num_val is 0, expected at least 1"),
     ({"image_size": 31}, ValueError, "image_size is 31, expected at least 32"),
+    ({"image_size": 999999999}, ValueError, "image_size is 999999999, expected at most 4096: a"),
+    ({"num_train": 10**15}, OSError, r"3\d+ images of 128x128 take about .* GB free: make fewer"),
+    ({"num_val": 10**12}, OSError, r"images of 128x128 take about"),
     ({"seed": -5}, ValueError, "seed is -5, expected at least 0"),
     ({"num_train": 2.5}, TypeError, "num_train is 2.5, expected a whole number"),
     ({"layouts": ["coco", "voc"]}, ValueError, "unknown layout 'voc', expected any of: coco"),
@@ -346,8 +356,29 @@ def test_tool_fails_in_one_line_and_leaves_nothing(tmp_path, tool, args, message
 
 
 def test_tool_shows_the_traceback_on_demand(tool):
-    with pytest.raises(ValueError, match="seed is -1"):
-        tool("set", "--seed", "-1", "--debug")
+    status, _, err = tool("set", "--seed", "-1", "--debug")
+    assert status == 1 and "Traceback" in err
+    assert err.splitlines()[-1] == "error: seed is -1, expected at least 0"
+
+
+def test_the_room_asked_for_is_about_what_the_images_take(made, tmp_path, monkeypatch):
+    taken = sum(path.stat().st_size for path in made.rglob("*.png"))
+    disk = SimpleNamespace(free=taken // 2)
+    monkeypatch.setattr(shapes.shutil, "disk_usage", lambda folder: disk)
+    with pytest.raises(OSError, match="GB free"):
+        make_shapes(tmp_path / "new", **SMALL)
+    disk.free = taken
+    assert make_shapes(tmp_path / "new", **SMALL) == LAYOUTS
+
+
+def test_too_little_memory_is_said_in_words_and_leaves_nothing(tmp_path, monkeypatch):
+    def draw_scene(rng, size):
+        raise MemoryError("Unable to allocate")
+
+    monkeypatch.setattr(shapes, "draw_scene", draw_scene)
+    with pytest.raises(RuntimeError, match="not enough memory to draw 64x64 .*smaller image_size"):
+        make_shapes(tmp_path / "new", **SMALL)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failing_tool_tells_the_shell(tmp_path):

@@ -243,14 +243,27 @@ def test_source_tree_without_metadata_is_judged_by_its_version(machine, monkeypa
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        ("2.1", (2, 1, 0)),
-        ("2.1.2+cu121", (2, 1, 2)),
-        ("2.0.0rc4", (2, 0, 0)),
-        ("unknown", (0, 0, 0)),
+        ("2.0", True),
+        ("2.1.2+cu121", True),
+        ("2.0.0rc4", True),
+        ("2.3.0rc1", False),
+        ("2.3.0", False),
+        ("1.9.9", False),
+        ("unknown", False),
     ],
 )
-def test_release(version, expected):
-    assert dependencies._release(version) == expected
+def test_which_releases_a_range_covers(version, expected):
+    entry = dependencies.Distribution("mmcv", "original", "2.0.0", "2.3.0", "2.1.0")
+    assert entry.covers(version) == expected
+
+
+def test_a_machine_without_packaging_is_told_what_brings_it(machine, monkeypatch):
+    """What reads versions comes with mmengine, so its absence must not hide mmengine's."""
+    machine({})
+    for name in ("packaging", "packaging.specifiers", "packaging.version"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match="`pip install onedl-mmengine==0.10.12`"):
+        dependencies.require("mmengine", "mmcv")
 
 
 def test_has_toolbox_does_not_take_a_bare_folder_for_one(tmp_path, monkeypatch):

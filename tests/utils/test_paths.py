@@ -59,8 +59,25 @@ def test_config_path_of_an_unknown_config(installed):
     (site / "configs" / "known.py").touch()
     (site / "configs" / "_base_" / "part.py").touch()
     assert paths.config_path("_base_/part.py") == str(site / "configs/_base_/part.py")
-    with pytest.raises(ValueError, match=r"named 'kown\.py'.*the configs there: known\.py"):
+    with pytest.raises(ValueError, match=r"named 'kown\.py'.*choose from known\.py"):
         paths.config_path("kown.py")
+
+
+def test_a_config_that_moved_is_found_by_its_name():
+    with pytest.raises(ValueError, match=r"choose from imagenet/vanillanet5_in1k\.py$"):
+        paths.config_path("vanillanet5_in1k.py")
+
+
+class TestToolCommand:
+    def test_in_the_clone(self, monkeypatch):
+        monkeypatch.chdir(paths.tools_dir().parent)
+        assert paths.tool_command("make_shapes") == "python tools/make_shapes.py"
+
+    def test_elsewhere_even_beside_tools_of_others(self, monkeypatch, tmp_path):
+        (tmp_path / "tools").mkdir()
+        (tmp_path / "tools" / "make_shapes.py").touch()
+        monkeypatch.chdir(tmp_path)
+        assert paths.tool_command("make_shapes") == "python -m mmvanilla make_shapes"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-# A classifier from scratch on small images: 200 epochs, λ from 0 to 1 in the first half. AdamW, since
-# from scratch VanillaNet does not learn with SGD (issues 13 and 18 of the authors' repository).
+# A classifier from scratch on small images: 200 epochs, λ from 0 to 1 in the first half. AdamW,
+# because VanillaNet does not learn from scratch with SGD (issues 13 and 18 of the authors'
+# repository).
 _base_ = ["mmpretrain::_base_/default_runtime.py", "warmup_cosine.py"]
 
 max_epochs = 200

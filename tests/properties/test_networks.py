@@ -1,0 +1,266 @@
+"""Random VanillaNets under random operations: what they compute stays, or the refusal is clear."""
+
+from __future__ import annotations
+
+import copy
+import io
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmvanilla import VanillaNet, fuse_model, get_act_lambda, set_act_lambda
+from mmvanilla.checkpoints.authors_keys import authors_layout, convert_authors
+from mmvanilla.checkpoints.io import read_checkpoint, write_checkpoint
+from mmvanilla.utils.numerics import largest, relative_difference
+from tests.helpers import randomise
+
+hypothesis = pytest.importorskip("hypothesis")
+st = hypothesis.strategies
+
+_TOLERANCE = 1e-9
+
+
+@dataclass
+class Case:
+    """A network on its way through the operations.
+
+    Attributes:
+        options: What it was built from.
+        net: In eval mode, float64.
+        images: (2, C, H, W).
+        expected: Its outputs, which no operation may change.
+    """
+
+    options: dict[str, Any]
+    net: VanillaNet
+    images: Tensor
+    expected: tuple[Tensor, ...]
+
+    def build(self, deploy: bool) -> VanillaNet:
+        """Another network of the same arguments, with other weights."""
+        net = VanillaNet(**self.options, deploy=deploy).double()
+        return randomise(net, seed=7).eval()
+
+    @property
+    def can_fuse(self) -> bool:
+        """Whether its norms have running statistics, and its λ is 1."""
+        return "GN" not in self.options["norm_cfg"]["type"] and get_act_lambda(self.net) in (
+            None,
+            1,
+        )
+
+    def check(self, step: str) -> None:
+        """Hold the outputs against the expected ones."""
+        with torch.no_grad():
+            found = self.net(self.images)
+        assert len(found) == len(self.expected)
+        difference = largest(map(relative_difference, self.expected, found))
+        assert difference <= _TOLERANCE, f"{difference:.2g} after {step}"
+
+
+def _save_and_read(case: Case) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.pth"
+        write_checkpoint({"state_dict": case.net.state_dict()}, path)
+        weights = read_checkpoint(path)["state_dict"]
+    net = case.build(case.net.deploy)
+    net.load_state_dict(weights)
+    case.net = net
+
+
+def _pickle(case: Case) -> None:
+    buffer = io.BytesIO()
+    torch.save(case.net, buffer)
+    buffer.seek(0)
+    case.net = torch.load(buffer, weights_only=False)
+
+
+def _copy(case: Case) -> None:
+    case.net = copy.deepcopy(case.net)
+
+
+def _fuse(case: Case) -> None:
+    if not case.can_fuse:
+        with pytest.raises((RuntimeError, TypeError), match="cannot fuse"):
+            fuse_model(case.net)
+        return
+    before = {key: value.clone() for key, value in case.net.state_dict().items()}
+    fused = fuse_model(case.net)[0]
+    after = case.net.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert fused.deploy
+    case.net = fused
+
+
+def _switch_to_deploy(case: Case) -> None:
+    if case.can_fuse:
+        case.net.switch_to_deploy()
+        assert case.net.deploy
+    else:
+        with pytest.raises((RuntimeError, TypeError), match="cannot fuse"):
+            case.net.switch_to_deploy()
+        assert not case.net.deploy
+
+
+def _load_into_deploy_form(case: Case) -> None:
+    deploy = case.build(deploy=True)
+    if case.net.deploy or case.can_fuse:
+        deploy.load_state_dict(case.net.state_dict())
+        case.net = deploy
+        return
+    before = {key: value.clone() for key, value in deploy.state_dict().items()}
+    with pytest.raises((RuntimeError, TypeError), match="cannot fuse"):
+        deploy.load_state_dict(case.net.state_dict())
+    assert all(torch.equal(before[key], value) for key, value in deploy.state_dict().items())
+
+
+def _load_fused_into_training_form(case: Case) -> None:
+    training = case.build(deploy=False)
+    if training.deploy or not case.net.deploy:
+        return  # plain in both forms, or not fused yet
+    with pytest.raises(RuntimeError, match="fused"):
+        training.load_state_dict(case.net.state_dict(), strict=False)
+
+
+def _lower_lambda(case: Case) -> None:
+    if not set_act_lambda(case.net, 0.5):
+        return
+    with torch.no_grad():
+        case.expected = case.net(case.images)
+
+
+def _end_deep_training(case: Case) -> None:
+    if set_act_lambda(case.net, 1.0):
+        with torch.no_grad():
+            case.expected = case.net(case.images)
+
+
+def _train(case: Case) -> None:
+    """A step of training: afterwards it computes something else, in every form."""
+    case.net.train()
+    if case.net.deploy or case.options["norm_cfg"]["type"] != "SyncBN":
+        optimiser = torch.optim.AdamW(case.net.parameters(), lr=1e-3)
+        sum(out.square().mean() for out in case.net(case.images)).backward()
+        optimiser.step()
+    case.net.eval()
+    with torch.no_grad():
+        case.expected = case.net(case.images)
+
+
+def _change_layout(case: Case) -> None:
+    case.net = case.net.to(memory_format=torch.channels_last)
+
+
+def _convert_from_the_authors_names(case: Case) -> None:
+    options = case.options
+    plain = options["deep_training"] and options["series_activation"] and not options["shortcut"]
+    if not plain or not case.can_fuse:
+        return
+    arch, deploy = case.net.arch, case.net.deploy
+    layout = authors_layout(
+        arch.dims, options["act_num"], deploy=deploy, in_channels=options["in_channels"]
+    )
+    weights = case.net.state_dict()
+    theirs = {key: weights[ours] for key, (ours, _) in layout.items()}
+    converted = convert_authors(theirs)
+    assert converted.dims == arch.dims and converted.act_num == options["act_num"]
+    net = case.build(deploy)
+    net.load_state_dict(converted.state_dict)
+    case.net = net
+
+
+def _keep_its_gradients(case: Case) -> None:
+    """Fused or not, it can be trained: each parameter that takes part gets a gradient."""
+    case.net.zero_grad()
+    sum(out.square().sum() for out in case.net(case.images)).backward()
+    names = [name for name, param in case.net.named_parameters() if param.grad is None]
+    last = case.net.arch.levels[case.net.out_indices[-1]]
+    behind = tuple(f"blocks.{block}." for block in range(last, len(case.net.blocks)))
+    assert all(name.startswith(behind) for name in names), names
+    case.net.zero_grad()
+
+
+OPERATIONS: tuple[Callable[[Case], None], ...] = (
+    _save_and_read,
+    _pickle,
+    _copy,
+    _fuse,
+    _switch_to_deploy,
+    _load_into_deploy_form,
+    _load_fused_into_training_form,
+    _lower_lambda,
+    _end_deep_training,
+    _train,
+    _change_layout,
+    _convert_from_the_authors_names,
+    _keep_its_gradients,
+)
+
+_NORMS = (
+    dict(type="BN"),
+    dict(type="BN", eps=1e-3, momentum=0.3),
+    dict(type="SyncBN"),
+    dict(type="GN", num_groups=4),
+)
+_ACTS = ("ReLU", "GELU", "LeakyReLU", "HSwish", "SiLU", "ELU")
+
+
+@st.composite
+def networks(draw: Any) -> dict[str, Any]:
+    """The arguments of a VanillaNet: variants, activations, norms, shortcuts, levels."""
+    blocks = draw(st.integers(1, 5))
+    dims = tuple(draw(st.sampled_from((8, 16, 24))) for _ in range(blocks + 1))
+    strides = tuple(draw(st.sampled_from((1, 2))) for _ in range(blocks))
+    stem_stride, stem_padding = draw(st.sampled_from(((4, 0), (2, 1), (3, 1))))
+    levels = 1 + sum(stride > 1 for stride in strides)
+    wanted = draw(st.sets(st.integers(0, levels - 1), min_size=1))
+    return dict(
+        arch=dict(dims=dims, strides=strides, stem_stride=stem_stride, stem_padding=stem_padding),
+        in_channels=draw(st.sampled_from((1, 3, 6))),
+        out_indices=tuple(sorted(wanted)),
+        act_num=draw(st.integers(0, 4)),
+        act_cfg=dict(type=draw(st.sampled_from(_ACTS))),
+        norm_cfg=draw(st.sampled_from(_NORMS)),
+        deep_training=draw(st.booleans()) or draw(st.booleans()),
+        series_activation=draw(st.booleans()) or draw(st.booleans()),
+        shortcut=draw(st.sampled_from((None, None, "before_act", "after_act"))),
+    )
+
+
+def _run(options: dict[str, Any], operations: list[Callable[[Case], None]], seed: int) -> None:
+    torch.manual_seed(seed)
+    net: nn.Module = randomise(VanillaNet(**options).double(), seed).eval()
+    images = torch.randn(2, options["in_channels"], 67, 96, dtype=torch.float64)
+    with torch.no_grad():
+        case = Case(options, net, images, net(images))  # type: ignore[arg-type]
+    done = []
+    for operation in operations:
+        operation(case)
+        done.append(operation.__name__.strip("_"))
+        case.check(" → ".join(done))
+
+
+_ARGUMENTS = dict(
+    options=networks(),
+    operations=st.lists(st.sampled_from(OPERATIONS), min_size=2, max_size=6),
+    seed=st.integers(0, 2**31),
+)
+
+
+@hypothesis.settings(max_examples=40)
+@hypothesis.given(**_ARGUMENTS)
+def test_no_operation_changes_what_a_network_computes(options, operations, seed):
+    _run(options, operations, seed)
+
+
+@pytest.mark.exhaustive
+@hypothesis.settings(max_examples=600)
+@hypothesis.given(**_ARGUMENTS)
+def test_no_operation_changes_what_any_of_many_networks_computes(options, operations, seed):
+    _run(options, operations, seed)
