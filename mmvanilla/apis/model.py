@@ -137,8 +137,6 @@ def fixed_input_size(model: nn.Module) -> tuple[int, int] | None:
         Height and width in pixels where a VanillaNet inside pools adaptively; None: any size.
     """
     for module in model.modules():
-        if isinstance(module, VanillaNet) and module.arch.is_adaptive:
-            size = module.arch.input_size
-            assert size is not None  # an arch that pools adaptively has one
-            return size, size
+        if isinstance(module, VanillaNet) and module.fixed_input_size is not None:
+            return module.fixed_input_size
     return None
