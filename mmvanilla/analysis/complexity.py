@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import TensorModel, fixed_input_size
+from mmvanilla.apis.model import TensorModel, explain_build_error, fixed_input_size
 
 #: Height and width in pixels at which each toolbox's tables count.
 DEFAULT_SIZES: dict[str, tuple[int, int]] = {
@@ -61,6 +61,13 @@ def measure_complexity(
     model.eval()
     try:
         macs = count_macs(TensorModel(model), inputs)
+    except RuntimeError as error:
+        if "too small" not in str(error):
+            raise
+        raise ValueError(
+            f"shape: an input of {size[0]}x{size[1]} pixels (height x width) leaves nothing for "
+            "this model's last layers; give a larger one"
+        ) from error
     finally:
         model.train(was_training)
     return Complexity(_count_params(model), macs)
@@ -116,16 +123,20 @@ def count_config(
         The counts, and the height and width they are for.
 
     Raises:
-        ValueError: The height or width is below 1.
+        ValueError: The height or width is below 1, or too small for the model, or the model cannot
+            be built.
     """
     scope = cfg.get("default_scope", "mmengine")
     init_default_scope(scope)
     if size is not None and min(size) < 1:
-        raise ValueError(f"height and width must be at least 1, found {size}")
+        raise ValueError(f"shape: height and width must be at least 1, found {size}")
     counts: list[Count] = []
     for form in forms:
         chosen = cfg if form == "training" else deploy_config(cfg)
-        model = revert_sync_batchnorm(_build_on_meta(chosen.model)).eval()
+        try:
+            model = revert_sync_batchnorm(_build_on_meta(chosen.model)).eval()
+        except Exception as error:
+            raise explain_build_error(cfg, error) from error
         size = size or fixed_input_size(model) or DEFAULT_SIZES.get(scope, (224, 224))
         counts += _count_model(model, form, size)
     assert size is not None

@@ -31,7 +31,7 @@ def find_images(source: str | Path, limit: int | None = None) -> list[Path]:
     """
     source = Path(source)
     if limit is not None and limit < 1:
-        raise ValueError(f"the number of images must be at least 1, found {limit}")
+        raise ValueError(f"limit must be at least 1, found {limit}")
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -52,7 +52,7 @@ def check_image(path: str | Path) -> None:
         with Image.open(path) as image:
             width, height = image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        raise ValueError(f"{path} cannot be read as an image: {error}; give another one") from error
     if max(width, height) > _LARGEST_ASPECT_RATIO * min(width, height):
         raise ValueError(
             f"{path} has {width}x{height} pixels (width x height); one side may be at most "
@@ -102,7 +102,9 @@ class ImageReader:
         try:
             sample = Compose(self.steps)(dict(img_path=str(path), img_id=0, img=None))
         except (AssertionError, AttributeError, ValueError) as error:  # as the toolbox has it
-            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+            raise ValueError(
+                f"{path} cannot be read as an image: {error}; give another one"
+            ) from error
         batch = self.model.data_preprocessor(pseudo_collate([sample]), False)
         return batch["inputs"], batch["data_samples"]
 

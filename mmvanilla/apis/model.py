@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 from mmengine.config import Config
@@ -14,6 +15,47 @@ from torch.nn import functional
 from mmvanilla.checkpoints.safe_loading import load_address
 from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.models.vanillanet import VanillaNet
+
+# How mmengine's registries begin their error.
+_NOT_REGISTERED = re.compile(r"'?([\w.]+) is not in the \S+ registry")
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build a config's model, with its data preprocessor; no weights are loaded or fetched.
+
+    Args:
+        cfg: A config of any of the three toolboxes.
+
+    Raises:
+        ValueError: The config's model cannot be built; the message says why.
+    """
+    # What it would fetch by init_cfg is not fetched: building alone does not initialise.
+    init_default_scope(cfg.get("default_scope", "mmengine"))
+    # A copy, since some modules change the lists that they are built from.
+    model_cfg = copy.deepcopy(cfg.model)
+    if cfg.get("data_preprocessor"):  # as the Runner does; a classifier's config has it there
+        model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
+    try:
+        return revert_sync_batchnorm(MODELS.build(model_cfg))
+    except Exception as error:
+        raise explain_build_error(cfg, error) from error
+
+
+def explain_build_error(cfg: Config, error: Exception) -> ValueError:
+    """Say which config could not be built, why, and what to do about it.
+
+    Args:
+        cfg: The config.
+        error: What building its model raised.
+    """
+    reason = " ".join(str(error).split()) or type(error).__name__
+    unknown = _NOT_REGISTERED.search(reason)
+    if unknown:
+        reason = f"unknown type {unknown[1]!r}"
+        remedy = "correct its spelling, or name the module that registers it in custom_imports"
+    else:
+        remedy = "correct the config's model"
+    return ValueError(f"{cfg.filename}: the model cannot be built: {reason}; {remedy}")
 
 
 def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Module, dict]:
@@ -29,20 +71,21 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
 
     Raises:
         FileNotFoundError: The checkpoint does not exist.
-        ValueError: The file is no checkpoint, or holds NaN weights or a negative variance.
+        ValueError: The model cannot be built, or the file is no checkpoint, or holds NaN weights or
+            a negative variance.
         RuntimeError: Its weights do not fit the config's model, or some are missing or left over.
     """
-    # What it would fetch by init_cfg is not fetched: building alone does not initialise.
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    # A copy, since some modules change the lists that they are built from.
-    model_cfg = copy.deepcopy(cfg.model)
-    if cfg.get("data_preprocessor"):  # as the Runner does; a classifier's config has it there
-        model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
-    model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    model = build_model(cfg)
     loaded = load_address(checkpoint)
     weights = loaded.get("state_dict", loaded)
     check_weights(weights, checkpoint)
-    model.load_state_dict(weights, strict=True)
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{checkpoint} does not fit the model of {cfg.filename}: {error}; take the config that "
+            "the checkpoint was trained with"
+        ) from error
     return model.to(device).eval(), dict(loaded.get("meta") or {})
 
 

@@ -51,6 +51,10 @@ def build_train_runner(
     """
     cfg = _read(config, work_dir, cfg_options, launcher)
     _require_entries(cfg, "training", "train_dataloader", "train_cfg", "optim_wrapper")
+    for name in ("max_epochs", "max_iters"):
+        length = cfg.train_cfg.get(name)
+        if isinstance(length, int) and length < 1:  # mmengine would train for no time, silently
+            raise ValueError(f"{cfg.filename}: train_cfg.{name} must be at least 1, found {length}")
     require_data(cfg, "train_dataloader", "val_dataloader")
     if amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmvanilla.apis.model import explain_build_error
 from mmvanilla.checkpoints.reading import find_damage
-from mmvanilla.checkpoints.safe_loading import safe_loading
+from mmvanilla.checkpoints.safe_loading import forget_last_read, last_read, safe_loading
 from mmvanilla.checkpoints.weights import check_weights
 
 _LAST = "last_checkpoint"  # as mmengine's CheckpointHook names it
@@ -90,9 +92,21 @@ class SafeFiles:
         finally:
             self._resumed_from = None
 
+    def build_model(self, model: Any) -> Any:
+        """See mmengine's Runner."""
+        try:
+            return super().build_model(model)  # type: ignore[misc]
+        except Exception as error:
+            raise explain_build_error(self.cfg, error) from error  # type: ignore[attr-defined]
+
+    def _init_model_weights(self) -> None:
+        """See mmengine's Runner; it fetches and loads what ``init_cfg`` names."""
+        with _naming_what_was_read():
+            super()._init_model_weights()  # type: ignore[misc]
+
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """See mmengine's Runner."""
-        with safe_loading():
+        with safe_loading(), _naming_what_was_read():
             return super().load_checkpoint(*args, **kwargs)  # type: ignore[misc]
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
@@ -105,6 +119,22 @@ class SafeFiles:
             check_weights(weights, self._resumed_from or self._load_from)  # type: ignore[attr-defined]
             _tame_meta(checkpoint)
         super().call_hook(fn_name, **kwargs)  # type: ignore[misc]
+
+
+@contextmanager
+def _naming_what_was_read() -> Iterator[None]:
+    """Let an error about weights name the file or address that they are from."""
+    forget_last_read()
+    try:
+        yield
+    except (RuntimeError, AssertionError, KeyError, TypeError) as error:
+        source = last_read()
+        if source is None or Path(source).name in str(error):
+            raise
+        raise RuntimeError(
+            f"{source} cannot be loaded into this model: {error}; take the config that it was "
+            "trained with, or correct prefix where init_cfg has one"
+        ) from error
 
 
 def newest_whole_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:

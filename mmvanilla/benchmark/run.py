@@ -87,7 +87,7 @@ class Plan:
                 f"and {self.warmup}"
             )
         if min((*self.batches, *sum((*self.sizes, self.feature_size), ()))) < 1:
-            raise ValueError("batch sizes, heights and widths must be at least 1")
+            raise ValueError("batches, sizes and feature_size must be at least 1")
         if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError(f"no device {self.device}: torch sees no GPU; take --device cpu")
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
+from urllib.request import url2pathname
 
 import mmengine.runner
 import mmengine.runner.checkpoint
@@ -43,8 +44,11 @@ KNOWN_SCHEMES = (
     SCHEME,
 )
 
+_FILE_URL = "file://"
 _ADDRESS = re.compile(r"^(\S+:)?\w+://")
 _save_to_backend = mmengine.runner.checkpoint.save_checkpoint
+# What was asked for last, for errors that come after the reading.
+_last_read: list[str] = []
 
 
 @contextmanager
@@ -86,10 +90,28 @@ def load_address(address: str, map_location: MapLocation = "cpu") -> dict[str, A
 
 
 def _only_known(schemes: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    return OrderedDict(
+    known = OrderedDict(
         (prefix, loader if prefix in KNOWN_SCHEMES else _refuse)
         for prefix, loader in schemes.items()
     )
+    # mmengine asks the schemes in turn, and the empty one, of plain paths, fits anything.
+    known[_FILE_URL] = _load_file_url
+    known.move_to_end(_FILE_URL, last=False)
+    return known
+
+
+def _load_file_url(filename: str, map_location: MapLocation = None) -> Any:
+    return read_checkpoint(url2pathname(filename.removeprefix(_FILE_URL)), map_location)
+
+
+def last_read() -> str | None:
+    """The file or address that was read last by way of mmengine; None: nothing was."""
+    return _last_read[-1] if _last_read else None
+
+
+def forget_last_read() -> None:
+    """Let :func:`last_read` answer None until something is read."""
+    _last_read.clear()
 
 
 def _refuse(filename: str, map_location: MapLocation = None) -> Any:
@@ -103,6 +125,8 @@ def _load(
     f: Any, map_location: MapLocation = None, pickle_module: Any = None, **options: Any
 ) -> Any:
     """Stands for ``torch.load``; what it would trust, it does not trust here."""
+    if isinstance(f, str | os.PathLike):
+        _last_read[:] = [os.fspath(f)]
     return read_values(f, map_location)
 
 
@@ -114,6 +138,7 @@ def _load_url(
     check_hash: bool = False,
     file_name: str | None = None,
 ) -> Any:
+    _last_read[:] = [url]
     return read_checkpoint(fetch_address(url), map_location)
 
 

@@ -20,9 +20,14 @@ def check_weights(state_dict: Mapping[str, Any], path: str | os.PathLike[str]) -
         path: The file that they are from, for the message.
 
     Raises:
-        ValueError: A tensor has a NaN, a weight or a statistic is infinite, or a variance is
-            negative.
+        ValueError: It is no state dict, a tensor has a NaN, a weight or a statistic is infinite, or
+            a variance is negative.
     """
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(
+            f"{path} has a {type(state_dict).__name__} where its weights should be; expected a "
+            "state dict, names to tensors: fetch the file again"
+        )
     for key, value in state_dict.items():
         if not isinstance(value, torch.Tensor) or value.is_meta or not value.is_floating_point():
             continue

@@ -35,10 +35,7 @@ from mmvanilla.version import __version__
 
 # Odd sizes, oblong ones, and one that is no multiple of 32.
 COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))
-
-
 DEFAULT_TOLERANCE = 1e-4
-
 _LATENCY_ROUNDS = 9
 _KEPT_META = ("dataset_meta", "epoch", "iter")
 
@@ -114,13 +111,15 @@ def fuse_checkpoint(
     Raises:
         FileExistsError: An output exists and ``overwrite`` is False.
         FileNotFoundError: The config or checkpoint is not there.
-        ValueError: There is nothing to fuse, ``out`` does not end in ``.pth``, or an output is an
-            input.
+        ValueError: There is nothing to fuse, ``out`` does not end in ``.pth``, an output is an
+            input, or the tolerance is no number of at least 0.
         RuntimeError: The weights do not fit, λ is not 1, or what would be written does not give
             the trained model's outputs.
     """
     out_path = Path(out).expanduser()
     outputs = out_path, out_path.with_suffix(".py")
+    if not tolerance >= 0:  # a NaN is neither
+        raise ValueError(f"tolerance must be a number of at least 0, found {tolerance}")
     if out_path.suffix != ".pth":
         raise ValueError(f"the fused checkpoint must be a .pth file, found {out}")
     inputs = (config, checkpoint)

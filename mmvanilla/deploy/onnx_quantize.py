@@ -43,12 +43,16 @@ class QuantizedForm:
     size_bytes: int
 
 
+# How the counts of images of each split are called, here and on the command line.
+_NAMES = {"train": "calibration_images", "test": "test_images"}
+
+
 class _Samples:
     """Normalised images and labels of a config's data set, by its test pipeline."""
 
     def __init__(self, cfg: Config, split: str, count: int | None) -> None:
         if count is not None and count < 1:
-            raise ValueError(f"the number of {split} images must be at least 1, found {count}")
+            raise ValueError(f"{_NAMES[split]} must be at least 1, found {count}")
         if cfg.get("default_scope") != _DATA_SCOPE:
             raise ValueError(
                 f"quantisation is measured on classifiers; default_scope of this config is "

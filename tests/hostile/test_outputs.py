@@ -76,26 +76,21 @@ def test_another_ending_is_refused(writer, suffix, tools, home):
     assert_refused(tools.run(tool, *arguments, folder=home), f"mine{suffix}", home)
 
 
+_QUANTIZE = ("quantize_onnx.py", "good.py", "good.onnx", "int8.onnx")
+_PREDICT = ("visualize.py", "predict", "good.py", "good.pth", "data/val/cat", "drawn")
+# What the error must name → the command line with the number.
 NUMBERS: dict[str, tuple[str, ...]] = {
-    "image-size": ("make_shapes.py", "made", "--image-size", "999999999"),
-    "image-size, none": ("make_shapes.py", "made", "--image-size", "0"),
-    "num-train": ("make_shapes.py", "made", "--num-train", "-1"),
-    "num-train, far too many": ("make_shapes.py", "made", "--num-train", "999999999999"),
+    "image_size": ("make_shapes.py", "made", "--image-size", "999999999"),
+    "image_size is 0": ("make_shapes.py", "made", "--image-size", "0"),
+    "num_train": ("make_shapes.py", "made", "--num-train", "-1"),
+    "fewer or smaller": ("make_shapes.py", "made", "--num-train", "999999999999"),
     "seed": ("make_shapes.py", "made", "--seed", "-1"),
-    "calibration-images": (
-        *("quantize_onnx.py", "good.py", "good.onnx", "int8.onnx"),
-        *("--calibration-images", "0"),
-    ),
-    "test-images": (
-        *("quantize_onnx.py", "good.py", "good.onnx", "int8.onnx", "--test-images", "-1"),
-    ),
+    "calibration_images": (*_QUANTIZE, "--calibration-images", "0"),
+    "test_images": (*_QUANTIZE, "--test-images", "-1"),
     "shape": ("get_flops.py", "good.py", "--shape", "0", "224"),
-    "shape, too small": ("get_flops.py", "good.py", "--shape", "4", "4"),
+    "4x4": ("get_flops.py", "good.py", "--shape", "4", "4"),
     "tolerance": ("fuse_backbone.py", "good.py", "good.pth", "out.pth", "--tolerance", "nan"),
-    "limit": (
-        *("visualize.py", "predict", "good.py", "good.pth", "data/val/cat", "drawn"),
-        *("--limit", "0"),
-    ),
+    "limit": (*_PREDICT, "--limit", "0"),
     "rounds": ("benchmark.py", "--archs", "5", "--rounds", "0", "--out", "timed"),
     "batches": ("benchmark.py", "--archs", "5", "--batches", "0", "--out", "timed"),
     "max_epochs": ("train.py", "good.py", "--cfg-options", "train_cfg.max_epochs=-1"),
@@ -105,14 +100,8 @@ NUMBERS: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_out_of_its_range_is_refused(name, tools, home):
     tool, *arguments = NUMBERS[name]
-    option = name.partition(",")[0]
     outcome = tools.run(tool, *arguments, folder=home, timeout=60)
-    assert_refused(
-        outcome,
-        option.replace("-", "_") if option not in outcome.errors else option,
-        home,
-        may_write=("work",),
-    )
+    assert_refused(outcome, name, home, may_write=("work",))
 
 
 IMAGES = {
@@ -133,7 +122,7 @@ def test_a_file_that_is_no_image_is_refused(what, kind, tools, home):
     assert_refused(outcome, "broken.png", home)
 
 
-@pytest.mark.parametrize("kind", IMAGES)
+@pytest.mark.parametrize("kind", ["text", "half a picture"])
 def test_a_broken_image_in_the_data_is_named(kind, tools, home):
     content = IMAGES[kind]
     path = home / "data" / "val" / "cat" / "0.png"
