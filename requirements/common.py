@@ -1,8 +1,14 @@
 """What the two halves of the set-up share: the stacks, messages, running commands."""
 
+import contextlib
 import os
 import re
 import subprocess
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two set-ups at once are the user's affair
+    fcntl = None
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Of each stack: mmcv's distribution, the installer of its prebuilt wheels, and the Pythons for
@@ -19,6 +25,29 @@ class SetupError(Exception):
 
 def say(text):
     print(f"[setup] {text}", flush=True)
+
+
+@contextlib.contextmanager
+def locked(path, what):
+    """Let one set-up at a time do its work; a second one waits for it.
+
+    The system frees the lock when the process ends, however it ends.
+
+    Args:
+        path: The lock file. It is made, and stays.
+        what: Where the other one is working, for the message.
+
+    Yields:
+        The open lock file, to read from and to append to.
+    """
+    with open(path, "a+") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another set-up that is working in {what}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
 
 
 def run(command):

@@ -14,10 +14,11 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
-from common import HERE, STACKS, SetupError, ask, lock_file, run, say
+from common import HERE, STACKS, SetupError, ask, lock_file, locked, run, say
 from mmcv_wheel import check_ops, install_mmcv
 
 ROOT = os.path.dirname(HERE)
@@ -60,9 +61,32 @@ def check_python(stack, version):
         )
 
 
-def create_venv(stack, venv):
-    """Create the virtual environment unless it is there; return its interpreter."""
+def has_pip(python):
+    """Tell whether an interpreter is there, runs, and has pip."""
+    try:
+        done = subprocess.run(
+            [python, "-m", "pip", "--version"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def create_venv(stack, venv, note):
+    """Create the virtual environment unless it is there and whole; return its interpreter.
+
+    Args:
+        stack: Name of the stack.
+        venv: Folder of the environment.
+        note: An open file that outlives a kill; it says whether a creation was begun and not ended.
+    """
     python = os.path.join(venv, "bin", "python")
+    note.seek(0)
+    if note.read() and os.path.isdir(venv):
+        say(f"{venv} is unfinished, since a set-up was killed: it is made anew")
+        shutil.rmtree(venv)
     if not os.path.exists(python):
         check_python(stack, sys.version_info[:2])
         if os.path.isdir(venv) and os.listdir(venv):
@@ -70,23 +94,40 @@ def create_venv(stack, venv):
                 f"{venv} holds files but no virtual environment: name another folder, or delete it"
             )
         say(f"creating the virtual environment {venv} with {sys.executable}")
+        note.write("being created")
+        note.flush()
         try:
             run([sys.executable, "-m", "venv", venv])
         except BaseException as error:
             shutil.rmtree(venv, ignore_errors=True)
+            note.truncate(0)
             if not isinstance(error, SetupError):
                 raise
             raise SetupError(
                 f"{error} On Debian and Ubuntu the module venv is in the package python3-venv."
             ) from error
+    note.truncate(0)
     version = ask([python, "-c", "import sys; print(*sys.version_info[:2])"])
     check_python(stack, [int(part) for part in version.split()])
+    if not has_pip(python):
+        raise SetupError(
+            f"the virtual environment {venv} has no pip: delete the folder and run again"
+        )
     return python
 
 
 def set_up(stack, venv):
     """Bring the environment to what the lock files say; return False when it was so already."""
     venv = os.path.abspath(venv)
+    if is_up_to_date(venv, fingerprint(stack)):
+        return False
+    os.makedirs(os.path.dirname(venv), exist_ok=True)
+    # Beside the environment, which a new attempt may delete.
+    with locked(venv + ".lock", venv) as note:
+        return _set_up(stack, venv, note)
+
+
+def _set_up(stack, venv, note):
     stamp = os.path.join(venv, STAMP)
     key = fingerprint(stack)
     if is_up_to_date(venv, key):
@@ -95,7 +136,7 @@ def set_up(stack, venv):
     with contextlib.suppress(FileNotFoundError):
         os.remove(stamp)
 
-    python = create_venv(stack, venv)
+    python = create_venv(stack, venv, note)
     pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     say("installing torch and the build tools (several GB the first time)")
     run([*pip, "--constraint", lock_file(stack), *BUILD_TOOLS])
@@ -110,6 +151,11 @@ def set_up(stack, venv):
         json.dump({"stack": stack, "key": key}, file)
     os.replace(stamp + ".new", stamp)
     return True
+
+
+def stop(number, frame):
+    """Let SIGTERM clean up as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def main(arguments=None):
@@ -130,4 +176,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     sys.exit(main())

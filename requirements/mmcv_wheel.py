@@ -5,7 +5,6 @@ pip's own cache keeps such a wheel without regard to torch; here the folder is n
 version, the Python tag and what the ops were built for, and pip's cache is not asked.
 """
 
-import contextlib
 import glob
 import json
 import os
@@ -16,12 +15,7 @@ import sys
 import tempfile
 import zipfile
 
-from common import HERE, STACKS, SetupError, ask, pinned_version, run, say
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two set-ups at once are the user's affair
-    fcntl = None
+from common import HERE, STACKS, SetupError, ask, locked, pinned_version, run, say
 
 # What decides for which machine the ops are built, asked from the environment's own torch.
 PROBE = """
@@ -85,20 +79,6 @@ def cache_folder():
     """Return where the wheel folders of this user are."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return os.path.join(base, "mmvanilla", "wheels")
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """Let one set-up at a time work in `folder`; a second one waits for it."""
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, ".lock"), "w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"waiting for another set-up that is working in {folder}")
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def build_jobs():
@@ -176,7 +156,11 @@ def install_mmcv(stack, python):
     folder = os.path.join(cache_folder(), f"torch{probe['torch']}-{probe['tag']}-{variant}")
     platform = re.sub(r"[-.]", "_", probe["platform"])
     pattern = f"{distribution.replace('-', '_')}-{version}-*-{platform}.whl"
-    with locked(folder):
+    os.makedirs(folder, exist_ok=True)
+    with locked(os.path.join(folder, ".lock"), folder):
+        # Nobody else works here now: what is left of a build was killed.
+        for scratch in glob.glob(os.path.join(folder, ".building-*")):
+            shutil.rmtree(scratch, ignore_errors=True)
         wheels = glob.glob(os.path.join(folder, pattern))
         if wheels:
             wheel = wheels[0]

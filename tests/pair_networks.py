@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
+from mmvanilla.utils.dependencies import has_toolbox
 
 
 class Network(NamedTuple):
@@ -32,7 +32,7 @@ class Network(NamedTuple):
 
 def networks() -> Iterator[Network]:
     """Every registered backbone, neck and head whose constructor, or one it hands on to, does."""
-    for toolbox in filter(has_toolbox, TOOLBOXES):
+    for toolbox in filter(has_toolbox, CASES):
         importlib.import_module(f"{toolbox}.models")
         registry = importlib.import_module(f"{toolbox}.registry").MODELS
         for name, cls in sorted(registry.module_dict.items()):

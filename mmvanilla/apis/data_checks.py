@@ -146,7 +146,11 @@ def _require(path: str, root: str, place: str) -> None:
     above = Path(path)
     while not above.is_dir() and above != above.parent:
         above = above.parent
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in above.iterdir())
+    names = sorted(
+        entry.name + "/" * entry.is_dir()
+        for entry in above.iterdir()
+        if not entry.name.startswith(".")
+    )
     listed = ", ".join(names[:_MANY]) + (", …" if len(names) > _MANY else "")
     raise FileNotFoundError(
         f"{path} is not there (its {place}); found in {above.resolve()}: {listed or 'nothing'}. "

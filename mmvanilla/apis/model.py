@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmvanilla.checkpoints.safe_loading import load_address
+from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.models.vanillanet import VanillaNet
 
 
@@ -28,7 +29,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
 
     Raises:
         FileNotFoundError: The checkpoint does not exist.
-        ValueError: The file is no checkpoint.
+        ValueError: The file is no checkpoint, or holds NaN weights or a negative variance.
         RuntimeError: Its weights do not fit the config's model, or some are missing or left over.
     """
     # What it would fetch by init_cfg is not fetched: building alone does not initialise.
@@ -39,7 +40,9 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
     model = revert_sync_batchnorm(MODELS.build(model_cfg))
     loaded = load_address(checkpoint)
-    model.load_state_dict(loaded.get("state_dict", loaded), strict=True)
+    weights = loaded.get("state_dict", loaded)
+    check_weights(weights, checkpoint)
+    model.load_state_dict(weights, strict=True)
     return model.to(device).eval(), dict(loaded.get("meta") or {})
 
 
@@ -134,8 +137,6 @@ def fixed_input_size(model: nn.Module) -> tuple[int, int] | None:
         Height and width in pixels where a VanillaNet inside pools adaptively; None: any size.
     """
     for module in model.modules():
-        if isinstance(module, VanillaNet) and module.arch.is_adaptive:
-            size = module.arch.input_size
-            assert size is not None  # an arch that pools adaptively has one
-            return size, size
+        if isinstance(module, VanillaNet) and module.fixed_input_size is not None:
+            return module.fixed_input_size
     return None

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from mmvanilla.checkpoints.reading import find_damage
 from mmvanilla.checkpoints.safe_loading import safe_loading
+from mmvanilla.checkpoints.weights import check_weights
 
 _LAST = "last_checkpoint"  # as mmengine's CheckpointHook names it
 _SAVED = re.compile(r"^(?:epoch|iter)_(\d+)\.pth$")
@@ -97,9 +98,12 @@ class SafeFiles:
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """See mmengine's Runner; a checkpoint is looked at before any hook sees it."""
         if fn_name == "after_load_checkpoint":
+            checkpoint = kwargs["checkpoint"]
             if self._resumed_from is not None:
-                _check_resumable(kwargs["checkpoint"], self._resumed_from)
-            _tame_meta(kwargs["checkpoint"])
+                _check_resumable(checkpoint, self._resumed_from)
+            weights = checkpoint.get("state_dict", checkpoint)
+            check_weights(weights, self._resumed_from or self._load_from)  # type: ignore[attr-defined]
+            _tame_meta(checkpoint)
         super().call_hook(fn_name, **kwargs)  # type: ignore[misc]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -112,7 +113,7 @@ def write_whole(write: Callable[[IO[bytes]], Any], path: StrPath, overwrite: boo
     # In the same folder, since a rename is atomic only within one file system.
     with scratch_folder(path.parent, _WRITING) as folder:
         partial = folder / path.name
-        with partial.open("wb") as file:
+        with _naming(path), partial.open("wb") as file:
             write(file)
         _sync(partial)
         partial.replace(path)
@@ -159,7 +160,8 @@ def appearing_together(
     check_writable(targets, overwrite, inputs)
     with scratch_folder(parent, _WRITING) as folder:
         aside = [folder / target.name for target in targets]
-        yield aside
+        with _naming(parent):
+            yield aside
         for path in aside:
             if not path.is_file():
                 raise RuntimeError(f"{path.name} was not written, so that nothing appears")
@@ -185,6 +187,22 @@ def finish_interrupted(parent: StrPath) -> list[Path]:
     for folder in abandoned(Path(parent).expanduser(), _COMPLETE):
         appeared += _move_in(folder)
     return appeared
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an error of the disk name what could not be written: a full one names nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except RuntimeError as error:
+        # torch's writer of archives has errors of its own.
+        if "PytorchStreamWriter" not in str(error):
+            raise
+        raise OSError(errno.EIO, "writing failed, perhaps on a full disk", str(path)) from error
 
 
 def _move_in(folder: Path) -> list[Path]:

@@ -7,7 +7,6 @@ model, measure both forms, and let the files appear under their names.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,12 @@ from mmvanilla.analysis.timing import time_interleaved
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import TensorModel, fixed_input_size, load_model
-from mmvanilla.checkpoints.writing import refuse_existing, write_checkpoint, write_text
+from mmvanilla.checkpoints.writing import (
+    appearing_together,
+    check_writable,
+    write_checkpoint,
+    write_text,
+)
 from mmvanilla.deploy.comparison import first_mismatch, largest_difference
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.fusion import FusableLayer, fuse_model
@@ -115,7 +119,13 @@ def fuse_checkpoint(
         RuntimeError: The weights do not fit, λ is not 1, or what would be written does not give
             the trained model's outputs.
     """
-    outputs = _check_outputs(out, (config, checkpoint), overwrite)
+    out_path = Path(out).expanduser()
+    outputs = out_path, out_path.with_suffix(".py")
+    if out_path.suffix != ".pth":
+        raise ValueError(f"the fused checkpoint must be a .pth file, found {out}")
+    inputs = (config, checkpoint)
+    check_writable(outputs, overwrite, inputs)
+
     progress("loading")
     cfg = load_config(config, cfg_options)
     model, meta = _load(cfg, checkpoint, force)
@@ -130,9 +140,7 @@ def fuse_checkpoint(
     )
     fixed_size = fixed_input_size(model)
     sizes = sizes or ((fixed_size,) if fixed_size else COMPARED_SIZES)
-    with tempfile.TemporaryDirectory(prefix=".fusing-", dir=outputs[0].parent) as folder:
-        aside = Path(folder, outputs[0].name), Path(folder, outputs[1].name)
-
+    with appearing_together(outputs, overwrite, inputs) as aside:
         progress("comparing")
         written, difference = _compare(model, candidates, written_meta, aside, sizes, tolerance)
 
@@ -141,7 +149,6 @@ def fuse_checkpoint(
         before, after = _measure(model, written, size)
 
         progress("writing")
-        _write(aside, outputs, overwrite)
     measured = f"one {size[0]}x{size[1]} image, {TensorModel(model).what}"
     return FuseReport(num_fused, difference, before, after, measured, *outputs)
 
@@ -152,21 +159,6 @@ class _Candidate(NamedTuple):
     model: nn.Module
     num_fused: int
     cfg: Config
-
-
-def _check_outputs(out: str, inputs: Sequence[str], overwrite: bool) -> tuple[Path, Path]:
-    """The two files to write, in a folder that is there and can be written to."""
-    checkpoint = Path(out).expanduser()
-    if checkpoint.suffix != ".pth":
-        raise ValueError(f"the fused checkpoint must be a .pth file, found {out}")
-    outputs = checkpoint, checkpoint.with_suffix(".py")
-    taken = {Path(path).expanduser().resolve() for path in inputs}
-    for path in outputs:
-        if path.resolve() in taken:
-            raise ValueError(f"{path} is an input and would be overwritten; choose another name")
-        refuse_existing(path, overwrite)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    return outputs
 
 
 def _load(cfg: Config, checkpoint: str, force: bool) -> tuple[nn.Module, dict[str, Any]]:
@@ -208,11 +200,19 @@ def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
     return candidates
 
 
+def _write(candidate: _Candidate, meta: dict[str, Any], aside: Sequence[Path]) -> None:
+    """Write a candidate's checkpoint and config where nobody sees them yet."""
+    weights = candidate.model.state_dict()
+    state_dict = {key: value.contiguous() for key, value in weights.items()}
+    write_checkpoint(dict(meta=meta, state_dict=state_dict), aside[0], overwrite=True)
+    write_text(candidate.cfg.pretty_text, aside[1], overwrite=True)
+
+
 def _compare(
     model: nn.Module,
     candidates: Sequence[_Candidate],
     meta: dict[str, Any],
-    aside: tuple[Path, Path],
+    aside: Sequence[Path],
     sizes: Sequence[tuple[int, int]],
     tolerance: float,
 ) -> tuple[nn.Module, float]:
@@ -225,13 +225,7 @@ def _compare(
         RuntimeError: None of them does.
     """
     for candidate in candidates:
-        for path in aside:
-            path.unlink(missing_ok=True)
-        state_dict = {
-            key: value.contiguous() for key, value in candidate.model.state_dict().items()
-        }
-        write_checkpoint(dict(meta=meta, state_dict=state_dict), aside[0])
-        write_text(candidate.cfg.pretty_text, aside[1])
+        _write(candidate, meta, aside)
         try:
             return _read_back(model, candidate.model, aside, sizes, tolerance)
         except RuntimeError as error:
@@ -242,7 +236,7 @@ def _compare(
 def _read_back(
     model: nn.Module,
     fused: nn.Module,
-    aside: tuple[Path, Path],
+    aside: Sequence[Path],
     sizes: Sequence[tuple[int, int]],
     tolerance: float,
 ) -> tuple[nn.Module, float]:
@@ -269,14 +263,6 @@ def _read_back(
             f"the fused config builds another model than was fused: {mismatch}; nothing was written"
         )
     return written, largest(differences)
-
-
-def _write(aside: tuple[Path, Path], outputs: tuple[Path, Path], overwrite: bool) -> None:
-    """Let the two verified files appear under their names."""
-    for path in outputs:
-        refuse_existing(path, overwrite)
-    for source, path in zip(aside, outputs, strict=True):
-        source.replace(path)
 
 
 @torch.no_grad()

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
 import traceback
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from argparse import ArgumentError, ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from mmengine.config import DictAction
 
-# What a user can cause and mend; anything else also names its type.
-_EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError)
+# User errors: printed without the exception type.
+_EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
+# Their messages come from Python or a library, and name neither a file nor a remedy.
+_BARE = (UnicodeError, EOFError)
+_NAMES_SHOWN = 4
+_RETRY = 0.5  # seconds
+_STOPPED = "stopped by SIGTERM; what was unfinished is removed"
+_STOPPED_STATUS = 128 + signal.SIGTERM
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another place, and run again",
+    errno.EDQUOT: "free some space or choose another place, and run again",
+    errno.EACCES: "change its permissions or choose another place",
+    errno.EPERM: "change its permissions or choose another place",
+    errno.EROFS: "choose another place",
+    errno.ENOENT: "check its name",
+    errno.EISDIR: "name a file in it",
+    errno.ENOTDIR: "check the folders in its name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "allow more open files (ulimit -n), or use fewer workers",
+    errno.ENOMEM: "close other programs, or use a smaller batch or image",
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM: what Ctrl-C cleans up, this cleans up."""
 
 
 def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
     """Parse the command line, run ``command`` with it, and exit.
 
-    Adds ``--debug``. Without it an exception becomes one line on stderr and exit status 1; an
-    interrupt exits with 130.
+    Adds ``--debug``. Without it an exception becomes one line on stderr and exit status 1. An
+    interrupt exits with 130, and SIGTERM with 143; both clean up what is unfinished.
 
     Args:
         parser: The tool's own arguments.
@@ -25,17 +55,132 @@ def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
+    _treat_sigterm_as_interrupt()
     try:
         command(args)
+    except Terminated:
+        _fail(_STOPPED, _STOPPED_STATUS)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _fail("interrupted; what was unfinished is removed", 130)
+    except SystemExit as error:  # nothing of ours does that: a config is a program, too
+        if args.debug:
+            traceback.print_exc()
+        _fail(
+            f"a config, or a module that it imports, called sys.exit({error.code!r})"
+            f"{_inputs(args)}; remove that call",
+            1,
+        )
     except Exception as error:  # the last stop of every tool
         if args.debug:
             traceback.print_exc()
-        message = " ".join(str(error).split()) or "no message"
-        name = "" if isinstance(error, _EXPECTED) else f"{type(error).__name__}: "
-        print(f"error: {name}{message}", file=sys.stderr)
-        sys.exit(1)
+        if _comes_from_sigterm(error):
+            _fail(_STOPPED, _STOPPED_STATUS)
+        _fail(explain(error, args), 1)
+    _stop_retrying()
+
+
+def explain(error: Exception, args: Namespace) -> str:
+    """Say in one line what went wrong, with which file, and what to do.
+
+    Args:
+        error: What ended the tool.
+        args: The command line. Its files are named where the error names none of them.
+    """
+    message = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "out of memory" in message:
+        reason = f"not enough memory ({message or 'no more was to be had'})"
+        return f"{reason}{_inputs(args)}; close other programs, or use a smaller batch or image"
+    if isinstance(error, OSError) and error.errno is not None:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        where = " and ".join(names) or "a file"
+        context = "" if names else _inputs(args)
+        remedy = _REMEDIES.get(error.errno, "check that it can be read and written there")
+        return f"{where}: {error.strerror or message}{context}; {remedy}"
+    is_foreseen = isinstance(error, _EXPECTED) and not isinstance(error, _BARE)
+    named = f"{message or 'no message'}{_inputs(args, message)}"
+    if is_foreseen:
+        return named
+    return (
+        f"{type(error).__name__}: {named}; this is not foreseen: check these files, or run again "
+        "with --debug and report what it prints"
+    )
+
+
+def _inputs(args: Namespace, message: str = "") -> str:
+    """Name the files of the command line, unless the message names one of them already."""
+    names = list(dict.fromkeys(_files(vars(args).values())))
+    if not names or any(name in message or Path(name).name in message for name in names):
+        return ""
+    more = ", …" if len(names) > _NAMES_SHOWN else ""
+    return f" (with {', '.join(names[:_NAMES_SHOWN])}{more})"
+
+
+def _files(values: Any) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _files(value)
+        elif isinstance(value, str | Path) and str(value):
+            text = str(value)
+            if "://" in text or Path(text).suffix or os.path.lexists(text):
+                yield text
+
+
+def _treat_sigterm_as_interrupt() -> None:
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a forked worker, which has nothing to clean up
+            os._exit(_STOPPED_STATUS)
+        # The next one ends the process at once, should the cleaning up hang.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, _RETRY, _RETRY)
+        raise Terminated
+
+    def again(number: int, frame: FrameType | None) -> None:
+        # Destructors and a bare `except:` in a library swallow the exception. As long as it is
+        # being handled, however, something is cleaning up, which must not be disturbed.
+        if os.getpid() == owner and not _comes_from_sigterm(sys.exc_info()[1]):
+            raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _comes_from_sigterm(error: BaseException | None) -> bool:
+    """Tell whether an exception is ours, or what a library made of it."""
+    while error is not None and not isinstance(error, Terminated):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _stop_retrying() -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _fail(message: str, status: int) -> None:
+    _stop_retrying()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+class _OptionsAction(DictAction):
+    """mmengine's reading of ``key=value``, with argparse's error for what is none."""
+
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        namespace: Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError) as error:
+            raise ArgumentError(
+                self, f"cannot read {' '.join(values)!r} ({error}); give key=value, key.inner=value"
+            ) from error
 
 
 def add_cfg_options(parser: ArgumentParser) -> None:
@@ -43,7 +188,7 @@ def add_cfg_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=_OptionsAction,
         help="override entries of the config, as key=value with dots in the key",
     )
 

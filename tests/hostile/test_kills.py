@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mmvanilla.checkpoints.io import read_checkpoint
+from mmvanilla.checkpoints.reading import read_checkpoint
 from tests.hostile.rule import snapshot
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.toolbox("mmpretrain")]

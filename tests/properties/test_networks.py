@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from mmvanilla import VanillaNet, fuse_model, get_act_lambda, set_act_lambda
 from mmvanilla.checkpoints.authors_keys import authors_layout, convert_authors
-from mmvanilla.checkpoints.io import read_checkpoint, write_checkpoint
+from mmvanilla.checkpoints.reading import read_checkpoint
+from mmvanilla.checkpoints.writing import write_checkpoint
 from mmvanilla.utils.numerics import largest, relative_difference
 from tests.helpers import randomise
 

@@ -3,6 +3,8 @@
 import importlib
 import json
 import os
+import signal
+import subprocess
 import sys
 import textwrap
 
@@ -249,6 +251,79 @@ def test_failed_venv_leaves_no_folder(machine, scripts, monkeypatch, tmp_path, c
     assert machine.set_up(tmp_path / "new") == 1
     assert "python3-venv" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+FAKE_VENV = """\
+    #!{python}
+    # Stands for a Python whose `-m venv` is killed when only half of it is there.
+    import os, signal, sys
+    folder = sys.argv[-1]
+    os.makedirs(os.path.join(folder, "bin"))
+    open(os.path.join(folder, "pyvenv.cfg"), "w").close()
+    os.symlink(sys.executable, os.path.join(folder, "bin", "python"))
+    os.kill(os.getppid(), signal.SIGKILL)
+    """
+
+
+def test_killed_while_the_environment_is_made_it_is_made_anew(
+    machine, scripts, monkeypatch, tmp_path, capsys
+):
+    killer = tmp_path / "killer"
+    killer.write_text(textwrap.dedent(FAKE_VENV).format(python=sys.executable))
+    killer.chmod(0o755)
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'requirements')!r})\n"
+        f"import install; install.check_python = print; sys.executable = {str(killer)!r}\n"
+        f"install.main(['fork', {str(tmp_path / 'venv')!r}])"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+    assert (tmp_path / "venv" / "bin" / "python").exists()
+
+    def make(command):
+        assert command[1:3] == ["-m", "venv"] and not (tmp_path / "venv").exists()
+        machine.venv()
+
+    real = scripts["install"].run
+    monkeypatch.setattr(
+        scripts["install"], "run", lambda command: (make if "venv" in command else real)(command)
+    )
+    monkeypatch.setattr(scripts["install"], "check_python", lambda stack, version: None)
+    assert machine.set_up(tmp_path / "venv") == 0
+    assert "is unfinished, since a set-up was killed" in capsys.readouterr().out
+    assert stamp_of(tmp_path / "venv").exists()
+
+
+def test_somebody_elses_environment_without_pip_is_not_deleted(machine, capsys):
+    venv = machine.venv()
+    assert machine.set_up(venv, fail="install:--version") == 1
+    assert "has no pip: delete the folder" in capsys.readouterr().err
+    assert (venv / "bin" / "python").exists()
+
+
+def test_a_second_set_up_waits_for_the_first(machine, scripts, capsys):
+    venv = machine.venv()
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import sys, time; sys.path.insert(0, {str(ROOT / 'requirements')!r})\n"
+            "from common import locked\n"
+            f"with locked({str(venv) + '.lock'!r}, 'x'): print('held', flush=True); time.sleep(1)",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    assert machine.set_up(venv) == 0
+    assert holder.wait() == 0  # it had ended by then
+    assert f"waiting for another set-up that is working in {venv}" in capsys.readouterr().out
+
+
+def test_what_a_killed_build_left_is_removed(machine):
+    left = machine.cache / FOLDER / ".building-abc"
+    left.mkdir(parents=True)
+    assert machine.set_up(machine.venv()) == 0
+    assert not left.exists()
 
 
 GPU = {**CPU, "arch": "9.0", "cuda_home": "/usr/local/cuda"}
