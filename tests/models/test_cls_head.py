@@ -81,6 +81,11 @@ class TestHead:
         head.switch_to_deploy()
         assert head.deploy
 
+    def test_its_norm_has_our_eps_whatever_the_kind(self):
+        for norm_cfg in (dict(type="BN"), dict(type="SyncBN"), dict(type="BN", momentum=0.2)):
+            assert make_head(norm_cfg=norm_cfg).conv.first.norm.eps == 1e-6
+        assert make_head(norm_cfg=dict(type="BN", eps=1e-3)).conv.first.norm.eps == 1e-3
+
     def test_starts_small(self):
         head = make_head()
         head.init_weights()
