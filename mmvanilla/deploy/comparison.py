@@ -39,8 +39,8 @@ def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]
         either gave one.
     """
     inputs = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    calls = _record_parts(model, inputs)
-    pairs = [(TensorModel(model)(inputs), TensorModel(other)(inputs))]
+    output, calls = _run_and_record(model, inputs)
+    pairs = [(output, TensorModel(other)(inputs))]
     parts = dict(other.named_modules(remove_duplicate=False))
     for call in calls:
         found = parts[call.name](*_copied(call.args), **_copied(call.kwargs))
@@ -80,25 +80,31 @@ def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
     return None
 
 
-def _data_samples(model: nn.Module, inputs: Tensor) -> list[Any] | None:
-    if not type(model).__module__.startswith("mmdet."):
-        return None
+def _predict_as_detector(model: nn.Module, inputs: Tensor) -> bool:
+    """Run a detector with its heads; False if this is none, or one that needs more than images."""
+    if not any(base.__module__.startswith("mmdet.") for base in type(model).__mro__):
+        return False
     from mmdet.structures import DetDataSample
 
     height, width = inputs.shape[-2:]
-    shape = (height, width)
-    metainfo = dict(
-        img_shape=shape,
-        ori_shape=shape,
-        pad_shape=shape,
-        batch_input_shape=shape,
-        scale_factor=(1.0, 1.0),
+    metainfo = dict.fromkeys(
+        ("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), (height, width)
     )
-    return [DetDataSample(metainfo=metainfo) for _ in inputs]
+    samples = [DetDataSample(metainfo=dict(metainfo, scale_factor=(1.0, 1.0))) for _ in inputs]
+    try:
+        model(inputs, samples, mode="predict")
+    except Exception:
+        # Captions, tracks, …: its features are compared, and first_mismatch() holds its heads.
+        return False
+    return True
 
 
-def _record_parts(model: Any, inputs: Tensor) -> list[_Call]:
-    """Run as much of a model as images alone can; the calls of its parts with fusable layers."""
+def _run_and_record(model: nn.Module, inputs: Tensor) -> tuple[Any, list[_Call]]:
+    """Run as much of a model as images alone can.
+
+    Returns:
+        What :class:`TensorModel` gives, and the outermost calls of parts with fusable layers.
+    """
     calls: list[_Call] = []
     given: list[Any] = []  # of the parts that are running, from the outermost in
 
@@ -121,16 +127,13 @@ def _record_parts(model: Any, inputs: Tensor) -> list[_Call]:
             handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             handles.append(module.register_forward_hook(after(name)))
     try:
-        if hasattr(model, "extract_feat") and hasattr(model, "predict"):
-            try:
-                model(inputs, _data_samples(model, inputs), mode="predict")
-                return calls
-            except Exception:
-                # It needs more than images (captions, tracks, …), so that its features remain.
-                given.clear()
-                calls.clear()
-        TensorModel(model)(inputs)
-        return calls
+        output = TensorModel(model)(inputs)
+        features_alone = len(calls)
+        if _predict_as_detector(model, inputs):
+            del calls[:features_alone]  # recorded again, with the heads
+        else:
+            del calls[features_alone:]
+        return output, calls
     finally:
         for handle in handles:
             handle.remove()

@@ -180,23 +180,26 @@ def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
     The plain network, where every pair's bias has found a norm that provably takes it; and the
     network whose pairs are built as plain convolutions, each with its bias.
     """
-    candidates = []
     moved, num_fused = fuse_model(model)
     if num_fused == 0:
         raise ValueError(
             f"nothing to fuse in the model of {cfg.filename}: it is fused already (deploy=True), "
             "or nothing of mmvanilla is in it"
         )
-    convs = dict(moved.named_modules(remove_duplicate=False))
-    if all(
-        convs[name].bias is None
+    with_pairs, plain = deploy_config(cfg), deploy_config(cfg, plain_networks=True)
+    expecting_no_bias = [
+        name
         for name, layer in model.named_modules(remove_duplicate=False)
         if isinstance(layer, FusableLayer) and layer.brings_no_bias
+    ]
+    convs = dict(moved.named_modules(remove_duplicate=False))
+    candidates = []
+    if plain.model != with_pairs.model and all(
+        convs[name].bias is None for name in expecting_no_bias
     ):
-        candidates.append(_Candidate(moved, num_fused, deploy_config(cfg, plain_networks=True)))
-    kept = fuse_model(model, move_bias=False).model
-    candidates.append(_Candidate(kept, num_fused, deploy_config(cfg)))
-    return candidates
+        candidates.append(_Candidate(moved, num_fused, plain))
+    kept = fuse_model(model, move_bias=False).model if expecting_no_bias else moved
+    return [*candidates, _Candidate(kept, num_fused, with_pairs)]
 
 
 def _write(candidate: _Candidate, meta: dict[str, Any], aside: Sequence[Path]) -> None:
