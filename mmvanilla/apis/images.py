@@ -43,21 +43,26 @@ def find_images(source: str | Path, limit: int | None = None) -> list[Path]:
 
 
 def check_image(path: str | Path) -> None:
-    """Refuse a file that is no image, or one that would take too much memory, by its header.
+    """Refuse a file that is no whole image, or one that would take too much memory.
 
     Raises:
         ValueError: The file cannot be read as an image, is too narrow, or has too many pixels.
     """
+    too_narrow = ""
     try:
         with Image.open(path) as image:
             width, height = image.size
+            if max(width, height) > _LARGEST_ASPECT_RATIO * min(width, height):
+                too_narrow = (
+                    f"{path} has {width}x{height} pixels (width x height); one side may be at most "
+                    f"{_LARGEST_ASPECT_RATIO} times as long as the other, so cut or pad the image"
+                )
+            else:
+                image.load()  # a truncated one shows only when its pixels are read
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}; give another one") from error
-    if max(width, height) > _LARGEST_ASPECT_RATIO * min(width, height):
-        raise ValueError(
-            f"{path} has {width}x{height} pixels (width x height); one side may be at most "
-            f"{_LARGEST_ASPECT_RATIO} times as long as the other, so cut or pad the image"
-        )
+    if too_narrow:
+        raise ValueError(too_narrow)
 
 
 class ImageReader:

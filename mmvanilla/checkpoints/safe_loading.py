@@ -101,6 +101,7 @@ def _only_known(schemes: dict[str, Callable[..., Any]]) -> dict[str, Callable[..
 
 
 def _load_file_url(filename: str, map_location: MapLocation = None) -> Any:
+    _last_read[:] = [filename]
     return read_checkpoint(url2pathname(filename.removeprefix(_FILE_URL)), map_location)
 
 

@@ -67,7 +67,9 @@ def check_writable(
         refuse_existing(path, overwrite)
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
-            raise NotADirectoryError(f"{path} cannot be written: {folder} is a file, not a folder")
+            raise NotADirectoryError(
+                f"{path} cannot be written: {folder} is a file, not a folder; choose another place"
+            )
         try:
             with scratch_folder(folder, _WRITING):
                 pass

@@ -193,6 +193,8 @@ def _run_exporter(
                 output_names=list(exportable.output_names),
                 **options,
             )
+        except OSError as error:  # a full disk, mostly
+            raise OSError(error.errno, error.strerror, str(path)) from error
         except Exception as error:  # the exporters' errors share no class
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise RuntimeError(

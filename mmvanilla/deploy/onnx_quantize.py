@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -159,6 +160,8 @@ def quantize_file(model: str | Path, out: str | Path, images: Iterable[np.ndarra
 
     prepared = Path(out).with_suffix(".prepared.onnx")
     # The symbolic part of it does not take every open size; ONNX's own inference is enough here.
+    # Where it cannot optimise, it prints a traceback and goes on; what then fails is raised.
+    logging.getLogger(quant_pre_process.__module__).setLevel(logging.CRITICAL)
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
     quantize_static(
         str(prepared),

@@ -26,6 +26,7 @@ _STOPPED_STATUS = 128 + signal.SIGTERM
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another place, and run again",
+    errno.EFBIG: "choose another place, or allow larger files (ulimit -f)",
     errno.EDQUOT: "free some space or choose another place, and run again",
     errno.EACCES: "change its permissions or choose another place",
     errno.EPERM: "change its permissions or choose another place",

@@ -94,8 +94,9 @@ class Tools:
 
     def close(self) -> None:
         """End the server."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
+        self._process.stdout.close()
         self._process.wait(timeout=30)
 
 
