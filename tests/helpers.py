@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla.models.archs import ARCHS, Arch
+from mmvanilla.utils.numerics import relative_difference as relative_difference
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -42,9 +43,3 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             if module.bias is not None:
                 uniform(module.bias, -0.5, 0.5)
     return model
-
-
-def relative_difference(expected: torch.Tensor, found: torch.Tensor) -> float:
-    """Largest difference, relative to the largest expected value."""
-    assert expected.shape == found.shape
-    return float((expected - found).abs().max() / expected.abs().max())
