@@ -53,11 +53,12 @@ def convert_authors(
     """Give the authors' weights our names; every key and every shape is accounted for.
 
     Args:
-        state_dict: Of a classifier or backbone in training or deploy form, or of a detector
-            (``backbone.`` and others), with or without the ``module.`` of a distributed wrapper.
-        target: One of :data:`KINDS`: what to make of it. Default: what it is. A classifier and a
-            detector can also become a backbone.
-        act_lambda: λ that weights in training form were trained at. Default: 1, as at the end.
+        state_dict: The weights of a classifier or backbone in training or deploy form, or of a
+            detector (``backbone.`` and others), with or without the ``module.`` of a distributed
+            wrapper.
+        target: What to make of the weights, one of :data:`KINDS`. Default: what they are. A
+            classifier and a detector can also become a backbone.
+        act_lambda: The λ at which the training form was saved. Default: 1, as at training's end.
 
     Raises:
         ValueError: It is another network, has leftover or missing keys or other shapes, a tensor
@@ -217,9 +218,13 @@ def _read_num_classes(theirs: Mapping[str, Tensor], deploy: bool) -> int:
 
 def _dimension(theirs: Mapping[str, Tensor], key: str, axis: int) -> int:
     if key not in theirs:
-        raise ValueError(f"missing: {key}")
+        raise ValueError(
+            f"missing: {key}; expected a whole network of the authors, so fetch the file again"
+        )
     if theirs[key].dim() != 4:
-        raise ValueError(f"{key} has shape {tuple(theirs[key].shape)}; expected 4 dimensions")
+        raise ValueError(
+            f"{key} has shape {tuple(theirs[key].shape)}; expected the 4 dimensions of a convolution"
+        )
     return theirs[key].shape[axis]
 
 
@@ -227,7 +232,7 @@ def _foreign(theirs: Mapping[str, Tensor]) -> str:
     if any(_OURS.match(key) for key in theirs):
         return "these weights have mmvanilla's names already: use the file as it is"
     return (
-        "these are no VanillaNet weights of the authors: expected stem2.2.weight (training form) "
+        "no VanillaNet weights of the authors: expected stem2.2.weight (training form) "
         f"or stem.1.weight (deploy form), found {_listed(theirs) or 'nothing'}"
     )
 
@@ -250,7 +255,10 @@ def _check_accounted(
     if misshaped:
         problems.append(f"{len(misshaped)} of another shape: {_listed(misshaped)}")
     if problems:
-        raise ValueError(f"the weights do not add up to a VanillaNet; {'; '.join(problems)}")
+        raise ValueError(
+            f"the weights do not add up to a VanillaNet ({'; '.join(problems)}); expected the file "
+            "as the authors' code saved it, so fetch it again"
+        )
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:

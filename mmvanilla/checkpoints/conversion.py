@@ -18,7 +18,7 @@ from mmvanilla.checkpoints.authors_keys import (
 from mmvanilla.checkpoints.identify_arch import identify_arch
 from mmvanilla.checkpoints.input_channels import adapt_kernel, find_stem
 from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint
-from mmvanilla.checkpoints.writing import refuse_existing, write_checkpoint
+from mmvanilla.checkpoints.writing import check_writable, write_checkpoint
 from mmvanilla.models.act_lambda import SCHEDULES
 from mmvanilla.models.archs import Arch
 
@@ -109,10 +109,10 @@ class ConversionReport:
     """What :func:`convert_and_write` found and wrote.
 
     Args:
-        path: The file written.
+        path: Path of the written file.
         arch: The variant, as a config names it.
         meta: The ``meta`` of the written checkpoint.
-        found: The weights.
+        found: The converted weights and what they are.
     """
 
     path: Path
@@ -174,18 +174,19 @@ def convert_and_write(
     Args:
         source: The authors' file.
         path: The file to write; nothing is written unless all of it converts.
-        arch: As in :func:`mmvanilla.models.published.identify_arch`.
+        arch: As in :func:`mmvanilla.checkpoints.identify_arch.identify_arch`.
         strides: As there.
         target: As in :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
         overwrite: Replace ``path`` if it exists. Default: False.
         in_channels: As in :func:`convert_checkpoint`.
 
     Raises:
-        FileNotFoundError: There is no ``source``.
-        FileExistsError: There is a file at ``path``, and ``overwrite`` is False.
-        ValueError: The file is not one of the authors', or not of ``arch``.
+        FileNotFoundError: ``source`` does not exist.
+        FileExistsError: ``path`` exists, and ``overwrite`` is False.
+        ValueError: The file is not one of the authors', or not of ``arch``, or would be replaced
+            by its own conversion.
     """
-    refuse_existing(path, overwrite)  # before the work, not after it
+    check_writable([path], overwrite, inputs=[source])  # before the work, not after it
     checkpoint = read_checkpoint(source)
     try:
         converted, found = convert_checkpoint(checkpoint, target, in_channels)

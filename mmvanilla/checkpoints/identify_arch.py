@@ -1,4 +1,4 @@
-"""Finding the variant that weights belong to."""
+"""Find the variant that weights belong to."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def identify_arch(
 ) -> str | dict[str, Any]:
     """Find what to write as ``arch`` in a config for weights of these widths.
 
-    Widths are all that weights show of a variant: how blocks pool cannot be read off them. So the
-    widths of a published variant are taken as that variant, and any other needs to be told.
+    Weights show the widths of a network, but not where its blocks pool. Widths of a published
+    variant are therefore taken as that variant, and for all others the user has to say it.
 
     Args:
         dims: Channels of the stem, then of each block.
-        arch: What the user says it is; None: find out.
-        strides: What the user says its strides are, for widths that were not published.
-        origin: Names that came with the weights (the file, the ``model`` of the authors'
-            ``args``), which tell the variants of the same widths apart.
+        arch: The variant, if the user knows it. None: it is found by the widths.
+        strides: The strides of the blocks, if the user knows them, for unpublished widths.
+        origin: Names that came with the weights (of the file, and ``model`` in the authors'
+            ``args``). They tell variants of the same widths apart.
 
     Returns:
         A name of :data:`mmvanilla.models.archs.ARCHS`, or a dict.
 
     Raises:
-        ValueError: The user's ``arch`` has other widths; the widths are of no published variant
-            and no strides were given; or of two, and nothing says which.
+        ValueError: The given ``arch`` has other widths; or no published variant has these widths
+            and no strides were given; or two variants have them, and nothing says which it is.
     """
     dims = tuple(dims)
     if arch is not None and strides is not None:
@@ -51,7 +51,7 @@ def identify_arch(
     names = [name for name, known in ARCHS.items() if known.dims == dims]
     if not names:
         raise ValueError(
-            f"dims={dims} are of no published variant, and weights do not show where blocks pool: "
+            f"no published variant has dims={dims}, and weights do not show where blocks pool: "
             f"give the strides of the {len(dims) - 1} blocks (--strides 2 2 1 …) or the whole arch "
             "(--arch)"
         )

@@ -38,8 +38,8 @@ def fetch(name: str) -> Path:
         name: A name of :data:`mmvanilla.models.published.PUBLISHED`.
 
     Raises:
-        ValueError: There is no such name.
-        RuntimeError: The file cannot be fetched, or what came is not it.
+        ValueError: The name is unknown, or the cached file is not the one that was fetched.
+        RuntimeError: The file cannot be fetched, or something else came.
     """
     if name not in PUBLISHED:
         raise ValueError(
@@ -103,11 +103,11 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
     :func:`mmvanilla.checkpoints.input_channels.adapt_kernel`).
 
     Args:
-        filename: The address.
+        filename: Address that begins with ``vanillanet://``.
         map_location: As in ``torch.load``; None: the CPU.
 
     Raises:
-        FileNotFoundError: There is no such local file.
+        FileNotFoundError: The local file does not exist.
         ValueError: The name or the option is unknown, or the file is not of the authors' format.
         RuntimeError: The file cannot be fetched.
     """

@@ -88,9 +88,9 @@ def test_a_file_from_the_middle_of_training_keeps_its_lambda(epoch, args, expect
 
 def test_errors_name_the_file(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"resnet\.pth: these are no VanillaNet weights"):
+    with pytest.raises(ValueError, match=r"resnet\.pth: no VanillaNet weights"):
         convert_file(tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"resnet\.pth: these are no VanillaNet weights"):
+    with pytest.raises(ValueError, match=r"resnet\.pth: no VanillaNet weights"):
         convert_and_write(tmp_path / "resnet.pth", tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
 
