@@ -223,7 +223,7 @@ def _dimension(theirs: Mapping[str, Tensor], key: str, axis: int) -> int:
         )
     if theirs[key].dim() != 4:
         raise ValueError(
-            f"{key} has shape {tuple(theirs[key].shape)}; expected the 4 dimensions of a convolution"
+            f"{key} has shape {tuple(theirs[key].shape)}; expected 4 dimensions, of a convolution"
         )
     return theirs[key].shape[axis]
 

@@ -35,7 +35,6 @@ import contextlib
 import json
 import operator
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +53,7 @@ from mmvanilla.datasets.shapes_drawing import (
     label_map,
 )
 from mmvanilla.utils.paths import tool_command
+from mmvanilla.utils.scratch import scratch_folder
 
 SCENE_PALETTE: tuple[tuple[int, int, int], ...] = PALETTE[: len(SCENE_CLASSES)]
 SEG_CLASSES: tuple[str, ...] = ("background", *SCENE_CLASSES)
@@ -229,8 +229,8 @@ def make_shapes(
     new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as aside:
-            writer = _Writer(Path(aside), missing, numbers["image_size"], numbers["seed"])
+        with scratch_folder(root, "making") as aside:
+            writer = _Writer(aside, missing, numbers["image_size"], numbers["seed"])
             for task in progress(tasks) if progress else tasks:
                 try:
                     writer.write(task)
@@ -241,7 +241,7 @@ def make_shapes(
                     ) from None
             writer.finish(recipes)
             for layout in missing:
-                _move_in(Path(aside) / layout, root / layout, recipes[layout], overwrite)
+                _move_in(aside / layout, root / layout, recipes[layout], overwrite)
     except BaseException:
         for folder in new_folders:
             with contextlib.suppress(OSError):  # not made yet, or others wrote there meanwhile
