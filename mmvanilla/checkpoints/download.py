@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -74,7 +75,7 @@ def fetch_address(url: str) -> Path:
     path = cache_folder() / name
     try:
         return fetch(url, path)
-    except OSError as error:
+    except (HTTPException, OSError) as error:
         raise RuntimeError(
             f"cannot fetch {url} ({error}); try again, or fetch it by other means and name the file"
         ) from error

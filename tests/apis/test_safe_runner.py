@@ -112,7 +112,7 @@ def test_modules_that_call_torch_load_themselves_are_safe_too(hostile, victim, u
         for load in (
             lambda: torch.load(hostile, weights_only=False),
             lambda: torch.load(hostile.open("rb"), "cpu", weights_only=False),
-            lambda: torch.hub.load_state_dict_from_url(url, weights_only=False),
+            lambda: torch.hub.load_state_dict_from_url(url),
         ):
             with pytest.raises(ValueError, match="refused"):
                 load()
