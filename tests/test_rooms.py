@@ -92,7 +92,6 @@ def test_the_tests_mirror_the_rooms():
     assert rooms == {
         *HEIGHT,
         "configs",
-        "endurance",
         "hostile",
         "properties",
         "requirements",
