@@ -433,15 +433,15 @@ CASES: dict[str, dict[str, Case]] = dict(
         DNLHead=_seg(16),
         DPTHead=Case(
             dict(
-                in_channels=(16, 16),
-                in_index=(0, 1),
+                in_channels=(16,) * 4,
+                in_index=(0, 1, 2, 3),
                 input_transform="multiple_select",
                 channels=16,
                 embed_dims=16,
-                post_process_channels=[8, 16],
+                post_process_channels=[8, 8, 16, 16],
                 num_classes=2,
             ),
-            lambda: ([[_tensor(1, 16, 8, 8), _tensor(1, 16)] for _ in range(2)],),
+            lambda: ([[_tensor(1, 16, 8, 8), _tensor(1, 16)] for _ in range(4)],),
         ),
         OCRHead=Case(
             dict(in_channels=16, in_index=0, channels=16, num_classes=2, ocr_channels=8),
@@ -579,6 +579,7 @@ IGNORED = dict(
         "BiSeNetV1",
         "BiSeNetV2",
         "DDRHead",
+        "DPTHead",
         "DepthwiseSeparableFCNHead",
         "ERFNet",
         "LRASPPHead",
@@ -592,11 +593,12 @@ IGNORED = dict(
 )
 
 # Classes that cannot work with pairs, and what they say: the first two run over points in one
-# dimension, the third multiplies the weight of its convolution by itself.
+# dimension, TOODHead multiplies the weight of its convolution by itself, and SparseResNet replaces
+# every plain convolution that it finds, so that its config builds another network.
 REFUSED = dict(
     mmdet=dict(MaskPointHead="to have 18 channels", TOODHead="a ConvPair has no weight"),
     mmseg=dict(PointHead="to have 18 channels"),
-    mmpretrain={},
+    mmpretrain=dict(SparseResNet="SparseConv2d"),
 )
 
 # Why a class is not run: it ignores the argument, or nothing here can run it.

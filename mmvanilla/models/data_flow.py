@@ -212,4 +212,6 @@ def _holds_any(module: nn.Module, layers: Collection[nn.Module]) -> bool:
 
 
 def _has_statistics(norm: nn.Module) -> bool:
-    return isinstance(norm, _BatchNorm) and norm.running_mean is not None and not norm.training
+    # A subclass may compute something else.
+    is_batch_norm = type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return is_batch_norm and getattr(norm, "running_mean", None) is not None and not norm.training
