@@ -74,15 +74,22 @@ def test_what_a_kill_leaves_is_never_taken_for_whole(work, aim, tools, home, tem
             if not any(part.startswith(".") for part in path.relative_to(home).parts):
                 assert read_checkpoint(path)
         for name in written:
-            if (home / name).is_file() and name.endswith((".pth", ".py")):
-                assert snapshot(home)[name] == expected[name], f"{name} is not what it should be"
+            if (home / name).is_file():
+                is_whole = snapshot(home)[name] == expected[name]
+                assert is_whole, f"{name} is not what an undisturbed run writes"
+        if written and all((home / name).exists() for name in written):
+            _remove(home, *written)  # the kill came after the writing
     assert killed >= KILLS // 2, f"only {killed} of the kills came in time"
     # The next run takes what is whole, writes the rest, and cleans up.
     options = ["--overwrite"] if work in ("fusing", "exporting", "converting") else []
     options = ["--resume"] if work == "training" else options
     last = tools.run(tool, *arguments, *options, folder=home)
     assert last.status == 0, last.errors[-2000:]
-    assert visible(home).keys() >= {name for name in expected if not name.startswith("work")}
+    left = visible(home)
+    assert left.keys() >= {name for name in expected if not name.startswith("work")}
+    for name in expected:
+        if name.startswith(tuple(written)):
+            assert left[name] == expected[name], f"{name} is not what an undisturbed run writes"
     assert not hidden(home), hidden(home)
     if work == "training":
         assert (home / "work" / "epoch_3.pth").is_file()
