@@ -1,12 +1,13 @@
 """mmvanilla: VanillaNet (arXiv 2305.12972) as a backbone for OpenMMLab.
 
-Importing it registers everything; ``custom_imports = dict(imports=['mmvanilla'])`` in a config does
-the same. It needs torch, mmengine and mmcv or mmcv-lite, no toolbox and no compiled op.
+Importing the package registers its modules; ``custom_imports = dict(imports=['mmvanilla'])`` in a
+config does the same. It needs torch, mmengine and either mmcv or mmcv-lite, but no toolbox and no
+compiled op.
 """
 
 from mmvanilla.utils.dependencies import require
 
-# Before anything imports them: what is missing or does not fit gets a message with the remedy.
+# Checked before anything imports them, so that the user gets a message with the remedy.
 require("mmengine", "mmcv")
 
 from mmvanilla.checkpoints.zoo import load_from_vanillanet
@@ -16,8 +17,8 @@ from mmvanilla.engine.reseed_hook import ReseedHook
 from mmvanilla.engine.sqrt_lr_runner import SqrtLRRunner
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
+from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.fusion import FuseResult, fuse_model
-from mmvanilla.models.layers import ConvPair
 from mmvanilla.models.packed_conv import pack_for_cpu
 from mmvanilla.models.vanillanet import VanillaNet
 from mmvanilla.utils.paths import config_path

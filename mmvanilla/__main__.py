@@ -1,6 +1,6 @@
 """Run a tool of the project: `python -m mmvanilla TOOL [ARGUMENT ...]`.
 
-The tools of the repository are found where the package was installed without a clone, too.
+It finds the tools of the repository also if the package was installed without a clone.
 """
 
 import runpy
@@ -24,13 +24,13 @@ def find_tools() -> dict[str, Path]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the tool that the first argument names with the other ones.
+    """Run the tool that the first argument names, with the remaining arguments.
 
     Args:
-        arguments: The command line without the program's name.
+        arguments: The command line without the name of the program.
 
     Returns:
-        The exit status, where the tool does not exit by itself.
+        The exit status, unless the tool exits by itself.
     """
     try:
         tools = find_tools()
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str]) -> int:
     path = tools.get(arguments[0])
     if path is None:
         print(
-            f"error: unknown tool {arguments[0]!r}; the tools are: {', '.join(tools)}",
+            f"error: unknown tool {arguments[0]!r}; choose from {', '.join(tools)}",
             file=sys.stderr,
         )
         return 2
     if path.suffix == ".sh":
         return subprocess.call(["bash", str(path), *arguments[1:]])
-    # As if the script had been started by its path.
+    # Give the script what it would see if it had been started by its path.
     sys.argv = [str(path), *arguments[1:]]
     sys.path.insert(0, str(path.parent))
     runpy.run_path(str(path), run_name="__main__")

@@ -1,4 +1,4 @@
-"""The old name of :mod:`mmvanilla.models.cls_head`, which configs name in ``custom_imports``."""
+"""The old name of :mod:`mmvanilla.models.cls_head`; configs have it in ``custom_imports``."""
 
 from mmvanilla.models.cls_head import VanillaNetClsHead
 

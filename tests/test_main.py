@@ -39,7 +39,7 @@ def test_unknown_tool(tools, capsys, name):
     assert entry.main([name, "x"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err == f"error: unknown tool {name!r}; the tools are: echo_back, shout.sh\n"
+    assert output.err == f"error: unknown tool {name!r}; choose from echo_back, shout.sh\n"
 
 
 @pytest.mark.parametrize("status", [0, 3])

@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
 
-from mmvanilla.models.layers import ConvPair
+from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 
 # The arguments of a ConvPair that a plain convolution does not have.

@@ -1,8 +1,9 @@
-"""Shapes on textured backgrounds, pixel by pixel, and what is true of them.
+"""Draw shapes on textured backgrounds, with their annotations.
 
-Pure functions of a random generator; ``shapes.py`` writes the results to files. The pixels are
-drawn with numpy rather than OpenCV: the same seed must give the same pixels with every OpenCV, and
-a mask must be exactly the pixels whose centres lie in the shape.
+All functions depend only on the random generator that they are given; ``shapes_files.py`` writes
+the results to files. The pixels are drawn with numpy rather than OpenCV, since the same seed must
+give the same pixels with every version of OpenCV, and a mask must hold exactly the pixels whose
+centres lie in the shape.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ Stencil = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _regular_star(x: np.ndarray, y: np.ndarray, points: int = 5, inner: float = 0.45) -> np.ndarray:
-    # Fold the plane into one half point: what remains is one side of a line from the tip (1, 0)
-    # to the notch at radius `inner`.
+    # Fold the plane by the symmetry of the star, onto half of one of its points. There the star is
+    # the region on one side of the line from the tip (1, 0) to the notch at radius `inner`.
     half = np.pi / points
     angle = np.abs((np.arctan2(y, x) + half) % (2 * half) - half)
     radius = np.hypot(x, y)
@@ -28,8 +29,8 @@ def _regular_star(x: np.ndarray, y: np.ndarray, points: int = 5, inner: float = 
     return across * (1 - notch_x) <= (1 - along) * notch_y
 
 
-# One line a class: which points of the unit disc belong to it. A new shape is a new line; the order
-# fixes the category ids, so append.
+# One line for each class: which points of the unit disc belong to it. To add a shape, append a
+# line; the order determines the category ids.
 _STENCILS: dict[str, Stencil] = {
     "circle": lambda x, y: x**2 + y**2 <= 0.9**2,
     "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 0.75,
@@ -40,7 +41,7 @@ _STENCILS: dict[str, Stencil] = {
 }
 
 CLASSES: tuple[str, ...] = tuple(_STENCILS)
-"""Every shape there is: the classes of the imagenet layout."""
+"""All shapes: the classes of the imagenet layout."""
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (220, 20, 60),
     (0, 114, 189),
@@ -53,7 +54,8 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
 SCENE_CLASSES: tuple[str, ...] = CLASSES[:3]
 """The classes of the coco layout."""
 
-# Less of a shape than this is no fair target: it is left out of the scene, pixels and all.
+# A shape of which a smaller part is visible is left out of the scene, pixels included: it would be
+# too hard to recognise.
 _MIN_VISIBLE = 0.35
 
 
@@ -62,8 +64,8 @@ class Scene:
     """One image, and which shape each of its pixels shows.
 
     Attributes:
-        image: (H, W, 3) uint8, RGB.
-        owner: (H, W), index of the shape seen in each pixel, -1 for the background.
+        image: Pixels in RGB, (H, W, 3) uint8.
+        owner: Index of the shape that each pixel shows, (H, W); -1 for the background.
         labels: Class index of each shape.
     """
 
@@ -72,8 +74,8 @@ class Scene:
     labels: tuple[int, ...]
 
 
-# Upright enough that a few hundred images teach what is a square and what a triangle: a square on
-# its tip, 16 pixels wide, is hard to tell from a circle.
+# Shapes stay nearly upright, so that a few hundred images are enough to learn squares and
+# triangles: a square that stands on a corner and is 16 pixels wide is hard to tell from a circle.
 _MAX_TILT = np.pi / 12
 
 
@@ -85,7 +87,7 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 def _stencil(
     rng: np.random.Generator, name: str, size: int, radius: float, centre: tuple[float, float]
 ) -> np.ndarray:
-    """(size, size) bool: the pixels whose centres lie in a slightly stretched, tilted shape."""
+    """Draw a slightly stretched and tilted shape: (size, size) bool, True inside."""
     angle, aspect = rng.uniform(-_MAX_TILT, _MAX_TILT), rng.uniform(0.85, 1.0)
     x, y = _grid(size)
     x, y = (x - centre[0]) / radius, (y - centre[1]) / radius
@@ -95,7 +97,7 @@ def _stencil(
 
 
 def _pattern(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size) in [-1, 1]: a gradient, stripes, a chequerboard or smooth noise."""
+    """Draw a gradient, stripes, a chequerboard or smooth noise: (size, size) in [-1, 1]."""
     kind = rng.integers(4)
     x, y = _grid(size)
     x, y = 2 * x / size - 1, 2 * y / size - 1
@@ -117,7 +119,7 @@ def _pattern(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _surface(rng: np.random.Generator, size: int, hue: float, is_background: bool) -> np.ndarray:
-    """(size, size, 3) uint8: one colour, light and dark by a pattern. Backgrounds are paler."""
+    """Draw one colour shaded by a pattern, (size, size, 3) uint8; backgrounds are paler."""
     saturation = rng.uniform(0.1, 0.4) if is_background else rng.uniform(0.6, 1.0)
     value = rng.uniform(0.35, 0.75) if is_background else rng.uniform(0.6, 1.0)
     strength = rng.uniform(0.1, 0.3)
@@ -128,11 +130,11 @@ def _surface(rng: np.random.Generator, size: int, hue: float, is_background: boo
 
 
 def _stack(stencils: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
-    """Lay stencils over each other, the last on top.
+    """Lay stencils over each other, the last one on top, and drop those that are mostly hidden.
 
     Returns:
-        owner (H, W): index into the kept ones, -1 where there is none; and the indices of the
-        stencils kept: those of which enough stays visible.
+        For each pixel the position of its stencil in the list of kept ones, (H, W), -1 for none;
+        and that list, as indices into ``stencils``.
     """
 
     def lay(indices: Sequence[int]) -> np.ndarray:
@@ -154,7 +156,8 @@ def _render(
     rng: np.random.Generator, size: int, stencils: Sequence[np.ndarray], labels: Sequence[int]
 ) -> Scene:
     owner, kept = _stack(stencils)
-    # Hues evenly apart: whatever overlaps can be told apart by colour, and colour tells no class.
+    # The hues are evenly spaced, so that overlapping shapes differ in colour, and random, so that
+    # the colour does not reveal the class.
     hues = rng.permutation(len(kept) + 1) / (len(kept) + 1) + rng.uniform()
     image = _surface(rng, size, hues[-1], is_background=True)
     for position in range(len(kept)):
@@ -164,11 +167,12 @@ def _render(
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
-    """A scene of 1 to 5 overlapping shapes of ``SCENE_CLASSES``, 1/8 to 1/2 of the image wide."""
+    """Draw 1 to 5 overlapping shapes of ``SCENE_CLASSES``, 1/8 to 1/2 as wide as the image."""
     labels = rng.integers(len(SCENE_CLASSES), size=rng.integers(1, 6)).tolist()
     stencils = []
     for label in labels:
-        # Uniform on a log scale: small and large ones alike; below 4 px no shape can be told.
+        # Uniform on a log scale: small shapes are as frequent as large ones. A shape with a radius
+        # below 4 pixels cannot be recognised.
         radius = max(4.0, size * float(np.exp(rng.uniform(np.log(1 / 14), np.log(1 / 4)))))
         x, y = rng.uniform(0.7 * radius, size - 0.7 * radius, size=2)
         stencils.append(_stencil(rng, SCENE_CLASSES[label], size, radius, (x, y)))
@@ -176,7 +180,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
 
 
 def draw_portrait(rng: np.random.Generator, size: int, label: int) -> Scene:
-    """A picture of one large shape, the class ``label``, over up to three small ones of others."""
+    """Draw one large shape of the class ``label`` over up to three small ones of other classes."""
     stencils, labels = [], []
     for other in rng.permutation(np.delete(np.arange(len(CLASSES)), label))[: rng.integers(4)]:
         x, y = rng.uniform(0, size, size=2)
@@ -190,7 +194,7 @@ def draw_portrait(rng: np.random.Generator, size: int, label: int) -> Scene:
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
-    """COCO's uncompressed RLE of a (H, W) bool mask: run lengths down the columns, zeros first."""
+    """Encode a (H, W) bool mask as COCO's uncompressed RLE: column-major runs, zeros first."""
     flat = np.concatenate(([False], mask.ravel(order="F")))
     starts = np.flatnonzero(flat[1:] != flat[:-1])
     runs = np.diff(np.concatenate(([0], starts, [mask.size])))
@@ -198,7 +202,7 @@ def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
 
 
 def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
-    """The annotations of a scene in COCO's format, numbered from ``first_id``."""
+    """Make the annotations of a scene in COCO's format, with ids from ``first_id`` on."""
     annotations = []
     for position, label in enumerate(scene.labels):
         mask = scene.owner == position
@@ -217,6 +221,6 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
 
 
 def label_map(scene: Scene) -> np.ndarray:
-    """(H, W) uint8 as in ADE20K: 1 for the background, 2 + c for class c; 0 would be void."""
+    """Make a label map as in ADE20K, (H, W) uint8: 1 is the background, 2 + c is class c."""
     by_position = np.array([*(label + 2 for label in scene.labels), 1], dtype=np.uint8)
     return by_position[scene.owner]  # owner -1 picks the last: the background

@@ -1,7 +1,7 @@
 """The hook that raises λ in the course of deep training (paper, section 3.1).
 
 λ (``act_lambda``) is one number for the whole model. It starts at 0, where the activation inside
-each :class:`mmvanilla.models.layers.ConvPair` is a ReLU, and ends at 1, where it is the identity
+each :class:`mmvanilla.models.conv_pair.ConvPair` is a ReLU, and ends at 1, where it is the identity
 and the pair can be fused.
 """
 

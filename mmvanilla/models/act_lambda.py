@@ -1,7 +1,7 @@
 """λ of a model: reading it, setting it, and its schedules in deep training (paper, section 3.1).
 
 λ (``act_lambda``) is one number for the whole model. At 0 the activation inside each
-:class:`mmvanilla.models.layers.ConvPair` is a ReLU; at 1 it is the identity, and the pair can be
+:class:`mmvanilla.models.conv_pair.ConvPair` is a ReLU; at 1 it is the identity, and the pair can be
 fused.
 """
 

@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmvanilla.models.compiling import is_compiling
-from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, ConvPair, ShortcutConv, plain_conv
+from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, ShortcutConv, plain_conv
 
 DEFAULT_ACT_CFG: dict[str, Any] = dict(type="ReLU")
 

@@ -12,7 +12,8 @@ from mmengine.registry import MODELS
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
-from mmvanilla.models.layers import DEFAULT_INIT_CFG, DEFAULT_NORM_CFG, ConvPair, plain_conv
+from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.models.layers import DEFAULT_INIT_CFG, DEFAULT_NORM_CFG, plain_conv
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 
 _DEFAULT_LOSS = dict(type="CrossEntropyLoss", loss_weight=1.0)

@@ -1,4 +1,4 @@
-"""What every tool does the same: parse, call, and say what went wrong in one line."""
+"""The part that all tools share: parse the command line, run, and report an error in one line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mmengine.config import DictAction
 
 # User errors: printed without the exception type.
 _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
-# Their messages come from Python or a library, and name neither a file nor a remedy.
+# Errors of these types come from Python or a library, and name neither a file nor a remedy.
 _BARE = (UnicodeError, EOFError)
 _NAMES_SHOWN = 4
 _RETRY = 0.5  # seconds
-_STOPPED = "stopped by SIGTERM; what was unfinished is removed"
+_STOPPED = "stopped by SIGTERM; unfinished files were removed"
 _STOPPED_STATUS = 128 + signal.SIGTERM
 
 _REMEDIES = {
@@ -41,18 +41,18 @@ _REMEDIES = {
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end by SIGTERM: what Ctrl-C cleans up, this cleans up."""
+    """Raised on SIGTERM, as KeyboardInterrupt is on Ctrl-C, so that the same clean-up runs."""
 
 
 def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
     """Parse the command line, run ``command`` with it, and exit.
 
-    Adds ``--debug``. Without it an exception becomes one line on stderr and exit status 1. An
-    interrupt exits with 130, and SIGTERM with 143; both clean up what is unfinished.
+    It adds the option ``--debug``. Without that option an exception becomes one line on stderr and
+    exit status 1. Ctrl-C exits with status 130, and SIGTERM with 143; unfinished files are removed.
 
     Args:
-        parser: The tool's own arguments.
-        command: Does the work; what it returns is ignored.
+        parser: Parser with the tool's own arguments.
+        command: Function that does the work; its return value is ignored.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
@@ -62,8 +62,8 @@ def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
     except Terminated:
         _fail(_STOPPED, _STOPPED_STATUS)
     except KeyboardInterrupt:
-        _fail("interrupted; what was unfinished is removed", 130)
-    except SystemExit as error:  # nothing of ours does that: a config is a program, too
+        _fail("interrupted; unfinished files were removed", 130)
+    except SystemExit as error:  # only a config does that, since it is a Python program
         if args.debug:
             traceback.print_exc()
         _fail(
@@ -71,7 +71,7 @@ def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
             f"{_inputs(args)}; remove that call",
             1,
         )
-    except Exception as error:  # the last stop of every tool
+    except Exception as error:  # every tool ends here when something fails
         if args.debug:
             traceback.print_exc()
         if _comes_from_sigterm(error):
@@ -84,12 +84,12 @@ def explain(error: Exception, args: Namespace) -> str:
     """Say in one line what went wrong, with which file, and what to do.
 
     Args:
-        error: What ended the tool.
-        args: The command line. Its files are named where the error names none of them.
+        error: The exception that ended the tool.
+        args: The parsed command line; its files are named if the error names none of them.
     """
     message = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in message:
-        reason = f"not enough memory ({message or 'no more was to be had'})"
+        reason = f"not enough memory ({message or 'no details were given'})"
         return f"{reason}{_inputs(args)}; close other programs, or use a smaller batch or image"
     if isinstance(error, OSError) and error.errno is not None:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
@@ -102,13 +102,13 @@ def explain(error: Exception, args: Namespace) -> str:
     if is_foreseen:
         return named
     return (
-        f"{type(error).__name__}: {named}; this is not foreseen: check these files, or run again "
-        "with --debug and report what it prints"
+        f"{type(error).__name__}: {named}; this error is not expected: check these files, or run "
+        "again with --debug and report what it prints"
     )
 
 
 def _inputs(args: Namespace, message: str = "") -> str:
-    """Name the files of the command line, unless the message names one of them already."""
+    """Name the files on the command line, unless the message already names one of them."""
     names = list(dict.fromkeys(_files(vars(args).values())))
     if not names or any(name in message or Path(name).name in message for name in names):
         return ""
@@ -130,9 +130,9 @@ def _treat_sigterm_as_interrupt() -> None:
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a forked worker, which has nothing to clean up
+        if os.getpid() != owner:  # in a forked worker there is nothing to clean up
             os._exit(_STOPPED_STATUS)
-        # The next one ends the process at once, should the cleaning up hang.
+        # A second SIGTERM ends the process at once, in case the clean-up hangs.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, again)
@@ -140,8 +140,8 @@ def _treat_sigterm_as_interrupt() -> None:
         raise Terminated
 
     def again(number: int, frame: FrameType | None) -> None:
-        # Destructors and a bare `except:` in a library swallow the exception. As long as it is
-        # being handled, however, something is cleaning up, which must not be disturbed.
+        # A destructor or a bare `except:` in a library may swallow the exception, so it is raised
+        # again, but not while it is being handled: then the clean-up is running.
         if os.getpid() == owner and not _comes_from_sigterm(sys.exc_info()[1]):
             raise Terminated
 
@@ -149,7 +149,7 @@ def _treat_sigterm_as_interrupt() -> None:
 
 
 def _comes_from_sigterm(error: BaseException | None) -> bool:
-    """Tell whether an exception is ours, or what a library made of it."""
+    """Tell whether an exception is Terminated, or was raised by a library because of it."""
     while error is not None and not isinstance(error, Terminated):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -167,7 +167,7 @@ def _fail(message: str, status: int) -> None:
 
 
 class _OptionsAction(DictAction):
-    """mmengine's reading of ``key=value``, with argparse's error for what is none."""
+    """mmengine's parsing of ``key=value``, with argparse's error for malformed options."""
 
     def __call__(
         self,
@@ -185,7 +185,7 @@ class _OptionsAction(DictAction):
 
 
 def add_cfg_options(parser: ArgumentParser) -> None:
-    """Let the command line override entries of a config, as OpenMMLab's tools do."""
+    """Add ``--cfg-options``, which overrides entries of a config as in OpenMMLab's tools."""
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -195,13 +195,13 @@ def add_cfg_options(parser: ArgumentParser) -> None:
 
 
 def add_runner_options(parser: ArgumentParser) -> None:
-    """The options that training and testing have in common."""
+    """Add the options that training and testing have in common."""
     add_cfg_options(parser)
     parser.add_argument("--work-dir", help="folder for logs and checkpoints")
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
         default="none",
-        help="who starts the processes (default: none)",
+        help="program that starts the processes (default: none)",
     )
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="for launchers")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by launcher")

@@ -1,7 +1,7 @@
 """Check what is installed, and tell the two OpenMMLab stacks apart.
 
-Two distributions carry each import name: the maintained fork (onedl-*) and the original. Code that
-depends on which one is installed asks this module, for a feature wherever there is one to ask for.
+Each import name is provided by two distributions: the maintained fork (onedl-*) and the original.
+Code that depends on which of them is installed asks this module.
 """
 
 import importlib
@@ -14,14 +14,14 @@ from importlib.util import find_spec
 
 @dataclass(frozen=True)
 class Distribution:
-    """One package on the index that provides a toolbox.
+    """A distribution on the package index that provides a toolbox.
 
     Attributes:
-        name: Name on the package index.
-        stack: "fork" or "original".
-        low: First release that works.
-        high: First release that does not.
-        tested: The release that requirements/ pins.
+        name: Name of the distribution on the package index.
+        stack: Stack that it belongs to, ``"fork"`` or ``"original"``.
+        low: First release that works, as ``"0.10.8"``.
+        high: First release above it that does not work.
+        tested: Release that requirements/ pins.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Distribution:
 
     @property
     def range(self) -> str:
-        """The releases that work, for messages."""
+        """The range of releases that work, for messages."""
         return f"{self.name} >={self.low}, <{self.high} (tested: {self.tested})"
 
     def covers(self, version: str) -> bool:
-        """Tell whether a release works; pre-releases of one that works do, too."""
+        """Tell whether a release is in the range; its pre-releases are, too."""
         return _fits(version, f">={self.low}.dev0,<{self.high}")
 
 
@@ -65,7 +65,7 @@ TOOLBOXES = {
 }
 # The original mmdet and mmseg assert at import that mmcv is older than this.
 _MMCV_LIMIT = {"mmdet": "2.2.0", "mmsegmentation": "2.2.0"}
-# From this torch on, torch.load refuses what the original mmengine writes into its checkpoints.
+# From this version of torch on, torch.load refuses the checkpoints of the original mmengine.
 _TORCH_LIMIT = "2.6"
 _TRUE = ("1", "y", "yes", "true")
 
@@ -74,35 +74,30 @@ def has_toolbox(name: str) -> bool:
     """Tell whether a toolbox is installed, without importing it.
 
     Args:
-        name: Import name, as "mmdet".
+        name: Import name of the toolbox, as ``"mmdet"``.
     """
     spec = find_spec(name)
-    # A folder of that name in the working directory is found too, as a namespace without origin.
+    # A mere folder of that name in the working directory is found too, but has no origin.
     return spec is not None and spec.origin is not None
-
-
-def has_compiled_ops() -> bool:
-    """Tell whether mmcv comes with compiled ops that load (mmcv-lite has none)."""
-    return not _ops_error()
 
 
 def require(*toolboxes: str) -> None:
     """Check that toolboxes are installed in versions that work together.
 
-    mmengine and mmcv are judged by their metadata, which is cheap; mmdet, mmseg and mmpretrain are
-    imported as well, because only that shows whether what they need is there.
+    For mmengine and mmcv only the metadata is read, which is fast; mmdet, mmseg and mmpretrain are
+    imported as well, because only an import shows whether their own requirements are installed.
 
     Args:
-        *toolboxes: Import names.
+        *toolboxes: Import names of toolboxes, as ``"mmdet"``.
 
     Raises:
-        ValueError: If a name is not one of TOOLBOXES.
-        ImportError: If a toolbox is not installed.
-        RuntimeError: If what is installed does not work.
+        ValueError: A name is not one of ``TOOLBOXES``.
+        ImportError: A toolbox is not installed.
+        RuntimeError: An installed version does not work.
     """
     for name in toolboxes:
         if name not in TOOLBOXES:
-            raise ValueError(f"unknown toolbox {name!r}, expected one of {', '.join(TOOLBOXES)}")
+            raise ValueError(f"unknown toolbox {name!r}; choose from {', '.join(TOOLBOXES)}")
         distribution, version = _check_installed(name)
         if name == "mmengine":
             _check_mmengine(distribution, version)
@@ -112,8 +107,9 @@ def require(*toolboxes: str) -> None:
 
 
 def _fits(version: str, specifier: str) -> bool:
-    """Tell whether a version, a pre-release too, is in a range; False for what is no version."""
-    # Here and not above: without mmengine, which brings it, the message about that comes first.
+    """Tell whether a version is in a range; False if it cannot be read as a version."""
+    # Imported here, since mmengine installs it: without mmengine the message about that comes
+    # first.
     from packaging.specifiers import SpecifierSet
     from packaging.version import InvalidVersion
 
@@ -138,7 +134,7 @@ def _installed(name: str) -> Iterator[tuple[Distribution, str]]:
 
 
 def _stack() -> str:
-    """Return the stack to recommend: the one that is already here, if only in part."""
+    """Return the stack to recommend: the one that is already installed, even if in part."""
     for name in TOOLBOXES:
         for distribution, _ in _installed(name):
             return distribution.stack
@@ -152,7 +148,8 @@ def _command(name: str) -> str:
     pinned = f"{chosen.name}=={chosen.tested}"
     if name != "mmcv":
         return f"pip install {pinned}"
-    # Isolated, the build does not see torch and leaves the ops out; cached, it may fit another one.
+    # An isolated build does not see torch and leaves the ops out; a cached wheel may have been
+    # built for another version of torch.
     setuptools = "'setuptools<82'" if stack == "fork" else "'setuptools<81'"
     return (
         f"pip install {setuptools} wheel ninja packaging psutil && "
@@ -165,12 +162,12 @@ def _working(name: str) -> str:
 
 
 def _check_installed(name: str) -> tuple[Distribution | None, str]:
-    """Return the distribution (None for a bare source tree) and its version."""
+    """Return the distribution and its version; the former is None for a bare source tree."""
     if not has_toolbox(name):
         extra = ""
         if name == "mmcv":
             extra = (
-                "; without mmdet, mmcv-lite does, which needs no compiler: "
+                "; if you do not use mmdet, mmcv-lite is enough, and needs no compiler: "
                 "`pip install 'mmcv-lite>=2.1,<2.3'`"
             )
         raise ImportError(
@@ -206,7 +203,7 @@ def _check_mmengine(distribution: Distribution | None, version: str) -> None:
     if distribution is None or distribution.stack != "original":
         return
     torch_version = _version_of("torch")
-    # torch's own switch back to its former behaviour: whoever sets it has chosen.
+    # This variable of torch restores its former behaviour; a user who sets it has decided.
     trusting = os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in _TRUE
     if torch_version and _fits(torch_version, f">={_TORCH_LIMIT}.dev0") and not trusting:
         fork = TOOLBOXES["mmengine"][0]
@@ -230,7 +227,7 @@ def _importable(module: str) -> bool:
 
 
 def _ops_error() -> str:
-    """Return why mmcv's compiled ops do not load, an empty string when they do."""
+    """Return why mmcv's compiled ops do not load; an empty string if they do."""
     try:
         importlib.import_module("mmcv._ext")
     except (ImportError, OSError) as error:
@@ -269,7 +266,7 @@ def _check_toolbox(name: str, distribution: Distribution | None, version: str) -
         if name == "mmpretrain":
             importlib.import_module("torchvision")
         importlib.import_module(name)
-    # Toolboxes assert the versions of each other, and torchvision that of torch.
+    # Toolboxes assert the versions of each other, and torchvision asserts that of torch.
     except (AssertionError, ImportError, OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""How far two results are apart."""
+"""Measure how far two results are apart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def relative_difference(expected: Any, found: Any) -> float:
-    """The largest difference between two tensors, relative to the largest expected value.
+    """Return the largest difference between two tensors, relative to the largest expected value.
 
     Args:
         expected: A tensor or array of any shape.
@@ -31,5 +31,5 @@ def relative_difference(expected: Any, found: Any) -> float:
 
 
 def largest(differences: Iterable[float]) -> float:
-    """The largest of several differences; NaN if one of them is, which Python's max() may lose."""
+    """Return the largest of several numbers; NaN if one of them is, which max() may ignore."""
     return float(torch.tensor(list(differences), dtype=torch.float64).max())

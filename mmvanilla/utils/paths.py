@@ -17,11 +17,12 @@ def _folder(name: str) -> Path:
     if inside.is_dir():
         return inside
     clone = _PACKAGE.parent
-    # Beside an installed package lie anybody's folders: only a clone has setup.py there.
+    # Beside an installed package there may be folders of any origin: only a clone has setup.py
+    # there.
     if (clone / "setup.py").is_file() and (clone / name).is_dir():
         return clone / name
     raise RuntimeError(
-        f"found no {name} of mmvanilla, neither in {inside} nor in {clone}: "
+        f"found no folder {name} of mmvanilla, neither {inside} nor in {clone}: "
         "the installation is incomplete; run `pip install --force-reinstall --no-deps` on the "
         "project's folder again"
     )
@@ -41,10 +42,10 @@ def config_path(name: str) -> str:
     """Return the absolute path of a config that comes with this package.
 
     Args:
-        name: Path of the config relative to configs/, as "imagenet/vanillanet5_in1k.py".
+        name: Path of the config relative to configs/, as ``"imagenet/vanillanet5_in1k.py"``.
 
     Raises:
-        ValueError: If there is no such config.
+        ValueError: There is no such config.
     """
     folder = configs_dir()
     path = folder / name
@@ -65,7 +66,7 @@ def tool_command(name: str) -> str:
     """Return the command that runs one of our tools from the current folder.
 
     Args:
-        name: Name of a Python tool without its suffix, as "make_shapes".
+        name: Name of a Python tool without its suffix, as ``"make_shapes"``.
     """
     beside = Path("tools", f"{name}.py")
     if beside.is_file() and beside.resolve().parent == tools_dir().resolve():

@@ -1,4 +1,4 @@
-"""Folders for unfinished work beside its target, which no dead process leaves behind for long.
+"""Scratch folders for unfinished files; those of dead processes are removed by the next run.
 
 A scratch folder is named ``.KIND-OWNER-PID-RANDOM``. The name says which process works in it, so
 that the next run can tell the folder of a killed process from one that is in use.
@@ -24,12 +24,12 @@ _NAME = re.compile(r"^\.(?P<kind>[a-z]+)-(?P<owner>[0-9a-f]{8})-(?P<pid>\d+)-\w+
 def scratch_folder(parent: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     """Make a folder for unfinished work, and remove it afterwards, whatever happens.
 
-    What killed processes left of the same kind in ``parent`` is removed first.
+    Folders of the same kind that killed processes left in ``parent`` are removed first.
 
     Args:
-        parent: The folder that will hold the result. It is made where it is missing. A rename
+        parent: The folder that will hold the result; it is created if it does not exist. A rename
             from the scratch folder into it is atomic, since both lie in one file system.
-        kind: What is done there, one word in lower case such as ``"exporting"``.
+        kind: Name of the work that is done there: one word in lower case, as ``"exporting"``.
 
     Yields:
         The path of the new, empty folder.
@@ -50,8 +50,8 @@ def scratch_folder(parent: str | os.PathLike[str], kind: str) -> Iterator[Path]:
 def abandoned(parent: str | os.PathLike[str], kind: str) -> list[Path]:
     """List the scratch folders of a kind in ``parent`` whose process has died.
 
-    A process of another machine or container cannot be asked whether it lives. Its folders are
-    never listed.
+    It is not possible to ask whether a process of another machine or container is alive, so its
+    folders are never listed.
     """
     try:
         found = sorted(Path(parent).glob(f".{kind}-*"))
@@ -61,7 +61,7 @@ def abandoned(parent: str | os.PathLike[str], kind: str) -> list[Path]:
 
 
 def remove_abandoned(parent: str | os.PathLike[str], kind: str) -> None:
-    """Remove what :func:`abandoned` lists."""
+    """Remove the folders that :func:`abandoned` lists."""
     for folder in abandoned(parent, kind):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -71,17 +71,17 @@ def _is_abandoned(name: str) -> bool:
     if match is None or match["owner"] != _owner():
         return False
     try:
-        os.kill(int(match["pid"]), 0)  # signal 0 only asks
+        os.kill(int(match["pid"]), 0)  # signal 0 only asks whether the process exists
     except (ProcessLookupError, OverflowError):
         return True
-    except OSError:  # it lives and belongs to somebody else
+    except OSError:  # it is alive and belongs to another user
         return False
     return False
 
 
 def _owner() -> str:
-    """Stand for what gives a process id its meaning: the machine and the container."""
-    if sys.platform == "win32":  # os.kill would end the process there, so nothing is abandoned
+    """Return a digest of the machine and the container, in which a process id is unique."""
+    if sys.platform == "win32":  # there os.kill would end the process: no folder is abandoned
         return "0" * 7 + "w"
     namespace = ""
     with suppress(OSError):

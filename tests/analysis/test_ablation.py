@@ -20,7 +20,8 @@ from mmvanilla.analysis.ablation import (
     run_ablations,
 )
 from mmvanilla.datasets.shapes import make_shapes
-from mmvanilla.models.layers import ConvPair, ShortcutConv
+from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.models.layers import ShortcutConv
 from tests.helpers import ROOT, randomise, relative_difference
 
 FOLDER = ROOT / "configs" / "ablations"

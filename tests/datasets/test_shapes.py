@@ -11,16 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-from mmvanilla.datasets import shapes
+from mmvanilla.datasets import shapes, shapes_files
 from mmvanilla.datasets.shapes import (
-    CLASSES,
     LAYOUTS,
-    SCENE_CLASSES,
     SCENE_PALETTE,
     SEG_CLASSES,
     SEG_PALETTE,
     make_shapes,
 )
+from mmvanilla.datasets.shapes_drawing import CLASSES, SCENE_CLASSES, draw_scene
 from tests.helpers import ROOT
 
 TOOL = ROOT / "tools" / "make_shapes.py"
@@ -130,7 +129,7 @@ def test_coco_annotations_agree_with_images_and_label_maps(made, split, ade_spli
 
 def test_image_files_are_rgb_to_their_readers(made):
     """The drawn reds are not written as blues."""
-    scene = shapes.draw_scene(np.random.default_rng([0, 0, 0, 0]), 64)
+    scene = draw_scene(np.random.default_rng([0, 0, 0, 0]), 64)
     image = cv2.imread(str(made / "coco" / "train" / "000000.png"))
     np.testing.assert_array_equal(image[..., ::-1], scene.image)
 
@@ -301,7 +300,7 @@ BAD = [
     ({"num_val": 10**12}, OSError, r"images of 128x128 take about"),
     ({"seed": -5}, ValueError, "seed is -5, expected at least 0"),
     ({"num_train": 2.5}, TypeError, "num_train is 2.5, expected a whole number"),
-    ({"layouts": ["coco", "voc"]}, ValueError, "unknown layout 'voc', expected any of: coco"),
+    ({"layouts": ["coco", "voc"]}, ValueError, "unknown layout 'voc'; choose from coco"),
     ({"layouts": []}, ValueError, "no layout was named"),
     ({"layouts": "coco"}, TypeError, "expected a sequence"),
 ]
@@ -342,7 +341,7 @@ def test_tool_writes_reports_and_does_nothing_twice(tmp_path, tool):
     [
         (["set", "--num-train", "-3"], "error: num_train is -3, expected at least 1"),
         (["set", "--image-size", "16"], "error: image_size is 16, expected at least 32"),
-        (["set", "--layouts", "voc"], "error: unknown layout 'voc', expected any of"),
+        (["set", "--layouts", "voc"], "error: unknown layout 'voc'; choose from"),
         (["file/set"], "error: "),  # below a file: as unwritable as it gets, for root too
     ],
 )
@@ -372,10 +371,10 @@ def test_the_room_asked_for_is_about_what_the_images_take(made, tmp_path, monkey
 
 
 def test_too_little_memory_is_said_in_words_and_leaves_nothing(tmp_path, monkeypatch):
-    def draw_scene(rng, size):
+    def no_memory(rng, size):
         raise MemoryError("Unable to allocate")
 
-    monkeypatch.setattr(shapes, "draw_scene", draw_scene)
+    monkeypatch.setattr(shapes_files, "draw_scene", no_memory)
     with pytest.raises(RuntimeError, match="not enough memory to draw 64x64 .*smaller image_size"):
         make_shapes(tmp_path / "new", **SMALL)
     assert list(tmp_path.iterdir()) == []

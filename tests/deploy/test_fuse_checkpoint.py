@@ -13,7 +13,7 @@ from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.comparison import largest_difference
 from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
-from mmvanilla.models.layers import ConvPair
+from mmvanilla.models.conv_pair import ConvPair
 from tests.helpers import TINY, randomise, relative_difference
 
 
@@ -195,7 +195,7 @@ class OwnPair(ConvPair):
     """Stands for a pair of the user's own, which no registry knows."""
 
 
-PAIRS = ("ConvPair", "mmengine.ConvPair", "mmvanilla.models.layers.ConvPair", ConvPair, OwnPair)
+PAIRS = ("ConvPair", "mmengine.ConvPair", "mmvanilla.models.conv_pair.ConvPair", ConvPair, OwnPair)
 
 
 @pytest.mark.parametrize("kind", PAIRS, ids=str)

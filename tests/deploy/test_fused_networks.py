@@ -12,7 +12,7 @@ from mmvanilla.apis.model import load_model
 from mmvanilla.deploy import fuse_checkpoint as module
 from mmvanilla.deploy.comparison import largest_difference
 from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
-from mmvanilla.models.layers import ConvPair
+from mmvanilla.models.conv_pair import ConvPair
 from tests.helpers import CONFIGS, randomise
 
 GN = dict(type="GN", num_groups=4)
@@ -151,7 +151,7 @@ def test_classes_in_a_pure_python_config(tmp_path):
     pairs = repr(classifier(dict(RESNET18, norm_cfg=GN, conv_cfg="PAIR"), 64))
     ours = "dict(type=VanillaNet, arch=dict(dims=(8, 8), strides=(2,)))"
     config.write_text(
-        "from mmvanilla import VanillaNet\nfrom mmvanilla.models.layers import ConvPair\n"
+        "from mmvanilla import VanillaNet\nfrom mmvanilla.models.conv_pair import ConvPair\n"
         f"default_scope = 'mmpretrain'\nother = {ours}\n"
         f"model = {pairs}\n".replace("'PAIR'", "dict(type=ConvPair)")
     )

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from mmvanilla import DeepTrainingHook, ReseedHook
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.engine.reseed_hook import _ReseedAfterSkipped
-from mmvanilla.models.layers import ConvPair
+from mmvanilla.models.conv_pair import ConvPair
 from tests.helpers import ROOT
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmvanilla import fuse_model, set_act_lambda
-from mmvanilla.models.layers import ConvPair
+from mmvanilla.models.conv_pair import ConvPair
 from tests.helpers import TINY, randomise, relative_difference
 
 pytestmark = pytest.mark.toolbox("mmpretrain")

@@ -15,7 +15,7 @@ from mmvanilla import fuse_model, set_act_lambda
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
-from mmvanilla.models.layers import ConvPair
+from mmvanilla.models.conv_pair import ConvPair
 from tests.helpers import ROOT, randomise, relative_difference
 
 PAIR = dict(type="ConvPair")

@@ -9,14 +9,10 @@ from mmengine.model import Sequential
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
+from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.models.fading_relu import FadingReLU
 from mmvanilla.models.fusion import fuse_model
-from mmvanilla.models.layers import (
-    ConvNorm,
-    ConvPair,
-    FadingReLU,
-    ShortcutConv,
-    complete_norm_cfg,
-)
+from mmvanilla.models.layers import ConvNorm, ShortcutConv, complete_norm_cfg
 from tests.helpers import randomise, relative_difference
 
 

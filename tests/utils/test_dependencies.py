@@ -77,7 +77,7 @@ def test_what_is_installed_here_is_accepted():
 
 @pytest.mark.parametrize("name", ["mmcls", "torch", "MMDET", ""])
 def test_unknown_toolbox(name):
-    with pytest.raises(ValueError, match="unknown toolbox .* expected one of mmengine"):
+    with pytest.raises(ValueError, match="unknown toolbox .* choose from mmengine"):
         dependencies.require(name)
 
 
@@ -159,7 +159,6 @@ def test_mmcv_lite_is_enough_but_for_mmdet(machine):
         ops_error="No module named 'mmcv._ext'",
     )
     dependencies.require("mmengine", "mmcv", "mmseg", "mmpretrain")
-    assert not dependencies.has_compiled_ops()
     with pytest.raises(RuntimeError) as caught:
         dependencies.require("mmdet")
     assert "found mmcv-lite 2.1.0 without compiled ops" in str(caught.value)

@@ -38,7 +38,9 @@ class TestFolders:
 
     def test_not_in_somebody_elses_folder(self, installed, name, find):
         installed(name)
-        with pytest.raises(RuntimeError, match=f"found no {name} .*pip install --force-reinstall"):
+        with pytest.raises(
+            RuntimeError, match=f"found no folder {name} .*pip install --force-reinstall"
+        ):
             find()
 
     def test_here(self, name, find):
