@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -12,6 +15,9 @@ from mmvanilla.models.fading_relu import FadingReLU
 from mmvanilla.models.fusion import FusableLayer, conv_geometry
 from mmvanilla.models.fusion_algebra import merge_pointwise
 from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, plain_conv
+
+# mmengine's functions that initialise one layer look for its weight, and pass over it without one.
+_INITIALISERS = "mmengine.model.weight_init"
 
 
 def _writable_geometry(name: str) -> Any:
@@ -163,9 +169,21 @@ class ConvPair(FusableLayer):
                     conv.bias.zero_()
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("weight", "bias"):
-            raise AttributeError(_no_one(name))
-        return super().__getattr__(name)
+        if name not in ("weight", "bias"):
+            return super().__getattr__(name)
+        caller = sys._getframe(1)
+        if caller.f_globals.get("__name__") == _INITIALISERS:
+            if caller.f_code.co_name == "constant_init" and caller.f_locals.get("val") == 0:
+                # With the second one at zero the pair gives zeros, and still learns.
+                return getattr(self.second.conv, name)
+            if name == "weight":
+                print_log(
+                    f"{caller.f_code.co_name} does not reach a ConvPair, which has two weights: it "
+                    "keeps its own initialisation; for another one give init_cfg",
+                    "current",
+                    logging.WARNING,
+                )
+        raise AttributeError(_no_one(name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("weight", "bias"):
