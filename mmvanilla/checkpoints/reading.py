@@ -18,6 +18,7 @@ from mmvanilla.checkpoints.writing import finish_interrupted
 
 __all__ = ["MapLocation", "find_damage", "read_checkpoint", "read_values"]
 
+_SURELY_FITS = 10**8  # bytes; a file of less cannot be too large for this machine
 _REASON_SHOWN = 160  # characters
 
 
@@ -97,6 +98,11 @@ def _explained(name: str, map_location: MapLocation) -> Iterator[None]:
     except PermissionError as error:
         raise PermissionError(f"{name} may not be read; change its permissions") from error
     except MemoryError as error:
+        if Path(name).is_file() and Path(name).stat().st_size < _SURELY_FITS:
+            raise ValueError(
+                f"{name} cannot be read as a checkpoint: it asks for more memory than a file of "
+                "its size needs, so it was changed; fetch or copy it again"
+            ) from error
         raise MemoryError(f"{name} does not fit into memory; use a machine with more") from error
     except Exception as error:
         # A damaged file can end in any exception.

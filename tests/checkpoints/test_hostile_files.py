@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.logging import HistoryBuffer
 
+from mmvanilla.checkpoints import reading
 from mmvanilla.checkpoints.plain_values import BUILDERS
 from mmvanilla.checkpoints.reading import read_checkpoint
 from tests.checkpoints.hostile import (
@@ -337,3 +338,14 @@ def test_reading_imports_nothing_that_the_file_names(tmp_path):
         "sys.exit('antigravity' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_a_small_file_that_asks_for_much_memory_was_changed(tmp_path, monkeypatch):
+    path = tmp_path / "small.pth"
+    torch.save({"state_dict": {}}, path)
+
+    def exhausted(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(reading, "read_container", exhausted)
+    assert "asks for more memory than a file of its size needs" in refuse(path)
