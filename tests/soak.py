@@ -69,6 +69,8 @@ def run_round(index: int) -> float:
     options = {
         "train_cfg.max_epochs": 2,
         "train_cfg.val_interval": 1,
+        "param_scheduler.0.end": 1,
+        "param_scheduler.1.begin": 1,
         "param_scheduler.1.end": 2,
         "custom_hooks.0.decay_epochs": 1,
         "default_hooks.checkpoint.interval": 1,
