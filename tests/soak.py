@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 
-from mmvanilla.apis.runners import build_test_runner, build_train_runner
+from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
 from tests.helpers import ROOT
@@ -79,6 +79,7 @@ def run_round(index: int) -> float:
     }
     runner = build_train_runner(str(_CONFIG), work_dir=str(work_dir), cfg_options=options)
     runner.train()
+    release(runner)
     fuse_checkpoint(
         str(_CONFIG), str(work_dir / "epoch_2.pth"), str(work_dir / "fused.pth"), overwrite=True
     )
@@ -88,7 +89,9 @@ def run_round(index: int) -> float:
         work_dir=str(work_dir),
         cfg_options={"experiment_name": f"fused{index}", "log_level": "WARNING"},
     )
-    return float(next(iter(runner.test().values())))
+    accuracy = float(next(iter(runner.test().values())))
+    release(runner)
+    return accuracy
 
 
 def main() -> int:
