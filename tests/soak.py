@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 
-from mmvanilla.apis.runners import build_test_runner, build_train_runner
+from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
 from tests.helpers import ROOT
@@ -69,6 +69,8 @@ def run_round(index: int) -> float:
     options = {
         "train_cfg.max_epochs": 2,
         "train_cfg.val_interval": 1,
+        "param_scheduler.0.end": 1,
+        "param_scheduler.1.begin": 1,
         "param_scheduler.1.end": 2,
         "custom_hooks.0.decay_epochs": 1,
         "default_hooks.checkpoint.interval": 1,
@@ -77,6 +79,7 @@ def run_round(index: int) -> float:
     }
     runner = build_train_runner(str(_CONFIG), work_dir=str(work_dir), cfg_options=options)
     runner.train()
+    release(runner)
     fuse_checkpoint(
         str(_CONFIG), str(work_dir / "epoch_2.pth"), str(work_dir / "fused.pth"), overwrite=True
     )
@@ -86,7 +89,9 @@ def run_round(index: int) -> float:
         work_dir=str(work_dir),
         cfg_options={"experiment_name": f"fused{index}", "log_level": "WARNING"},
     )
-    return float(next(iter(runner.test().values())))
+    accuracy = float(next(iter(runner.test().values())))
+    release(runner)
+    return accuracy
 
 
 def main() -> int:

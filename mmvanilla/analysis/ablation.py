@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.apis.runners import build_train_runner
+from mmvanilla.apis.runners import build_train_runner, release
 from mmvanilla.models.fusion import fuse_model
 
 # What a switch changes, as --cfg-options on one of configs/ablations/, whose `custom_hooks` hold
@@ -100,6 +100,7 @@ def run_ablation(
     trained = _validate(runner, runner.model)
     fused_model, num_fused = fuse_model(runner.model.eval())
     fused = _validate(runner, fused_model)
+    release(runner)
     parameters = sum(param.numel() for param in fused_model.parameters())
     return AblationRun(name, seed, trained, fused, num_fused, parameters)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,6 +125,23 @@ def build_test_runner(
             _build_metric("mmdet.DumpDetResults" if is_detector else "DumpResults", out)
         )
     return runner
+
+
+def release(runner: Runner) -> None:
+    """Close the log of a Runner that is done with, and let mmengine forget its experiment.
+
+    mmengine keeps the logger with its open file, the message hub and the visualizer of each
+    experiment as long as the process lives. Whoever builds many Runners releases each.
+
+    Args:
+        runner: A Runner that is not used any more.
+    """
+    for handler in list(runner.logger.handlers):
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+            runner.logger.removeHandler(handler)
+    for kept in (runner.logger, runner.message_hub, runner.visualizer):
+        type(kept)._instance_dict.pop(kept.instance_name, None)
 
 
 def _read(

@@ -1,7 +1,7 @@
-"""The variants of VanillaNet as a table, and how a user names one of them or writes his own.
+"""The table of VanillaNet's variants, and how a config names one of them or describes its own.
 
-Source: arXiv 2305.12972, table 1 of the appendix (dims and strides), and the authors' released
-models for the 1.5x ones. The module itself uses no torch; importing the package loads it.
+Source: arXiv 2305.12972, table 1 of the appendix (dims and strides); for the 1.5x variants, the
+models that the authors released.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-# Kernels run best at widths that are a multiple of this; every published width is one.
+# Kernels run best at widths that are a multiple of this, as all published widths are.
 _WIDTH_DIVISOR = 8
 
 
 @dataclass(frozen=True)
 class Arch:
-    """The shape of one VanillaNet: what its layers are, without their weights.
+    """The architecture of one VanillaNet: the shapes of its layers.
 
     Layers are counted from the input: layer 0 is the stem, layer ``i + 1`` is block ``i``.
 
     Args:
         dims: Output channels of the stem, then of each block.
-        strides: Stride of each block (it acts by max pooling); one entry fewer than ``dims``.
+        strides: Stride of each block, which max pooling applies; one entry fewer than ``dims``.
         adaptive_pools: Output size in pixels of each block's adaptive max pooling, 0 for a block
             that pools by its stride. Empty: no block pools adaptively.
         stem_stride: Stride of the stem's 4x4 convolution.
         stem_padding: Padding of the stem's 4x4 convolution.
         input_size: Height and width in pixels of the only input that an arch with
-            ``adaptive_pools`` serves, which needs it. Without adaptive pooling every input size
-            works, and it must be None.
+            ``adaptive_pools`` accepts; required there. Without adaptive pooling every input size
+            works, and this must be None.
 
     Raises:
         ValueError: The entries contradict each other.
@@ -54,23 +54,24 @@ class Arch:
             raise ValueError("arch: a VanillaNet needs at least one block, found strides=()")
         if len(self.dims) != len(self.strides) + 1:
             raise ValueError(
-                "arch: dims has the stem's channels and then one entry a block, so it must be one "
-                f"longer than strides; found {len(self.dims)} dims and {len(self.strides)} strides"
+                "arch: dims has the stem's channels and then one entry for each block, so it must "
+                f"be one longer than strides; found {len(self.dims)} dims and {len(self.strides)} "
+                "strides"
             )
         if self.adaptive_pools and len(self.adaptive_pools) != len(self.strides):
             raise ValueError(
-                "arch: adaptive_pools needs one entry a block (0 for none); found "
+                "arch: adaptive_pools needs one entry for each block (0 for none); found "
                 f"{len(self.adaptive_pools)} entries for {len(self.strides)} blocks"
             )
         if any(self.adaptive_pools) and self.input_size is None:
             raise ValueError(
-                "arch: adaptive pooling to fixed sizes serves one input size only; add it, for "
-                "example input_size=224"
+                "arch: adaptive pooling to fixed sizes works for one input size only; add that "
+                "size, for example input_size=224"
             )
         if self.input_size is not None and not self.is_adaptive:
             raise ValueError(
-                f"arch: input_size={self.input_size} without adaptive_pools; such an arch serves "
-                "every input size, so leave input_size out, or give adaptive_pools"
+                f"arch: input_size={self.input_size} without adaptive_pools; such an arch "
+                "accepts every input size, so leave input_size out, or give adaptive_pools"
             )
         if self.input_size is not None and not (_is_int(self.input_size) and self.input_size > 0):
             raise ValueError(
@@ -79,22 +80,22 @@ class Arch:
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether some block pools to a fixed size, so that only ``input_size`` fits."""
+        """True if some block pools to a fixed size, so that only ``input_size`` works."""
         return any(self.adaptive_pools)
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """For each resolution, finest first, the index of the last layer that has it."""
+        """Index of the last layer of each resolution, from the finest to the coarsest."""
         last_layers = [layer for layer, stride in enumerate(self.strides) if stride > 1]
         return (*last_layers, len(self.strides))
 
     @property
     def level_channels(self) -> tuple[int, ...]:
-        """Channels of each level's output, finest first."""
+        """Channels of each level's output, from the finest to the coarsest."""
         return tuple(self.dims[layer] for layer in self.levels)
 
     def scaled(self, width_mult: float) -> Arch:
-        """The same depth with every width multiplied, rounded to a multiple of 8, at least 8.
+        """Multiply every width; the results are rounded to multiples of 8 and are at least 8.
 
         Raises:
             ValueError: ``width_mult`` is not a positive number.
@@ -115,7 +116,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _published(middle_blocks: int) -> Arch:
-    """Variants 8 to 13: they differ only in the number of 2048-channel blocks at 1/16."""
+    """Make one of the variants 8 to 13, which differ in the number of 2048-channel blocks."""
     return Arch(
         dims=(512, 512, 1024, *[2048] * middle_blocks, 4096, 4096),
         strides=(1, 2, 2, *[1] * (middle_blocks - 1), 2, 1),
@@ -146,18 +147,18 @@ ARCHS: dict[str, Arch] = {
 
 
 def resolve_arch(arch: str | int | Mapping[str, Any] | Arch, width_mult: float = 1.0) -> Arch:
-    """Turn what a config says into an :class:`Arch`.
+    """Turn the ``arch`` of a config into an :class:`Arch`.
 
     Args:
-        arch: A name of :data:`ARCHS` (``'5'`` … ``'13-1.5x-ada'``; 5 … 13 as integers too), or a
-            dict with ``dims`` and ``strides`` and, where wanted, ``adaptive_pools``,
-            ``stem_stride``, ``stem_padding`` and ``input_size``, as :class:`Arch` has them.
-        width_mult: Multiplies every width, for small devices. There are no published weights
-            for any other value than 1.
+        arch: A name in :data:`ARCHS` (``'5'`` … ``'13-1.5x-ada'``; 5 … 13 may be integers), or a
+            dict with ``dims`` and ``strides`` and, optionally, ``adaptive_pools``,
+            ``stem_stride``, ``stem_padding`` and ``input_size``, as in :class:`Arch`.
+        width_mult: Factor for every width, for small devices. Published weights exist only for 1,
+            the default.
 
     Raises:
         ValueError: The name is unknown, or the entries contradict each other.
-        TypeError: ``arch`` is of another type, or the dict has a key that is not one of these.
+        TypeError: ``arch`` is of another type, or the dict has an unknown key or lacks one.
 
     Examples:
         >>> resolve_arch("13").levels

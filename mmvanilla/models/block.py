@@ -1,6 +1,6 @@
-"""What one layer of VanillaNet is: convolution, pooling, series activation (paper, section 3).
+"""One layer of VanillaNet: convolution, pooling, series activation (paper, section 3).
 
-Nothing here needs a compiled op.
+No compiled op is needed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ DEFAULT_ACT_CFG: dict[str, Any] = dict(type="ReLU")
 
 
 class SeriesActivation(BaseModule):
-    """Series informed activation: A(x) = norm(depthwise(act(x))) (paper, equation 6).
+    """Series-informed activation: A(x) = norm(depthwise(act(x))) (paper, equation 6).
 
     Args:
-        channels: Channels of input and output, C.
-        act_num: n; the depthwise kernel is (2n + 1) × (2n + 1). Default: 3.
-        act_cfg: The base activation. Default: ReLU.
-        norm_cfg: The norm after the depthwise convolution. Default: BN with eps 1e-6.
-        deploy: Build the deploy form. Default: False.
-        init_cfg: As in every mmengine module.
+        channels: Number of channels of the input and the output, C.
+        act_num: n of a depthwise kernel of (2n + 1) × (2n + 1) pixels. Default: 3.
+        act_cfg: Config of the base activation. Default: ReLU.
+        norm_cfg: Config of the norm after the depthwise convolution. Default: BN with eps 1e-6.
+        deploy: Whether to build the deploy form. Default: False.
+        init_cfg: Config of the initialisation, as for every mmengine module.
     """
 
     def __init__(
@@ -57,30 +57,33 @@ class SeriesActivation(BaseModule):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) in and out."""
+        """Map (N, C, H, W) to the same shape."""
         return self.conv(self.act(x))
 
 
 class VanillaBlock(BaseModule):
-    """One layer of VanillaNet: convolution → max pooling → activation; the stem is one too.
+    """One layer of VanillaNet: convolution → max pooling → activation. The stem is one, too.
 
     Args:
-        in_channels: Channels of the input, C_in.
-        out_channels: Channels of the output, C_out.
+        in_channels: Number of input channels, C_in.
+        out_channels: Number of output channels, C_out.
         kernel_size: Kernel size of the convolution in pixels. Default: 1.
-        stride: Stride of the convolution; that of the pooling is the pooling's own. Default: 1.
+        stride: Stride of the convolution; the pooling has a stride of its own. Default: 1.
         padding: Padding of the convolution in pixels. Default: 0.
-        mid_channels: Channels inside the pair of deep training; None: ``in_channels``.
-        pool: The pooling after the convolution; None for no pooling.
+        mid_channels: Number of channels between the convolutions of the pair. None:
+            ``in_channels``.
+        pool: Pooling module after the convolution; None for no pooling.
         act_num: n of the series activation. Default: 3.
-        act_cfg: The base activation. Default: ReLU.
-        norm_cfg: The norms of the training form. Default: BN with eps 1e-6.
-        deploy: Build the deploy form. Default: False.
-        deep_training: Train the convolution as a pair; False, for ablation: as one. Default: True.
-        series_activation: False, for ablation: the base activation alone. Default: True.
-        with_cp: Recompute this layer in backward instead of keeping its inner activations.
-            Default: False.
-        init_cfg: As in every mmengine module.
+        act_cfg: Config of the base activation. Default: ReLU.
+        norm_cfg: Config of the norms of the training form. Default: BN with eps 1e-6.
+        deploy: Whether to build the deploy form. Default: False.
+        deep_training: Whether to train the convolution as a pair. False, for ablations: as one
+            convolution. Default: True.
+        series_activation: Whether to use the series activation. False, for ablations: only the
+            base activation. Default: True.
+        with_cp: Whether to recompute this layer in backward instead of keeping its inner
+            activations. Default: False.
+        init_cfg: Config of the initialisation, as for every mmengine module.
     """
 
     def __init__(
@@ -125,14 +128,14 @@ class VanillaBlock(BaseModule):
     def _add_shortcut(
         self, in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool
     ) -> None:
-        """Where a block with a shortcut adds it; VanillaNet's own has none."""
+        """Build the shortcut; VanillaNet's own block has none."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) in, (N, C_out, H', W') out."""
+        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         if not (self.with_cp and self.training and torch.is_grad_enabled()):
             return self._forward(x)
         if is_compiling():
-            # What the compiler recomputes has no side effects: statistics are updated once.
+            # The compiler's recomputation has no side effects, so statistics are updated only once.
             return checkpoint(self._forward, x, use_reentrant=False)
         return checkpoint(
             self._forward,
@@ -149,10 +152,11 @@ class VanillaBlock(BaseModule):
 
 
 class EarlyShortcutBlock(VanillaBlock):
-    """For ablation: the input is added to the convolution's output.
+    """A block for ablations that adds its input to the convolution's output.
 
-    A 1×1 convolution with norm adapts the channels where they change. All of it is linear, and
-    fuses into the block's one convolution. Arguments as :class:`VanillaBlock`.
+    If the number of channels changes, a 1×1 convolution with a norm adapts the input. All of this
+    is linear and fuses into the one convolution of the block. The arguments are those of
+    :class:`VanillaBlock`.
     """
 
     def _add_shortcut(
@@ -163,10 +167,10 @@ class EarlyShortcutBlock(VanillaBlock):
 
 
 class LateShortcutBlock(VanillaBlock):
-    """For ablation: the pooled input is added to the block's output, and stays when fused.
+    """A block for ablations that adds its pooled input to its output; fusing keeps the shortcut.
 
-    A 1×1 convolution with norm adapts the channels where they change. Arguments as
-    :class:`VanillaBlock`.
+    If the number of channels changes, a 1×1 convolution with a norm adapts the input. The arguments
+    are those of :class:`VanillaBlock`.
     """
 
     def _add_shortcut(
@@ -191,7 +195,7 @@ BLOCKS: dict[str | None, type[VanillaBlock]] = {
 def _projection(
     in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool = False
 ) -> Any:
-    """What a shortcut needs where the channels change; None: it is the identity."""
+    """Build the convolution of a shortcut that changes the channels; None for the identity."""
     if in_channels == out_channels:
         return None
     if deploy:
@@ -200,11 +204,11 @@ def _projection(
 
 
 class _FrozenRunningStats:
-    """Keeps the running statistics of a module as they are while its forward runs again.
+    """Keeps the running statistics of a module unchanged while its forward is recomputed.
 
-    The recomputation of activation checkpointing sees the same batch again: without this, batch
-    norm would count it twice, and training with and without with_cp would differ. Backward enters
-    it once for each time it goes through the graph, and inside itself for second derivatives.
+    Activation checkpointing runs the same batch again. Without this context batch norm would count
+    the batch twice, and training with and without ``with_cp`` would differ. Each backward pass
+    through the graph enters the context once; second derivatives enter it while it is active.
     """
 
     def __init__(self, module: nn.Module) -> None:

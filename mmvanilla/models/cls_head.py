@@ -1,6 +1,6 @@
 """VanillaNet's classification head for MMPretrain (paper, section 3.1).
 
-The only module here that needs MMPretrain; configs import it by
+This is the only module of the package that needs MMPretrain; configs import it by
 ``custom_imports = dict(imports=['mmvanilla', 'mmvanilla.cls_head'])``.
 """
 
@@ -23,25 +23,27 @@ _DEFAULT_LOSS = dict(type="CrossEntropyLoss", loss_weight=1.0)
 class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
     """Global average pooling → dropout → a pair of 1×1 convolutions to the classes.
 
-    The pair trains deeply and fuses with the backbone's: conv (C → K) → norm → φλ → conv (K → K),
-    no norm last. The head pools by itself; the classifier needs no neck.
+    The pair uses deep training, and is fused together with those of the backbone:
+    conv (C → K) → norm → φλ → conv (K → K), without a norm at the end. The head pools its input, so
+    the classifier needs no neck.
 
-    Weights for another number of classes follow MMPretrain's convention, a warning, so that
-    fine-tuning can start from them; those of another form (fused or not) are handled as the
-    backbone handles them.
+    Weights for another number of classes cause a warning, as usual in MMPretrain, so that
+    fine-tuning can start from them. Weights of the other form (training or deploy) are handled as
+    in the backbone.
 
     Args:
         num_classes: Number of classes, K.
-        in_channels: Channels of the backbone's last output, C.
+        in_channels: Number of channels of the backbone's last output, C.
         dropout: Probability of the dropout before the pair. Default: 0.
-        norm_cfg: The norm inside the pair. Default: BN with eps 1e-6.
-        deploy: Build the fused form. Default: False.
-        deep_training: Train the classifier as a pair; False, for ablation: as one convolution.
-            Default: True.
-        loss: As in MMPretrain's ClsHead. Default: cross entropy.
-        topk: As in ClsHead. Default: top-1.
-        cal_acc: As in ClsHead. Default: False.
-        init_cfg: Default: truncated normal of std 0.02, biases 0.
+        norm_cfg: Config of the norm inside the pair. Default: BN with eps 1e-6.
+        deploy: Whether to build the deploy form. Default: False.
+        deep_training: Whether to train the classifier as a pair. False, for ablations: as one
+            convolution. Default: True.
+        loss: Config of the loss, as in MMPretrain's ClsHead. Default: cross entropy.
+        topk: The k of the top-k accuracies to compute, as in ClsHead. Default: top-1.
+        cal_acc: Whether to compute the accuracy during training, as in ClsHead. Default: False.
+        init_cfg: Config of the initialisation. Default: truncated normal with a standard deviation
+            of 0.02, biases 0.
 
     Raises:
         ValueError: A number of classes or channels is below 1, or dropout is not in [0, 1).
@@ -91,23 +93,23 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
             feats: The backbone's outputs; the last one is (N, C, H, W).
 
         Returns:
-            (N, C, 1, 1).
+            The pooled features, (N, C, 1, 1).
 
         Raises:
-            ValueError: The features are pooled already.
+            ValueError: The features have been pooled already.
         """
         x = feats[-1]
         if x.dim() != 4:
             raise ValueError(
-                f"VanillaNetClsHead pools by itself and takes (N, C, H, W), found {tuple(x.shape)};"
-                " drop the classifier's neck"
+                f"VanillaNetClsHead takes features of shape (N, C, H, W), which it pools, found "
+                f"{tuple(x.shape)}; drop the classifier's neck"
             )
         return x.mean(dim=(2, 3), keepdim=True)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """The logits, (N, K)."""
+        """Compute the logits, (N, K), from the backbone's outputs."""
         return self.conv(self.dropout(self.pre_logits(feats))).flatten(1)
 
     def build_training_form(self) -> VanillaNetClsHead:
-        """A head with the same arguments in training form."""
+        """Build a head in training form from the same arguments."""
         return VanillaNetClsHead(self.num_classes, self.in_channels, **self._form_cfg)

@@ -21,7 +21,7 @@ _INITIALISERS = "mmengine.model.weight_init"
 
 
 def _writable_geometry(name: str) -> Any:
-    """A property of a pair that is the first convolution's, and changes it when it is set."""
+    """Make a property of a pair that reads and sets an attribute of the first convolution."""
 
     def read(pair: ConvPair) -> Any:
         return getattr(pair.first.conv, name)
@@ -38,7 +38,7 @@ def _writable_geometry(name: str) -> Any:
 
 
 def _fixed_geometry(name: str) -> Any:
-    """A property of a pair that is the first convolution's and cannot be set."""
+    """Make a property of a pair that only reads an attribute of the first convolution."""
     return property(
         lambda pair: getattr(pair.first.conv, name), doc=f"The first convolution's {name}."
     )
@@ -46,45 +46,44 @@ def _fixed_geometry(name: str) -> Any:
 
 def _no_one(name: str) -> str:
     return (
-        f"a ConvPair has no {name} of its own, since it is two convolutions: take "
+        f"a ConvPair has no {name} of its own, since it has two convolutions: use "
         f"first.conv.{name} and second.conv.{name}, or build this layer without pairs"
     )
 
 
 @MODELS.register_module()
 class ConvPair(FusableLayer):
-    """Deep training: one convolution, trained as two with a fading activation between.
+    """Deep training: a convolution that is trained as two, with a fading activation between them.
 
     conv1 (k×k) → norm → φλ → conv2 (1×1) → norm. At λ = 1 the two are linear and merge into one
-    k×k convolution, which is all that inference sees (paper, section 3.1).
+    k×k convolution for inference (paper, section 3.1).
 
-    Its arguments begin as a convolution's do, so that ``conv_cfg=dict(type='ConvPair')`` turns the
-    convolutions of a network that takes a ``conv_cfg`` into pairs.
+    The first arguments are those of a convolution, so that ``conv_cfg=dict(type='ConvPair')`` turns
+    the convolutions of a network that takes a ``conv_cfg`` into pairs.
 
     Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        kernel_size: Kernel of the first convolution in pixels; the second is 1×1.
+        in_channels: Number of input channels, C_in.
+        out_channels: Number of output channels, C_out.
+        kernel_size: Kernel size of the first convolution in pixels; the second is 1×1.
         stride: Stride of the first convolution. Default: 1.
-        padding: Padding of the first convolution. Default: 0.
+        padding: Padding of the first convolution in pixels. Default: 0.
         dilation: Dilation of the first convolution. Default: 1.
         groups: Number of groups of both convolutions. Default: 1.
         bias: Whether the second convolution has a bias (the first always has). Default: True.
         padding_mode: Padding mode of the first convolution. Default: ``'zeros'``.
-        mid_channels: Channels between the two; None: ``out_channels``.
-        norm_cfg: The norm between the two. Default: BN; eps is 1e-6 unless it says otherwise.
-        last_norm: Whether the same norm also follows the second convolution. None: only where
-            ``bias`` is True, since a network that asks for no bias brings a norm of its own.
-        init_cfg: Config of the initialisation, as in every mmengine module.
-        deploy: Build the plain ``nn.Conv2d`` that fusing this pair gives, with a bias, instead of
-            the pair: ``ConvPair(…, deploy=True)`` is no ``ConvPair``. Default: False.
+        mid_channels: Number of channels between the two convolutions. None: ``out_channels``.
+        norm_cfg: Config of the norm between the two. Default: BN; eps is 1e-6 if it is not given.
+        last_norm: Whether a norm of the same kind also follows the second convolution. None: only
+            if ``bias`` is True, since a network that asks for no bias brings its own norm.
+        init_cfg: Config of the initialisation, as for every mmengine module.
+        deploy: Whether to build the plain ``nn.Conv2d`` that fusing this pair gives, with a bias,
+            instead of the pair: ``ConvPair(…, deploy=True)`` is an ``nn.Conv2d``. Default: False.
 
     Attributes:
-        stride, padding, dilation, padding_mode: Geometry of the first convolution. Networks that
-            change it on a convolution they were given (MMSegmentation's MobileNetV3) change it
-            here too.
-        in_channels, out_channels, kernel_size, groups, transposed, output_padding: As those of a
-            convolution, but fixed.
+        stride, padding, dilation, padding_mode: Geometry of the first convolution. They can be
+            set, as some networks do with their convolutions (MMSegmentation's MobileNetV3).
+        in_channels, out_channels, kernel_size, groups, transposed, output_padding: Attributes of
+            a convolution; they cannot be set.
 
     Raises:
         AttributeError: ``weight`` or ``bias`` is read or set; a pair has two of each.
@@ -101,10 +100,10 @@ class ConvPair(FusableLayer):
     output_padding = _fixed_geometry("output_padding")
 
     def __new__(cls, *args: Any, deploy: bool = False, **kwargs: Any) -> Any:
-        """A pair, or with ``deploy`` the plain convolution."""
+        """Build a pair or, with ``deploy``, the plain convolution."""
         if not deploy:
             return super().__new__(cls)
-        # Subclasses may choose the geometry themselves, so ask one that has no weights.
+        # A subclass may choose the geometry itself, so build one on the meta device and ask it.
         with torch.device("meta"):
             pair = super().__new__(cls)
             pair.__init__(*args, **kwargs)
@@ -157,8 +156,8 @@ class ConvPair(FusableLayer):
     def _scale_as_kaiming(self) -> None:
         """Give both convolutions the variance that mmcv's ``ConvModule`` gives its convolution.
 
-        ``ConvModule`` leaves a layer alone that has ``init_weights``, as every mmengine module
-        does, so that nobody else would do it. Nothing is drawn: PyTorch's numbers are scaled.
+        ``ConvModule`` does not initialise a layer that has ``init_weights``, as every mmengine
+        module has. No new random numbers are drawn: those of PyTorch are scaled.
         """
         for conv in (self.first.conv, self.second.conv):
             fan_in, fan_out = conv.weight[0].numel(), len(conv.weight) * conv.weight[0, 0].numel()
@@ -192,31 +191,31 @@ class ConvPair(FusableLayer):
 
     @property
     def out_channels(self) -> int:
-        """C_out, that of the second convolution."""
+        """Number of output channels, which the second convolution has."""
         return self.second.conv.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) in, (N, C_out, H', W') out."""
+        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         return self.second(self.act(self.first(x)))
 
     @property
     def brings_no_bias(self) -> bool:
-        """Whether the network asked for a convolution without bias and brings a norm of its own."""
+        """True if the network expects a convolution without bias and brings its own norm."""
         return self.second.conv.bias is None and self.second.norm is None
 
     @property
     def geometry(self) -> nn.Conv2d:
-        """The first convolution: the second one is pointwise."""
+        """The first convolution, since the second one is pointwise."""
         return self.first.conv
 
     def fused_tensors(self) -> tuple[Tensor, Tensor]:
-        """The product of the two linear maps."""
+        """Merge the two convolutions into one."""
         return merge_pointwise(
             *self.first.fused_tensors(), *self.second.fused_tensors(), groups=self.groups
         )
 
     def check_fusable(self) -> None:
-        """Also refuses λ ≠ 1, where no single convolution equals the pair."""
+        """Refuse λ ≠ 1, too: then no single convolution equals the pair."""
         super().check_fusable()
         if self.act.act_lambda != 1.0:
             raise RuntimeError(

@@ -1,10 +1,10 @@
-"""Which norm takes a layer's output, proven from the code that runs and not from names.
+"""Find the norm that takes a layer's output, by tracing the code instead of trusting names.
 
-A bias may move from a convolution into the batch norm behind it only if that norm, and nothing
-else, takes the convolution's output. The order in which modules are registered says nothing about
-that (mmcv's ``ConvModule`` registers conv, norm, activation whatever its ``order`` is). So each
-``forward`` is traced with torch.fx, from the model down to the layers. What cannot be traced is not
-proven.
+A bias may move from a convolution into a batch norm only if that norm, and nothing else, takes the
+convolution's output. The order in which modules are registered does not show this (mmcv's
+``ConvModule`` registers conv, norm, activation, whatever its ``order`` is). Therefore each
+``forward`` is traced with torch.fx, from the model down to the layers. Where tracing fails, nothing
+is proven.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# What the toolboxes' models have besides ``forward``: the part that needs no data samples.
+# The methods to trace, the first that works: the toolboxes' models have extract_feat besides
+# ``forward``, and it needs no data samples.
 _ENTRIES = ("forward", "extract_feat")
-# Who may ask a traced value for its type: the tracer, and nn.Module's way to keep attributes.
+# The modules that may ask a traced value for its type: the tracer, and nn.Module for attributes.
 _TRUSTED = ("torch.fx", "torch.utils._pytree", "torch.nn.modules.module")
 
 
 def norms_behind(model: nn.Module, layers: Collection[nn.Module]) -> dict[nn.Module, list[Any]]:
-    """Find the batch norms that take the outputs of layers, where that is certain.
+    """Find the batch norms that take the outputs of layers, where that can be proven.
 
-    Certain means: every call of the layer and of the norm lies in code that was traced from the
-    model's own ``forward`` (or ``extract_feat``) down; each output of the layer goes into the norm
-    and nowhere else; the norm takes nothing but that; nothing hooks, replaces or reads them.
+    The proof requires: every call of the layer and of the norm is in code that was traced,
+    beginning with the model's own ``forward`` (or ``extract_feat``); each output of the layer goes
+    into the norm and nowhere else; the norm has no other input; and no hook, replacement or other
+    access affects either of them.
 
     Args:
         model: A model in eval mode.
-        layers: Modules somewhere inside it.
+        layers: Modules inside the model, at any depth.
 
     Returns:
-        For each layer with a proof, the norms behind it: one, or one for each place where a shared
-        layer is called. Layers without a proof are missing.
+        The norms that take the output of each layer with a proof: one norm, or one for each place
+        where a shared layer is called. Layers without a proof are left out.
     """
     if not layers:
         return {}
@@ -51,7 +53,7 @@ def norms_behind(model: nn.Module, layers: Collection[nn.Module]) -> dict[nn.Mod
 
 
 class _Flow:
-    """All calls of modules in the traced part of a model."""
+    """The calls of modules in the traced part of a model."""
 
     def __init__(self, model: nn.Module, layers: Collection[nn.Module]) -> None:
         self._layers = frozenset(layers)
@@ -63,14 +65,14 @@ class _Flow:
         self._doubtful: set[nn.Module] = set()
         self._num_inputs: dict[nn.Module, int | None] = {}
         self._follow(model)
-        # Code that was not traced may call or read whatever it holds.
+        # Code that was not traced may call or read any module inside its own.
         traced = {module for module, count in self._num_inputs.items() if count is not None}
         for module in model.modules():
             if module not in traced and not self._only_holds(module):
                 self._doubtful.update(part for part in module.modules() if part is not module)
 
     def norms_behind(self, layer: nn.Module) -> list[Any]:
-        """The norms behind a layer; empty without a proof."""
+        """Find the norms that take a layer's output; an empty list means that there is no proof."""
         if not self._is_plain(layer):
             return []
         norms = []
@@ -98,7 +100,7 @@ class _Flow:
     def _follow(self, model: nn.Module) -> None:
         for entry in _ENTRIES:
             if self._trace(model, entry, None):
-                if entry != "forward":  # which may call its own layers in other ways
+                if entry != "forward":  # forward may call the layers in other ways
                     self._doubtful.update(model.children())
                 break
 
@@ -136,7 +138,7 @@ class _Flow:
             self._num_inputs[child] = None
 
     def _only_holds(self, module: nn.Module) -> bool:
-        """Whether a module runs nothing by itself: a list of modules, or one without children."""
+        """Tell whether a module runs no code of its own: a list of modules, or one without any."""
         never_called = module not in self._num_inputs
         is_list = type(module).forward in (nn.Module.forward, nn.Sequential.forward)
         return not module._modules or (is_list and never_called)
@@ -146,7 +148,7 @@ class _Flow:
 
 
 def _trace(module: nn.Module, entry: str, num_inputs: int | None) -> fx.Graph | None:
-    """The graph of one module's method with all children as leaves; None: it cannot be traced."""
+    """Trace one method of a module, its children as leaves; None if it cannot be traced."""
     method = getattr(type(module), entry, None)
     if method is None or entry in vars(module):
         return None
@@ -156,16 +158,16 @@ def _trace(module: nn.Module, entry: str, num_inputs: int | None) -> fx.Graph | 
         tracer.traced_func_name = entry
         return tracer.trace(module, _defaults(method, num_inputs))
     except Exception:
-        # Whatever stops the tracer (branches on data, loops over tensors, …): there is no proof.
+        # Anything may stop the tracer (branches on data, loops over tensors, …): no proof, then.
         return None
     finally:
-        # fx stores constants in what it traces, and a forward may keep what it was given.
+        # fx stores constants in the traced module, and a forward may store its inputs there.
         vars(module).clear()
         vars(module).update(attributes)
 
 
 def _defaults(method: Callable[..., Any], num_inputs: int | None) -> dict[str, Any]:
-    """The arguments that a call leaves at their defaults; None inputs: all but the first."""
+    """Return the arguments that a call leaves at their defaults; None inputs counts as one."""
     parameters = list(inspect.signature(method).parameters.values())[1:]
     given = 1 if num_inputs is None else num_inputs
     return {
@@ -176,12 +178,12 @@ def _defaults(method: Callable[..., Any], num_inputs: int | None) -> dict[str, A
 
 
 class _Value(fx.Proxy):
-    """A traced value that refuses to say what type it is, since it has another one when run."""
+    """A traced value that refuses to tell its type, which is another one when the code runs."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         frame: Any = sys._getframe(1)
-        while frame.f_code.co_name == "__instancecheck__":  # of a metaclass: who asked for it?
+        while frame.f_code.co_name == "__instancecheck__":  # of a metaclass: find its caller
             frame = frame.f_back
         if frame.f_globals.get("__name__", "").startswith(_TRUSTED):
             return _Value
@@ -189,7 +191,7 @@ class _Value(fx.Proxy):
 
 
 class _ShallowTracer(fx.Tracer):
-    """Traces one forward; every module that it calls is a leaf."""
+    """Traces one forward, in which every called module is a leaf."""
 
     proxy_buffer_attributes = True
 

@@ -1,4 +1,4 @@
-"""The activation inside a pair of deep training, and λ, which it carries (paper, section 3.1)."""
+"""The activation between the two convolutions of a pair, and its λ (paper, section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 
 class FadingReLU(nn.Module):
-    """The activation inside a pair that fades to the identity: φλ(x) = (1 − λ)·ReLU(x) + λ·x.
+    """An activation that fades from ReLU to the identity: φλ(x) = (1 − λ)·ReLU(x) + λ·x.
 
-    That is a leaky ReLU of slope λ (paper, equation 1, with λ rising from 0 to 1). At λ = 1 it
+    This is a leaky ReLU of slope λ (paper, equation 1, with λ rising from 0 to 1). At λ = 1 it
     returns its input itself: no kernel runs and no tensor is saved for backward.
 
-    λ travels with the weights: the state dict has it as the 0-dim tensor ``act_lambda``. Weights
-    without this key set it to 1. It is a plain number inside the module, neither a parameter nor a
-    buffer, so that reading it on a GPU waits for nothing, and that no optimiser, cast, broadcast
-    or average changes it. A copy has its own λ, but where a wrapper keeps a copy to average the
-    weights (``AveragedModel`` of torch, that of mmengine's EMAHook, timm's), the copy's λ follows.
+    λ is saved with the weights: the state dict has it as the 0-dim tensor ``act_lambda``. A
+    checkpoint without this key sets λ to 1. Inside the module it is a plain number, neither a
+    parameter nor a buffer, so that reading it never waits for a GPU, and no optimiser, cast,
+    broadcast or average changes it. A copy has its own λ, except in a wrapper that keeps a copy to
+    average the weights (``AveragedModel`` of torch, or that of mmengine's EMAHook or of timm):
+    there the λ of the copy follows.
     """
 
-    # The list of errors of the load that has been warned of: all modules of one load share it.
+    # The list of errors of the load that was warned about; all modules share it during one load.
     _warned_load: ClassVar[list[str] | None] = None
 
     def __init__(self) -> None:
@@ -36,13 +37,13 @@ class FadingReLU(nn.Module):
 
     @property
     def act_lambda(self) -> Tensor:
-        """λ, from 0 (ReLU) to 1 (identity, the default): 0-dim, float64, read-only.
+        """λ, from 0 (ReLU) to 1 (identity, the default), as a read-only 0-dim tensor in float64.
 
-        A tensor, as in the state dict, since ``torch.func.functional_call`` asks for one. Assign a
-        number or a tensor to change it.
+        It is a tensor, as in the state dict, since ``torch.func.functional_call`` requires one. To
+        change λ, assign a number or a tensor.
 
         Raises:
-            ValueError: The value assigned is out of its range.
+            ValueError: The assigned value is not between 0 and 1.
         """
         with torch.inference_mode():  # such tensors refuse to be written to
             return torch.tensor(self._act_lambda, dtype=torch.float64, device="cpu")
@@ -57,7 +58,7 @@ class FadingReLU(nn.Module):
             follower.act_lambda = number
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape in, the same shape out. Overwrites ``x`` where λ < 1."""
+        """Apply the activation to a tensor of any shape; ``x`` is overwritten if λ < 1."""
         if self._act_lambda == 1.0:
             return x
         return functional.leaky_relu(x, negative_slope=self._act_lambda, inplace=True)
@@ -84,7 +85,7 @@ class FadingReLU(nn.Module):
             print_log(
                 f"these weights were saved at λ = {self._act_lambda:g}, in the middle of deep "
                 "training, and the model keeps this λ. To go on with deep training, have "
-                "DeepTrainingHook in custom_hooks; to train on at λ = 1, add "
+                "DeepTrainingHook in custom_hooks; to go on at λ = 1, add "
                 "dict(type='DeepTrainingHook', decay_epochs=0) there, or call "
                 "mmvanilla.set_act_lambda(model, 1)",
                 "current",
@@ -99,21 +100,21 @@ class FadingReLU(nn.Module):
         return copied
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows."""
+        """Return what ``print(model)`` shows."""
         return f"act_lambda={self._act_lambda:g}"
 
 
-# Of what each copy was made, and which copies follow a module's λ. Outside of the modules, which
-# thereby stay what pickle and torch.compile know; neither keeps a module alive.
+# The module that each copy was made from, and the copies that follow a module's λ. Both are kept
+# outside of the modules, for the sake of pickle and torch.compile, and keep no module alive.
 _SOURCES: WeakKeyDictionary[FadingReLU, ref[FadingReLU]] = WeakKeyDictionary()
 _FOLLOWERS: WeakKeyDictionary[FadingReLU, WeakSet[FadingReLU]] = WeakKeyDictionary()
 
 
 def _follow_in_averages(parent: nn.Module, name: str, child: nn.Module | None) -> None:
-    """Let the λ of a copy follow where a wrapper takes it in to average weights.
+    """Let the λ of a copy follow its source, if a wrapper registers the copy to average weights.
 
-    Wrappers of this kind hold the copy as ``module``, and none of them offers another place to
-    tell them of λ: they average parameters and buffers, and an averaged λ would never reach 1.
+    Wrappers of this kind hold the copy as ``module``. They average only parameters and buffers, and
+    an averaged λ would never reach 1; they have no other place for such a value.
     """
     if name != "module" or child is None or isinstance(parent, nn.ModuleDict):
         return

@@ -24,7 +24,7 @@ GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_m
 
 
 def conv_geometry(conv: nn.Conv2d) -> dict[str, Any]:
-    """The values of :data:`GEOMETRY` of a convolution."""
+    """Return the arguments of a convolution that :data:`GEOMETRY` names."""
     return {name: getattr(conv, name) for name in GEOMETRY}
 
 
@@ -46,15 +46,15 @@ def require_running_stats(norm: nn.Module) -> None:
 
 
 def read_conv_norm(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that equals ``conv`` and the norm behind it.
+    """Return the weight and bias of the one convolution that equals ``conv`` and its norm.
 
     Args:
         conv: A convolution with ``weight`` and ``bias``.
-        norm: A batch norm (SyncBN too) over its output channels; None, or the Identity that mmcv's
-            ``fuse_conv_bn`` leaves, for none.
+        norm: The batch norm (or SyncBN) that takes its output. None, or the Identity that mmcv's
+            ``fuse_conv_bn`` leaves behind: there is no norm.
 
     Returns:
-        Weight and bias, detached from the graph, with plain strides.
+        Weight and bias, detached from the graph, with contiguous strides.
 
     Raises:
         TypeError: The norm keeps no running statistics.
@@ -88,13 +88,13 @@ class FusableLayer(BaseModule, ABC):
 
     @abstractmethod
     def fused_tensors(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that equals this layer in eval mode."""
+        """Return the weight and bias of the one convolution that equals this layer in eval mode."""
 
     def check_fusable(self) -> None:
         """Refuse the states in which fusing would change the results.
 
         Raises:
-            RuntimeError: Training mode, or whatever a subclass refuses.
+            RuntimeError: The layer is in training mode, or its ``forward`` was replaced.
             TypeError: A norm has no running statistics.
         """
         if self.training:
@@ -105,33 +105,33 @@ class FusableLayer(BaseModule, ABC):
         if "forward" in vars(self):
             raise RuntimeError(
                 f"cannot fuse a {type(self).__name__} whose forward was replaced on the instance: "
-                "what runs is not what its weights say; remove the replacement first"
+                "it may compute something else than its weights say; remove the replacement first"
             )
         for child in self.children():
             if isinstance(child, FusableLayer):
                 child.check_fusable()
 
     def fuse(self) -> nn.Conv2d:
-        """The one convolution, with a bias, that equals this layer; the layer stays as it is.
+        """Build the one convolution, with a bias, that equals this layer, which is not changed.
 
         Raises:
-            RuntimeError: Training mode, or λ ≠ 1.
+            RuntimeError: The layer is in training mode, or its λ is not 1.
             TypeError: A norm has no running statistics.
         """
         self.check_fusable()
         like = self.geometry
-        # Tensors that are made in inference mode could never be trained.
+        # Tensors that are created in inference mode could not be trained.
         with torch.inference_mode(False), torch.no_grad():
             weight, bias = self.fused_tensors()
             with torch.device("meta"):
                 conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
             conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
-        # What was frozen stays frozen.
+        # A frozen layer stays frozen.
         conv.requires_grad_(any(parameter.requires_grad for parameter in self.parameters()))
         return conv.eval()
 
 
-# A hook may change what a layer takes and gives, so the plain module keeps those of forward.
+# The hooks of forward, which the plain module keeps, since they may change inputs and outputs.
 _HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
@@ -142,11 +142,11 @@ _HOOKS = (
 
 
 class FuseResult(NamedTuple):
-    """What :func:`fuse_model` returns.
+    """The result of :func:`fuse_model`.
 
     Attributes:
-        model: The fused model.
-        num_fused: How many layers were replaced; 0 if nothing was left to fuse.
+        model: The model with its layers fused.
+        num_fused: Number of layers that were replaced; 0 if there was nothing to fuse.
     """
 
     model: nn.Module
@@ -154,27 +154,28 @@ class FuseResult(NamedTuple):
 
 
 def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) -> FuseResult:
-    """Replace every :class:`FusableLayer` inside a model by the plain module that equals it.
+    """Replace every :class:`FusableLayer` inside a model by the convolution that equals it.
 
-    It takes a bare backbone as well as the detector, segmenter or classifier around it. All layers
-    are checked before the first one is replaced, so a refusal leaves the model whole.
+    The model may be a backbone, or a detector, segmenter or classifier. All layers are checked
+    before the first one is replaced, so an error leaves the model unchanged.
 
-    The fused convolutions have a bias. Where the network expects a convolution without one, the
-    bias moves into the batch norm behind it, but only where it is proven that this norm, and
+    The fused convolutions have a bias. Where the network expects a convolution without bias, the
+    bias moves into the batch norm that follows, but only if it is proven that this norm, and
     nothing else, takes the convolution's output (see :mod:`mmvanilla.models.data_flow`).
 
     Args:
         model: A model in eval mode.
-        inplace: Change ``model`` itself. Default: False, which fuses a copy of it.
-        move_bias: False keeps every bias in its convolution. Default: True.
+        inplace: Whether to change ``model`` itself instead of a copy. Default: False.
+        move_bias: Whether a bias may move into a norm; if not, every bias stays in its convolution.
+            Default: True.
 
     Raises:
         RuntimeError: The model is in training mode, or its λ is not 1.
         TypeError: A norm has no running statistics.
-        ValueError: ``model`` is itself a layer to be replaced: call its ``fuse()``.
+        ValueError: ``model`` is itself a :class:`FusableLayer`.
     """
     if isinstance(model, FusableLayer):
-        raise ValueError(f"{type(model).__name__} is one layer: call its fuse()")
+        raise ValueError(f"{type(model).__name__} is a single layer; call its fuse() instead")
     for module in model.modules():
         if isinstance(module, FusableLayer):
             module.check_fusable()
@@ -195,8 +196,8 @@ def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) 
 
 
 def _find_fusable(model: nn.Module) -> dict[FusableLayer, list[tuple[nn.Module, str]]]:
-    """Each outermost fusable layer with its places: its parents, and its name in each."""
-    # Over _modules, not named_children(): a layer that several heads share has several names, and
+    """Find the outermost fusable layers, each with its parents and its name in each of them."""
+    # named_children() would give only one of the names of a layer that several heads share, and it
     # must still be shared afterwards.
     places: dict[FusableLayer, list[tuple[nn.Module, str]]] = defaultdict(list)
     for parent in model.modules():
@@ -213,7 +214,7 @@ def _keep_hooks(layer: nn.Module, conv: nn.Module) -> None:
 
 
 def _move_bias(conv: nn.Conv2d, norms: list[Any]) -> None:
-    """Take the bias out of a convolution and into every norm behind it."""
+    """Move the bias of a convolution into every norm that takes its output."""
     assert conv.bias is not None
     for norm in norms:
         # norm(x + b) is norm(x) with its mean moved by -b.

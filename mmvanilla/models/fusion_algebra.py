@@ -1,4 +1,4 @@
-"""The algebra of fusing, tensors in and tensors out; all of it is computed in float64."""
+"""The algebra of fusing, from tensors to tensors, computed in float64."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ def fuse_conv_bn(
 ) -> tuple[Tensor, Tensor]:
     """Fold a batch norm into the convolution before it: W' = Wγ/σ, b' = (b − μ)γ/σ + β.
 
-    Computed in float64 whatever comes in, returned in ``weight``'s dtype with plain (contiguous)
-    strides. The inputs are not changed. σ = sqrt(var + eps).
+    Here σ = sqrt(var + eps). The results are computed in float64 and returned in the type of
+    ``weight``, with contiguous strides. The inputs are not changed.
 
     Args:
-        weight: (C_out, C_in / groups, kh, kw).
-        bias: (C_out,), or None for none.
+        weight: Weight of the convolution, (C_out, C_in / groups, kh, kw).
+        bias: Bias of the convolution, (C_out,); None if it has none.
         mean: The norm's running mean, (C_out,).
         var: The norm's running variance, (C_out,).
-        gamma: The norm's weight, (C_out,), or None for ones.
-        beta: The norm's bias, (C_out,), or None for zeros.
+        gamma: The norm's weight, (C_out,); None for ones.
+        beta: The norm's bias, (C_out,); None for zeros.
         eps: Number that the norm adds to the variance.
 
     Returns:
-        The fused weight, shape as ``weight``, and the fused bias, (C_out,).
+        The fused weight, in the shape of ``weight``, and the fused bias, (C_out,).
 
     Raises:
-        ValueError: A vector's length is not C_out.
+        ValueError: The length of a vector is not C_out.
     """
     channels = weight.shape[0]
     for name, vector in dict(bias=bias, mean=mean, var=var, gamma=gamma, beta=beta).items():
@@ -62,22 +62,22 @@ def merge_pointwise(
 ) -> tuple[Tensor, Tensor]:
     """Multiply a convolution and the 1x1 convolution after it: W = W2·W1, b = W2·b1 + b2.
 
-    Exact for any kernel size of the first one, its padding included, since the 1x1 adds nothing
-    around the borders. Computed in float64, returned in ``weight1``'s dtype with plain strides:
-    a transposed product would come out channels_last and run slower without saying so.
+    This is exact for any kernel size and padding of the first convolution, since the second one has
+    no padding. The results are computed in float64 and returned in the type of ``weight1``, with
+    contiguous strides: without them a transposed product would be channels_last, which is slower.
 
     Args:
-        weight1: (C_mid, C_in / groups, kh, kw).
-        bias1: (C_mid,), or None.
-        weight2: (C_out, C_mid / groups, 1, 1).
-        bias2: (C_out,), or None.
+        weight1: Weight of the first convolution, (C_mid, C_in / groups, kh, kw).
+        bias1: Bias of the first convolution, (C_mid,); None if it has none.
+        weight2: Weight of the second convolution, (C_out, C_mid / groups, 1, 1).
+        bias2: Bias of the second convolution, (C_out,); None if it has none.
         groups: Number of groups of both convolutions.
 
     Returns:
         The merged weight, (C_out, C_in / groups, kh, kw), and bias, (C_out,).
 
     Raises:
-        ValueError: The shapes do not follow each other.
+        ValueError: The second convolution cannot follow the first one.
     """
     mid, out = weight1.shape[0], weight2.shape[0]
     if tuple(weight2.shape[2:]) != (1,) * (weight2.dim() - 2):
@@ -86,8 +86,8 @@ def merge_pointwise(
         )
     if mid % groups or out % groups or weight2.shape[1] * groups != mid:
         raise ValueError(
-            f"merge_pointwise: {tuple(weight2.shape)} does not follow {tuple(weight1.shape)} "
-            f"with groups={groups}"
+            f"merge_pointwise: a weight of shape {tuple(weight2.shape)} cannot follow one of shape "
+            f"{tuple(weight1.shape)} with groups={groups}"
         )
     second = weight2.double().reshape(groups, out // groups, mid // groups)
     first = weight1.double().reshape(groups, mid // groups, -1)
@@ -99,6 +99,6 @@ def merge_pointwise(
 
 
 def contiguous_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy of a tensor with the strides of a fresh one, in another type if asked."""
-    # contiguous() leaves a 1x1 weight as it is whatever its strides, so copy outright.
+    """Copy a tensor into contiguous memory, in the given type."""
+    # contiguous() does not change a 1x1 weight, whatever its strides are, so always copy.
     return tensor.to(dtype).clone(memory_format=torch.contiguous_format)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from mmvanilla.models.fusion import FusableLayer, read_conv_norm, require_running_stats
 
-# The authors' eps; every default of norm_cfg in this package is this one.
+# The default of every norm_cfg in this package, with the eps of the authors.
 DEFAULT_NORM_CFG: dict[str, Any] = dict(type="BN", eps=1e-6)
 
-# How the backbone and the head start training unless init_cfg says otherwise.
+# The initialisation of the backbone and the head, unless init_cfg says otherwise.
 DEFAULT_INIT_CFG: list[dict[str, Any]] = [
     dict(type="TruncNormal", layer="Conv2d", std=0.02, bias=0.0),
     dict(type="Constant", layer="_BatchNorm", val=1.0, bias=0.0),
@@ -26,12 +26,12 @@ DEFAULT_INIT_CFG: list[dict[str, Any]] = [
 
 
 def complete_norm_cfg(norm_cfg: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Fill a norm's config with this package's defaults: batch norm, eps 1e-6.
+    """Complete the config of a norm with this package's defaults: batch norm, eps 1e-6.
 
-    mmcv's own default for eps is 1e-5. What ``norm_cfg`` itself says wins.
+    The default of mmcv for eps is 1e-5. Entries of ``norm_cfg`` take precedence.
 
     Args:
-        norm_cfg: The config of a norm of any kind; None for no norm.
+        norm_cfg: Config of a norm of any kind; None for no norm.
 
     Returns:
         A new dict, or None where ``norm_cfg`` is None.
@@ -42,21 +42,23 @@ def complete_norm_cfg(norm_cfg: Mapping[str, Any] | None) -> dict[str, Any] | No
 def plain_conv(
     in_channels: int, out_channels: int, kernel_size: Any, bias: bool = True, **geometry: Any
 ) -> nn.Conv2d:
-    """The convolution of the deploy form: what fusing returns and ``deploy=True`` builds."""
+    """Build a convolution of the deploy form, as fusing returns it."""
     return nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias, **geometry)
 
 
 class ConvNorm(FusableLayer):
-    """A convolution and the norm behind it; fuses to one convolution with a bias.
+    """A convolution followed by a norm; it fuses to one convolution with a bias.
 
     Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        kernel_size: Kernel of the convolution in pixels.
+        in_channels: Number of input channels, C_in.
+        out_channels: Number of output channels, C_out.
+        kernel_size: Kernel size of the convolution in pixels.
         bias: Whether the convolution has a bias of its own in training. Default: True.
-        norm_cfg: The norm, or None for none. Only norms with running statistics can be fused.
-        init_cfg: Config of the initialisation, as in every mmengine module.
-        geometry: stride, padding, dilation, groups, padding_mode of the convolution.
+        norm_cfg: Config of the norm; None for no norm. Only norms with running statistics can be
+            fused.
+        init_cfg: Config of the initialisation, as for every mmengine module.
+        geometry: More arguments of the convolution: ``stride``, ``padding``, ``dilation``,
+            ``groups`` and ``padding_mode``.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class ConvNorm(FusableLayer):
         self.norm = None if norm_cfg is None else build_norm_layer(norm_cfg, out_channels)[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) in, (N, C_out, H', W') out."""
+        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         x = self.conv(x)
         return x if self.norm is None else self.norm(x)
 
@@ -86,22 +88,23 @@ class ConvNorm(FusableLayer):
         return self.conv
 
     def fused_tensors(self) -> tuple[Tensor, Tensor]:
-        """The convolution with the norm folded in."""
+        """Fold the norm into the convolution."""
         return read_conv_norm(self.conv, self.norm)
 
     def check_fusable(self) -> None:
-        """Also refuses a norm without running statistics."""
+        """Refuse a norm without running statistics, too."""
         super().check_fusable()
         if self.norm is not None:
             require_running_stats(self.norm)
 
 
 class ShortcutConv(FusableLayer):
-    """A convolution with a shortcut around it, added before any activation: one linear map.
+    """A convolution with a shortcut that is added before any activation: one linear map.
 
     Args:
         conv: A pointwise :class:`~mmvanilla.models.conv_pair.ConvPair` or :class:`ConvNorm`.
-        shortcut: A pointwise :class:`ConvNorm` that changes the channels; None: the identity.
+        shortcut: A pointwise :class:`ConvNorm` that changes the number of channels. None: the
+            shortcut is the identity.
     """
 
     def __init__(self, conv: FusableLayer, shortcut: ConvNorm | None = None) -> None:
@@ -110,7 +113,7 @@ class ShortcutConv(FusableLayer):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) in, (N, C_out, H, W) out."""
+        """Map (N, C_in, H, W) to (N, C_out, H, W)."""
         return self.conv(x) + (x if self.shortcut is None else self.shortcut(x))
 
     @property
@@ -119,7 +122,7 @@ class ShortcutConv(FusableLayer):
         return self.conv.geometry
 
     def fused_tensors(self) -> tuple[Tensor, Tensor]:
-        """W + I, or W + W_shortcut."""
+        """Add the shortcut's weight to that of the convolution: W + I, or W + W_shortcut."""
         weight, bias = self.conv.fused_tensors()
         if self.shortcut is None:
             eye = torch.eye(len(weight), dtype=weight.dtype, device=weight.device)

@@ -1,7 +1,8 @@
-"""What is wrong with weights that do not fit a model, in one line, and what to do about it.
+"""Explain in one line why weights do not fit a model, and what to do about it.
 
-To add a hint, write a function of the expected and the given state dict that returns the line, or
-an empty string, and name it in :data:`_SHAPE_HINTS` or :data:`_MISSING_HINTS`.
+To add a hint, write a function that takes the expected and the given state dict and returns a line,
+or an empty string if it does not apply; then add it to :data:`_SHAPE_HINTS` or
+:data:`_MISSING_HINTS`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from mmvanilla.models.published import SCHEME, addresses_that_fit
 
-# Entries that a module may do without: a counter, and λ, which is 1 where it is absent.
+# Entries that may be missing: a counter that nothing needs, and λ, which is then 1.
 _OPTIONAL_SUFFIXES = ("num_batches_tracked", "act_lambda")
 _EXAMPLES_SHOWN = 3
 _ACT_KERNEL = re.compile(r"(^|\.)act\.conv(\.conv)?\.weight$")
@@ -25,7 +26,7 @@ _Hint = Callable[[Mapping[str, Tensor], Mapping[str, Any]], str]
 
 
 def find_missing(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> list[str]:
-    """The keys that a state dict lacks and a model cannot do without.
+    """List the keys that a model needs and a state dict lacks.
 
     Args:
         expected: State dict of the model.
@@ -35,14 +36,14 @@ def find_missing(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> li
 
 
 def find_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
-    """Say in one line what is wrong with a state dict and what to do.
+    """Explain in one line why a state dict does not fit a model, and what to do.
 
     Args:
         expected: State dict of the model.
         given: State dict to be loaded.
 
     Returns:
-        The line; empty if every tensor of the model is there in its shape.
+        The line; empty if the state dict has every tensor of the model in the right shape.
     """
     misshaped = [
         key
@@ -57,13 +58,13 @@ def find_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str
             f"{key} {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
             for key in misshaped[:_EXAMPLES_SHOWN]
         )
-        return f"{len(misshaped)} have another shape: {shown}{_dots(misshaped)}; check arch"
+        return f"{len(misshaped)} tensors have another shape: {shown}{_dots(misshaped)}; check arch"
     missing = find_missing(expected, given)
     if not missing:
         return ""
     hint = next((line for line in (h(expected, given) for h in _MISSING_HINTS) if line), "")
     shown = ", ".join(missing[:_EXAMPLES_SHOWN]) + _dots(missing)
-    return f"{len(missing)} are missing: {shown}{hint and '; '}{hint}"
+    return f"{len(missing)} tensors are missing: {shown}{hint and '; '}{hint}"
 
 
 def _other_act_num(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
@@ -72,7 +73,7 @@ def _other_act_num(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> 
             found, wanted = given[key].shape[-1] // 2, tensor.shape[-1] // 2
             if found != wanted:
                 return (
-                    f"they are of act_num={found}, the model is of act_num={wanted}; "
+                    f"they have act_num={found}, but the model has act_num={wanted}; "
                     f"set act_num={found}, or take weights trained with act_num={wanted}"
                     f"{_published_with(expected, wanted)}"
                 )
@@ -82,7 +83,7 @@ def _other_act_num(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> 
 def _published_with(expected: Mapping[str, Tensor], act_num: int) -> str:
     dims = [len(tensor) for key, tensor in expected.items() if _ACT_KERNEL.search(key)]
     addresses = addresses_that_fit(dims, act_num)
-    return f": {' or '.join(addresses)}" if addresses else " (none of these widths is published)"
+    return f": {' or '.join(addresses)}" if addresses else " (no such weights are published)"
 
 
 def _other_in_channels(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
@@ -102,14 +103,14 @@ def _other_in_channels(expected: Mapping[str, Tensor], given: Mapping[str, Any])
 def _under_a_prefix(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
     first = next(iter(expected))
     prefix = next((key[: -len(first)] for key in given if key.endswith(f".{first}")), "")
-    return f"they are there under '{prefix}': load with prefix='{prefix}'" if prefix else ""
+    return f"they have the prefix '{prefix}': load with prefix='{prefix}'" if prefix else ""
 
 
 def _authors_names(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
     if not any(_AUTHORS_KEY.match(key.removeprefix("backbone.")) for key in given):
         return ""
     return (
-        f"they carry the authors' names: load {SCHEME}/path/to/the/file.pth, or convert it with "
+        f"they have the authors' names: load {SCHEME}/path/to/the/file.pth, or convert it with "
         "tools/convert_checkpoint.py"
     )
 

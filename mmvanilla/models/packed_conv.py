@@ -1,8 +1,8 @@
 """Eager inference on a CPU with weights that oneDNN has repacked once.
 
-PyTorch hands oneDNN a plain weight with every call, and oneDNN copies it into its own layout every
-time. In VanillaNet's wide 1×1 layers, which see few pixels, that copy takes as long as the
-convolution: a 4096 × 4096 layer has 64 MB to copy and 49 pixels to compute.
+In each call PyTorch passes a plain weight to oneDNN, which copies it into a layout of its own. In
+VanillaNet's wide 1×1 layers, whose inputs have few pixels, this copy takes as long as the
+convolution: a layer of 4096 × 4096 channels has a weight of 64 MB and an input of 49 pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mmvanilla.models.compiling import is_compiling
 from mmvanilla.models.fusion import conv_geometry
 
-# torch 2.1 has it under another name only.
+# torch 2.1 has this function only under another name.
 _is_autocast_enabled = (
     partial(torch.is_autocast_enabled, "cpu")
     if hasattr(torch, "get_autocast_dtype")
@@ -28,14 +28,14 @@ _is_autocast_enabled = (
 class PackedConv2d(nn.Module):
     """A convolution for inference that keeps its weight in oneDNN's layout, in channels_last.
 
-    It owns its weight: a copy that no parameter, no optimiser and no other module refers to. There
-    is no way to write to it but ``load_state_dict``, so the packed weight cannot become stale.
-    ``state_dict()`` hands out copies under the names of the plain convolution. Reading or setting
-    ``weight`` or ``bias``, and training mode, are refused.
+    The module owns its weight: a copy that is no parameter and that no optimiser or other module
+    refers to. Only ``load_state_dict`` can change it, so the packed weight cannot become stale.
+    ``state_dict()`` returns copies under the names of the plain convolution. Reading or setting
+    ``weight`` or ``bias`` is an error, and so is training mode.
 
-    What oneDNN's own operator cannot do runs with a plain weight, which is kept beside the packed
-    one: gradients of the input, tracing, compiling, autocast, other devices than the CPU, other
-    types than float32.
+    A plain weight is kept beside the packed one for cases that oneDNN's operator does not support:
+    gradients of the input, tracing, compiling, autocast, devices other than the CPU, and types
+    other than float32.
 
     Args:
         conv: The plain convolution, whose weight and bias are copied.
@@ -47,15 +47,15 @@ class PackedConv2d(nn.Module):
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         for name, value in conv_geometry(conv).items():
             setattr(self, name, value)
-        # nn.Conv2d's own forward for what oneDNN's operator cannot do; a function, not a module.
+        # The padding of nn.Conv2d, for cases that oneDNN's operator does not support.
         self._reversed_padding = conv._reversed_padding_repeated_twice
         super().train(False)
 
     def _set(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Own copies, and forget what was packed before."""
+        """Copy the weight and bias, and drop the packed weight."""
         with torch.inference_mode(False), torch.no_grad():
             plain = weight.detach().clone(memory_format=torch.contiguous_format)
-            # Neither parameters nor buffers: nothing that walks over a model may write to them.
+            # Neither parameters nor buffers, so that no code that visits these can write to them.
             self._plain = (plain, None if bias is None else bias.detach().clone())
         self._packed: Tensor | None = None
 
@@ -73,14 +73,14 @@ class PackedConv2d(nn.Module):
         """Stay in eval mode.
 
         Raises:
-            RuntimeError: Training mode is asked for.
+            RuntimeError: ``mode`` is True.
         """
         if mode:
             raise RuntimeError(_REFUSAL.format("it cannot be trained"))
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) in, (N, C_out, H', W') out, in channels_last where packed."""
+        """Map (N, C_in, H, W) to (N, C_out, H', W'), in channels_last where packed."""
         weight, bias = self._plain
         if is_compiling() or not self._can_pack(x):
             return self._run_plain(x, weight, bias)
@@ -107,7 +107,7 @@ class PackedConv2d(nn.Module):
             x.dtype == weight.dtype == torch.float32
             and x.device.type == weight.device.type == "cpu"
             and x.dim() == 4
-            and type(x) is Tensor  # no fake or other made-up tensor
+            and type(x) is Tensor  # not a fake tensor, nor another subclass
             and self.padding_mode == "zeros"
             and not isinstance(self.padding, str)
             and not (torch.is_grad_enabled() and x.requires_grad)
@@ -121,7 +121,7 @@ class PackedConv2d(nn.Module):
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> PackedConv2d:
         super()._apply(fn, *args, **kwargs)
         weight, bias = self._plain
-        # Functions such as share_memory_() return their argument: copies all the same.
+        # Functions such as share_memory_() return their argument, so pass a copy.
         self._set(fn(weight.clone()), None if bias is None else fn(bias.clone()))
         return self
 
@@ -148,7 +148,7 @@ class PackedConv2d(nn.Module):
             elif found.shape != own.shape:
                 error_msgs.append(
                     f"size mismatch for {prefix}{name}: the checkpoint has {tuple(found.shape)}, "
-                    f"the model {tuple(own.shape)}."
+                    f"the model has {tuple(own.shape)}."
                 )
             else:
                 return found.to(own)
@@ -160,11 +160,11 @@ class PackedConv2d(nn.Module):
         self._set(take("weight", weight), None if bias is None else take("bias", bias))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Packed weights cannot be pickled or copied; the copy makes its own.
+        # A packed weight cannot be pickled or copied; the copy packs its own.
         return {**vars(self), "_packed": None}
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows."""
+        """Return what ``print(model)`` shows."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, groups={self.groups}"
@@ -173,39 +173,40 @@ class PackedConv2d(nn.Module):
 
 _REFUSAL = (
     "this convolution was packed by mmvanilla.pack_for_cpu, for inference only: {}; change the "
-    "model that it was packed from and pack that anew (load_state_dict works on both)"
+    "original model and pack it again, or use load_state_dict, which works on both"
 )
 
 
 def pack_for_cpu(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Turn every plain convolution of a model into a :class:`PackedConv2d`, for inference.
 
-    Worth it for a fused model that runs eagerly on a CPU, without gradients; a compiled (with
-    freezing) or exported one is packed anyway. The packed convolutions have weights of their own
-    and no parameters: writing to those of ``model`` later changes nothing in them.
+    This makes a fused model faster that runs eagerly on a CPU, without gradients; compiling (with
+    freezing) and exporting pack the weights anyway. The packed convolutions have copies of the
+    weights and no parameters, so later changes of ``model`` do not affect them.
 
     Args:
-        model: Any model; images may come in any memory format.
-        inplace: Change ``model`` itself. Default: a copy of it.
+        model: A model of any kind; its inputs may have any memory format.
+        inplace: Whether to change ``model`` itself instead of a copy. Default: False.
 
     Returns:
-        The copy, or ``model``. It runs in channels_last inside.
+        The packed model: a copy, or ``model`` itself. It computes in channels_last.
 
     Raises:
-        ValueError: There is no plain ``nn.Conv2d`` inside the model.
+        ValueError: The model has no plain ``nn.Conv2d`` inside.
     """
     if not inplace:
         model = copy.deepcopy(model)
     twins: dict[nn.Module, PackedConv2d] = {}
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
-            # Not subclasses, nor convolutions with hooks: what they do besides would be lost.
+            # Neither subclasses nor convolutions with hooks, whose additional work would be lost.
             if type(child) is nn.Conv2d and not (child._forward_hooks or child._forward_pre_hooks):
                 if child not in twins:
                     twins[child] = PackedConv2d(child)
                 parent._modules[name] = twins[child]
     if not twins and not any(isinstance(module, PackedConv2d) for module in model.modules()):
         raise ValueError(
-            f"this {type(model).__name__} has no nn.Conv2d inside that could be packed"
+            f"this {type(model).__name__} has no nn.Conv2d inside to pack; pass a model with plain "
+            "convolutions, such as a fused one"
         )
     return model

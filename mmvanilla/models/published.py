@@ -1,4 +1,4 @@
-"""The files that the authors published, by the names that ``vanillanet://`` takes."""
+"""The files that the authors published, by their names in ``vanillanet://NAME``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PUBLISHED: dict[str, PublishedFile] = {
 
 
 def addresses_that_fit(dims: Sequence[int], act_num: int) -> list[str]:
-    """The ``vanillanet://`` addresses of the published weights that fit a backbone.
+    """List the ``vanillanet://`` addresses of the published weights that fit a backbone.
 
     Args:
         dims: Channels of the stem, then of each block.

@@ -1,8 +1,8 @@
-"""Weights that fit, or a clear error: no module of ours stays random behind a warning.
+"""Load weights that fit, or raise a clear error: no module keeps random weights.
 
-mmengine loads non-strictly: where names differ it warns and goes on. A deploy model that is given
-weights of the training form would keep its random ones. The mixin here looks at what a module is
-given before any of it is loaded.
+mmengine loads non-strictly: where names differ, it warns and goes on. A model in deploy form would
+then keep its random weights when it is given weights of the training form. The mixin in this module
+checks the weights before any of them is loaded.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from mmvanilla.models.load_errors import find_misfit, find_missing
 
 
 def fuse_state_dict(training_form: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What weights of the training form become when the model is fused.
+    """Fuse the weights of a model in training form.
 
     Args:
-        training_form: The model in training form. Its own weights do not matter; they may be on
-            the meta device. It is used up: afterwards it is fused.
-        weights: State dict of the training form; the tensors stay as they are. Counters of
-            batches may be missing, and λ, which is then 1.
+        training_form: A model in training form, for its structure. Its own weights are not used
+            and may be on the meta device. The model is fused afterwards.
+        weights: State dict of the training form; its tensors are not changed. The counters of
+            batches may be missing, and so may λ, which is then 1.
 
     Returns:
         The state dict of the deploy form.
 
     Raises:
-        KeyError: ``weights`` lacks a tensor of the training form, or has one more.
-        RuntimeError: Its λ is not 1.
+        KeyError: ``weights`` lacks a tensor of the training form, or has an additional one.
+        RuntimeError: λ in ``weights`` is not 1.
         TypeError: A norm has no running statistics.
     """
     missing = find_missing(training_form.state_dict(), weights)
     if missing:
-        raise KeyError(f"weights of the training form lack {', '.join(missing)}")
+        raise KeyError(f"these weights of the training form lack {', '.join(missing)}")
     for key, value in weights.items():
         path, _, name = key.rpartition(".")
         module = training_form.get_submodule(path)
@@ -48,40 +48,41 @@ def fuse_state_dict(training_form: nn.Module, weights: Mapping[str, Tensor]) -> 
         elif hasattr(module, name):
             setattr(module, name, float(value))  # λ
         else:
-            raise KeyError(f"the training form has no {key}")
+            raise KeyError(f"the training form has no tensor {key}, which these weights have")
     return fuse_model(training_form.eval(), inplace=True).model.state_dict()
 
 
 class StrictLoadingMixin:
-    """For a module that has a training form and a deploy form.
+    """Strict loading for a module that has a training form and a deploy form.
 
-    - In deploy form, given weights of the training form: fuses them, and says so.
-    - In training form, given fused weights: an error, since there is no way back.
-    - Weights that are missing or of another shape: an error, also when the caller loads
+    - A module in deploy form fuses weights of the training form, and logs that.
+    - A module in training form refuses fused weights, since they cannot be separated again.
+    - Weights that are missing or have another shape are an error, even if the caller loads
       non-strictly as mmengine does, unless :attr:`requires_all_weights` is False.
 
-    It serves ``load_state_dict``, mmengine's ``load_checkpoint``, ``load_from`` and ``init_cfg``.
+    This holds for ``load_state_dict`` and for mmengine's ``load_checkpoint``, ``load_from`` and
+    ``init_cfg``.
     """
 
-    #: False: whether incomplete weights are an error is left to the caller's ``strict``.
+    #: Whether incomplete weights are always an error. False: the caller's ``strict`` decides.
     requires_all_weights = True
 
     @property
     def deploy(self) -> bool:
-        """True if the model is fused, or was built so."""
+        """True if the module is fused, or was built in deploy form."""
         return not any(isinstance(module, FusableLayer) for module in self._module.modules())
 
     def switch_to_deploy(self) -> None:
-        """Turn the trained module into its deploy form, in place; nothing happens the second time.
+        """Turn the trained module into its deploy form, in place; a second call does nothing.
 
         Raises:
             RuntimeError: The module is in training mode, or its λ is not 1.
-            TypeError: A norm has no running statistics, so that it cannot be fused.
+            TypeError: A norm has no running statistics, so it cannot be fused.
         """
         fuse_model(self._module, inplace=True)
 
     def build_training_form(self) -> nn.Module:
-        """A module with the same arguments in training form; its weights do not matter."""
+        """Build a module in training form from the same arguments; its weights are not used."""
         raise NotImplementedError
 
     @property
@@ -104,20 +105,20 @@ class StrictLoadingMixin:
                 state_dict.update({prefix + key: value for key, value in fused.items()})
         elif _is_fused(self._module, given):
             raise RuntimeError(
-                f"these weights of {self._name} are fused, but the model is in training form; "
-                "build it with deploy=True (a fused checkpoint has such a config beside it), or "
-                "load the checkpoint from before fusing"
+                f"these weights are fused, but the {self._name} is not; build it with "
+                "deploy=True (a fused checkpoint has such a config beside it), or load the "
+                "checkpoint from before fusing"
             )
         if self.requires_all_weights:
             self._require(self._module.state_dict(), given)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[misc]
 
     def _fuse_on_load(self, given: dict[str, Any]) -> dict[str, Tensor] | None:
-        """``given`` with weights of the training form fused; None if it has none of those."""
+        """Fuse the weights of the training form in ``given``; None if there are none."""
         with torch.device("meta"):
             training_form = self.build_training_form()
         if not any(isinstance(module, FusableLayer) for module in training_form.modules()):
-            return None  # an ablation that is plain in both forms
+            return None  # an ablation whose two forms are the same
         expected = training_form.state_dict()
         if not (expected.keys() - self._module.state_dict().keys()) & given.keys():
             return None
@@ -139,7 +140,7 @@ class StrictLoadingMixin:
 
 
 def _is_fused(training_form: nn.Module, given: dict[str, Any]) -> bool:
-    """True if ``given`` has the plain convolutions that would replace the fusable layers."""
+    """Tell whether ``given`` has the plain convolutions that replace the fusable layers."""
     outermost = [
         name
         for name, module in training_form.named_modules()

@@ -20,42 +20,45 @@ from mmvanilla.models.strict_loading import StrictLoadingMixin
 class VanillaNet(StrictLoadingMixin, BaseModule):
     """VanillaNet: a plain CNN of 5 to 13 layers without shortcuts or attention.
 
-    The outputs are those of resolution levels: with the published strides level 0 is 1/4 of the
-    input, 1 is 1/8, 2 is 1/16 and 3 is 1/32, and each is the output of the last layer that has
-    its resolution (for variants 5 and 6 the 1/4 level is the stem's). Any input works that leaves
-    at least one pixel at the coarsest level; sizes round down on the way.
+    There is one output for each resolution level, that of the last layer with this resolution. With
+    the published strides level 0 has 1/4 of the input's resolution, 1 has 1/8, 2 has 1/16 and 3 has
+    1/32; for variants 5 and 6 the 1/4 level is the output of the stem. Any input works that leaves
+    at least one pixel at the coarsest level; sizes are rounded down at each stride.
 
     Args:
         arch: ``'5'`` … ``'13'``, ``'13-1.5x'``, ``'13-1.5x-ada'``, or a dict of ``dims`` and
             ``strides`` (see :func:`mmvanilla.models.archs.resolve_arch`).
-        width_mult: Multiplies every width (rounded to a multiple of 8), for small devices. Only 1
-            has published weights. Default: 1.
-        in_channels: Channels of the input. Default: 3.
-        out_indices: The levels to return, ascending; negative ones count from the coarsest.
-            None: all of them, but the coarsest alone where ``arch`` pools adaptively.
+        width_mult: Factor for every width (rounded to a multiple of 8), for small devices.
+            Published weights exist only for 1. Default: 1.
+        in_channels: Number of input channels. Default: 3.
+        out_indices: Indices of the levels to return, ascending; negative ones count from the
+            coarsest level. None: all levels, or only the coarsest if ``arch`` pools adaptively.
         act_num: n of the series activation, whose kernel is (2n + 1) × (2n + 1). Default: 3.
-        act_cfg: The base activation. Default: ReLU.
-        norm_cfg: BN (default) or SyncBN; eps is 1e-6, the authors', unless it says otherwise.
-            Norms without running statistics train, but refuse to fuse.
-        frozen_stages: Freeze the stem (0), or the stem and every layer up to and including level
-            ``frozen_stages - 1``, as ResNet counts. -1 (default): nothing.
-        norm_eval: Keep batch norm in eval mode while training. Default: False.
-        with_cp: Activation checkpointing: keep one tensor a layer for backward and recompute the
-            rest. Gradients and running statistics stay what they were. Default: False.
-        deploy: Build the fused form. Weights of the training form are then fused when they are
-            loaded. Default: False.
-        deep_training: Train each convolution as a pair (paper, section 3.1). Default: True.
-        series_activation: Use the series activation (section 3.2); False: the base activation
-            alone. Default: True.
-        shortcut: For the paper's ablation: ``'before_act'`` adds the input to the convolution's
-            output (then fuses into the convolution), ``'after_act'`` adds the pooled input to the
-            block's output (then stays). Default: None, no shortcut.
-        init_cfg: Default: truncated normal of std 0.02, biases 0.
+        act_cfg: Config of the base activation. Default: ReLU.
+        norm_cfg: Config of the norms, BN (default) or SyncBN; eps is 1e-6, as the authors have it,
+            if it is not given. Norms without running statistics can be trained, but not fused.
+        frozen_stages: Number of the stage up to which parameters are frozen, as in ResNet. 0: the
+            stem; i: the stem and every layer up to level ``i - 1``, included; -1 (default): none.
+        norm_eval: Whether to keep batch norm in eval mode during training. Default: False.
+        with_cp: Whether to use activation checkpointing: one tensor per layer is kept for backward
+            and the others are recomputed. Gradients and running statistics do not change.
+            Default: False.
+        deploy: Whether to build the deploy form. Weights of the training form are then fused while
+            they are loaded. Default: False.
+        deep_training: Whether to train each convolution as a pair (paper, section 3.1).
+            Default: True.
+        series_activation: Whether to use the series activation (section 3.2). False: only the base
+            activation. Default: True.
+        shortcut: Kind of shortcut, for the paper's ablation. ``'before_act'`` adds the input to the
+            convolution's output, and fuses into the convolution; ``'after_act'`` adds the pooled
+            input to the block's output, and remains after fusing. None (default): no shortcut.
+        init_cfg: Config of the initialisation. Default: truncated normal with a standard deviation
+            of 0.02, biases 0.
 
     Attributes:
         arch (Arch): The shape of the network: its widths, strides and pooling.
         out_channels (tuple[int, ...]): Channels of each output, for a neck's ``in_channels``.
-        deploy (bool): Whether this is the fused form.
+        deploy (bool): True if this is the deploy form.
 
     Raises:
         TypeError: An argument is misspelt or of a wrong type.
@@ -140,9 +143,9 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
 
     @property
     def fixed_input_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of the only input that works; None: every size works.
+        """Height and width in pixels of the only input that works; None if every size works.
 
-        Only an arch that pools adaptively has one.
+        Only an arch that pools adaptively has such a size.
         """
         size = self.arch.input_size
         return None if size is None else (size, size)
@@ -159,16 +162,16 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             x: Images, (N, in_channels, H, W).
 
         Returns:
-            A tensor for each level, (N, C, H // s, W // s) with the level's stride s.
+            One tensor for each level, (N, C, H // s, W // s), where s is the stride of the level.
 
         Raises:
-            ValueError: The variant pools adaptively and was made for another input size.
+            ValueError: The variant pools adaptively and was built for another input size.
         """
         size = self.fixed_input_size
         if size is not None and tuple(x.shape[-2:]) != size:
             raise ValueError(
-                f"this arch pools to fixed sizes and serves {size[0]}x{size[1]} inputs only, found "
-                f"{x.shape[-2]}x{x.shape[-1]}; take an arch without adaptive pooling ('13-1.5x')"
+                f"this arch pools to fixed sizes and takes {size[0]}x{size[1]} inputs only, found "
+                f"{x.shape[-2]}x{x.shape[-1]}; choose an arch without adaptive pooling ('13-1.5x')"
             )
         wanted = {self.arch.levels[level] for level in self.out_indices}
         outs = []
@@ -181,7 +184,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         return tuple(outs)
 
     def train(self, mode: bool = True) -> VanillaNet:
-        """Set training mode, except for what is frozen and for norms under ``norm_eval``."""
+        """Set training mode, except in frozen layers and, with ``norm_eval``, in norms."""
         super().train(mode)
         if mode:
             self._freeze_stages()
@@ -200,16 +203,17 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             module.requires_grad_(False)
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
-        """How deep a parameter lies, as layer-wise learning rate decay asks.
+        """Return the depth of a parameter, for layer-wise learning rate decay.
 
-        The stem has depth 0, block ``i`` has ``i + 1``; what follows the backbone has the last.
+        The stem has depth 0 and block ``i`` has ``i + 1``; parameters outside the backbone have the
+        largest depth.
 
         Args:
             param_name: Full name of the parameter in the model.
-            prefix: Prefix of the backbone's own parameter names, mostly ``'backbone.'``.
+            prefix: Prefix of the names of the backbone's parameters, usually ``'backbone.'``.
 
         Returns:
-            The depth, and the number of depths (blocks + 2).
+            The depth, and the number of depths (number of blocks + 2).
         """
         num_depths = len(self.blocks) + 2
         own_name = param_name.removeprefix(prefix)
@@ -219,7 +223,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         return (0 if part == "stem" else int(index) + 1), num_depths
 
     def build_training_form(self) -> VanillaNet:
-        """A VanillaNet with the same arguments in training form."""
+        """Build a VanillaNet in training form from the same arguments."""
         return VanillaNet(
             self.arch,
             in_channels=self._in_channels,
@@ -245,12 +249,12 @@ def _resolve_out_indices(out_indices: Sequence[int] | int | None, arch: Arch) ->
     in_range = all(0 <= index < num_levels for index in resolved)
     if not resolved or not in_range or list(resolved) != sorted(set(resolved)):
         raise ValueError(
-            f"out_indices must be ascending levels from 0 to {num_levels - 1} (this arch has "
-            f"{num_levels} resolutions, not one output a block), found {asked}"
+            f"out_indices must be ascending levels from 0 to {num_levels - 1} (one for each "
+            f"resolution of this arch, not for each block), found {asked}"
         )
     if arch.is_adaptive and resolved != (num_levels - 1,):
         raise ValueError(
-            "an arch with adaptive pooling serves classification only: its one output is level "
-            f"{num_levels - 1}, found out_indices={asked}; take '13-1.5x' for several levels"
+            "an arch with adaptive pooling is for classification: its only output is level "
+            f"{num_levels - 1}, found out_indices={asked}; choose '13-1.5x' for several levels"
         )
     return resolved

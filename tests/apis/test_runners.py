@@ -1,7 +1,9 @@
+from logging import FileHandler
+
 import pytest
 
 from mmvanilla.apis import runners
-from mmvanilla.apis.runners import build_test_runner, build_train_runner
+from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
 
 MODEL = "model = dict(type='X')\n"
 TRAINING = MODEL + "train_dataloader = {}\ntrain_cfg = {}\noptim_wrapper = {}\n"
@@ -64,3 +66,16 @@ def test_options_that_a_config_cannot_serve_are_refused(write, tmp_path, options
     checkpoint.touch()
     with pytest.raises(ValueError, match=message):
         build_test_runner(write(TESTING), str(checkpoint), **options)
+
+
+def test_a_released_runner_leaves_no_file_open(tmp_path):
+    from mmengine.logging import MMLogger
+    from mmengine.runner import Runner
+    from torch import nn
+
+    runner = Runner(nn.Linear(1, 1), str(tmp_path), experiment_name="released")
+    files = [handler for handler in runner.logger.handlers if isinstance(handler, FileHandler)]
+    assert files and all(handler.stream is not None for handler in files)
+    release(runner)
+    assert all(handler.stream is None for handler in files)
+    assert not MMLogger.check_instance_created("released")

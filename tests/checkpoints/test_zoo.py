@@ -301,9 +301,9 @@ def test_a_local_file(monkeypatch):
 def test_weights_of_another_act_num_name_both_and_what_fits(tmp_path):
     torch.save(authors_weights(TINY5["dims"]), tmp_path / "act3.pth")
     init_cfg = dict(type="Pretrained", checkpoint=f"vanillanet://{tmp_path}/act3.pth")
-    with pytest.raises(RuntimeError, match="are of act_num=3, the model is of act_num=4") as caught:
+    with pytest.raises(RuntimeError, match="have act_num=3, but the model has act_num=4") as caught:
         VanillaNet(TINY5, act_num=4, init_cfg=init_cfg).init_weights()
-    assert "none of these widths is published" in str(caught.value)
+    assert "no such weights are published" in str(caught.value)
 
 
 def test_published_weights_that_fit_are_named():

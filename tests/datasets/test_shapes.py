@@ -301,7 +301,7 @@ BAD = [
     ({"seed": -5}, ValueError, "seed is -5, expected at least 0"),
     ({"num_train": 2.5}, TypeError, "num_train is 2.5, expected a whole number"),
     ({"layouts": ["coco", "voc"]}, ValueError, "unknown layout 'voc'; choose from coco"),
-    ({"layouts": []}, ValueError, "no layout was named"),
+    ({"layouts": []}, ValueError, "layouts is empty"),
     ({"layouts": "coco"}, TypeError, "expected a sequence"),
 ]
 

@@ -140,7 +140,7 @@ class TestActLambda:
     def test_refuses_a_model_of_several(self):
         model = ToyModel()
         model.backbone[0].act.act_lambda = 0.5
-        with pytest.raises(RuntimeError, match="several λ, 0.5, 1"):
+        with pytest.raises(RuntimeError, match="different λ: 0.5, 1"):
             get_act_lambda(model)
 
 
