@@ -22,12 +22,35 @@ from mmvanilla.checkpoints.plain_values import look_up, storage_dtype
 _STEPS = """
     PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG
     LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE
-    BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
+    BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
     EMPTY_LIST LIST EMPTY_DICT DICT EMPTY_SET FROZENSET GET BINGET LONG_BINGET PUT BINPUT
     LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL BINPERSID
 """
 # The opcodes of the unpickler in C cannot be restricted.
 _Unpickler: Any = pickle._Unpickler
+_CHUNK = 1 << 20  # bytes
+
+
+class _Stream:
+    """An open file as the unpickler reads it: what is asked for is there in full, or an error.
+
+    A step names the length of its value in up to 8 bytes. A file object would allocate a forged
+    length before it finds that the file ends.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.readline = file.readline
+
+    def read(self, size: int) -> bytes:
+        """Return ``size`` bytes."""
+        content = self._file.read(min(size, _CHUNK))
+        while len(content) < size:
+            more = self._file.read(min(size - len(content), _CHUNK))
+            if not more:
+                raise EOFError("it ends in the middle of a value")
+            content += more
+        return content
 
 
 class PlainUnpickler(_Unpickler):
@@ -43,7 +66,7 @@ class PlainUnpickler(_Unpickler):
     }
 
     def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file, encoding="utf-8")
+        super().__init__(_Stream(file), encoding="utf-8")
         self._known: dict[tuple[str, int], StorageRef] = {}
 
     def load(self) -> Any:
@@ -120,6 +143,10 @@ class PlainUnpickler(_Unpickler):
             require(type(target) is argparse.Namespace, "a state")
         vars(target).update(names)
 
+    def _load_bytearray8(self) -> None:
+        # Python's own step makes the array before it reads its content.
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
+
     def _load_append(self) -> None:
         value = self.stack.pop()
         self._extend([value])
@@ -151,6 +178,7 @@ class PlainUnpickler(_Unpickler):
         REDUCE=_load_reduce,
         NEWOBJ=_load_newobj,
         BUILD=_load_build,
+        BYTEARRAY8=_load_bytearray8,
         APPEND=_load_append,
         APPENDS=_load_appends,
         SETITEM=_load_setitem,

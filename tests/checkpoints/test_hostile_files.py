@@ -7,6 +7,7 @@ import pickle
 import random
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -65,9 +66,9 @@ class _Forged:
 
 
 def _scalar_of_object_type():
-    core = getattr(np, "_core", None) or np.core
+    scalar = np.float64(1).__reduce__()[0]
     forged = _Forged(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
-    return _Forged(core.multiarray.scalar, (forged, b"A" * 8))
+    return _Forged(scalar, (forged, b"A" * 8))
 
 
 def _reconstruct():
@@ -282,6 +283,25 @@ def test_wrong_arguments_for_every_name_that_may_be_called(tmp_path):
             )
             with contextlib.suppress(ValueError):
                 read_checkpoint(path)
+
+
+@pytest.mark.parametrize("step", ["BINBYTES8", "BINUNICODE8", "BYTEARRAY8", "FRAME", "BINBYTES"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_forged_length_allocates_nothing(tmp_path, step, legacy):
+    length = (2**32 - 1).to_bytes(4 if step == "BINBYTES" else 8, "little")
+    path = checkpoint_with(getattr(pickle, step) + length + b"N", tmp_path / "bad.pth", legacy)
+    tracemalloc.start()
+    try:
+        assert "it ends in the middle of a value" in refuse(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_long_texts_and_bytes_are_read_whole(tmp_path):
+    saved = dict(text="x" * 3_000_000, bytes=b"y" * 2_000_001, array=bytearray(b"z" * 70_000))
+    torch.save(saved, tmp_path / "long.pth", pickle_protocol=5)
+    assert read_checkpoint(tmp_path / "long.pth") == saved
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
-from mmvanilla.datasets.shapes import CLASSES, make_shapes
+from mmvanilla.datasets.shapes import make_shapes
+from mmvanilla.datasets.shapes_drawing import CLASSES
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.toolbox("mmpretrain")

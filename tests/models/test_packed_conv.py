@@ -130,9 +130,19 @@ def test_wrong_weights_are_errors_as_in_a_plain_convolution():
         assert all(torch.equal(packed.state_dict()[key], weights[key]) for key in weights)
 
 
+def has_fused_optimiser():
+    """Whether a fused step runs on a CPU; in torch 2.1 it does not."""
+    try:
+        torch.optim.AdamW([nn.Parameter(torch.ones(1))], fused=True)
+    except RuntimeError:
+        return False
+    return True
+
+
+HAS_FUSED = has_fused_optimiser()
 WRITES = {
     "source": lambda packed, source, _: source.weight.data.mul_(2),
-    "optimiser": lambda packed, source, _: step(source, fused=True),
+    "optimiser": lambda packed, source, _: step(source, fused=HAS_FUSED),
     "foreach": lambda packed, source, _: step(source, foreach=True),
     "state dict": lambda packed, source, _: packed.state_dict()["0.weight"].mul_(2),
     "half": lambda packed, source, _: packed.half().float(),
