@@ -1,1 +1,1 @@
-"""Checkpoint files: safe reading, whole writing, and the authors' weights."""
+"""Checkpoint files: safe reading, atomic writing, and the authors' weights."""

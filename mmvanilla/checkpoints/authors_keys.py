@@ -1,7 +1,8 @@
-"""The authors' names of weights and ours (state dict to state dict; no file is read here).
+"""Translate the authors' names of weights into ours, from state dict to state dict.
 
-Layouts: the authors' repository, ``models/vanillanet.py`` (training form, and the deploy form that
-its ``switch_to_deploy`` leaves). Their detectors have the same names below ``backbone.``.
+The layouts are those of ``models/vanillanet.py`` in the authors' repository: the training form, and
+the deploy form that its ``switch_to_deploy`` gives. Their detectors have the same names below
+``backbone.``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _BACKBONE = "backbone."
 _HEAD = "head."
 _BN = ("weight", "bias", "running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
-_KERNELS = {"stem2.2.weight": False, "stem.1.weight": True}  # key: whether it is the deploy form's
+_KERNELS = {"stem2.2.weight": False, "stem.1.weight": True}  # key: True in the deploy form
 _BLOCK = re.compile(r"^stages\.(\d+)\.")
 _OURS = re.compile(r"^(backbone\.)?(stem\.conv|blocks\.\d+)\.")
 _NAMES_SHOWN = 8
@@ -27,16 +28,16 @@ _NAMES_SHOWN = 8
 
 @dataclass(frozen=True)
 class Converted:
-    """Weights under our names, and what they are of.
+    """Weights under our names, and the kind of network that they belong to.
 
     Args:
         state_dict: Keys below ``backbone.`` and ``head.`` (classifier), bare (backbone), or below
             ``backbone.`` beside everything else (detector).
-        kind: One of :data:`KINDS`.
+        kind: Kind of the network, an entry of :data:`KINDS`.
         dims: Channels of the stem, then of each block.
         act_num: n of the series activation.
-        num_classes: K of the classifier; None without one.
-        deploy: Whether the weights are fused.
+        num_classes: Number of classes of a classifier, K; None for other networks.
+        deploy: True if the weights are fused.
     """
 
     state_dict: dict[str, Tensor]
@@ -50,25 +51,25 @@ class Converted:
 def convert_authors(
     state_dict: Mapping[str, Any], target: str | None = None, act_lambda: float = 1.0
 ) -> Converted:
-    """Give the authors' weights our names; every key and every shape is accounted for.
+    """Give the authors' weights our names, and check every key and every shape.
 
     Args:
         state_dict: The weights of a classifier or backbone in training or deploy form, or of a
-            detector (``backbone.`` and others), with or without the ``module.`` of a distributed
-            wrapper.
-        target: What to make of the weights, one of :data:`KINDS`. Default: what they are. A
-            classifier and a detector can also become a backbone.
-        act_lambda: The λ at which the training form was saved. Default: 1, as at training's end.
+            detector (``backbone.`` and other keys), with or without the prefix ``module.`` of a
+            distributed wrapper.
+        target: Kind of network to make weights for, an entry of :data:`KINDS`. None: the kind that
+            they are of. Weights of a classifier or detector can also become those of a backbone.
+        act_lambda: The λ at which the training form was saved. Default: 1, as after training.
 
     Raises:
-        ValueError: It is another network, has leftover or missing keys or other shapes, a tensor
-            with NaN or inf, or cannot become ``target``.
+        ValueError: The weights are of another network, have additional or missing keys or other
+            shapes, hold NaN or inf, or cannot become those of ``target``.
     """
     given = _without_wrapper(state_dict)
     not_tensors = [str(key) for key, value in given.items() if not isinstance(value, Tensor)]
     if not_tensors or not all(isinstance(key, str) for key in given):
         raise ValueError(
-            f"expected a state dict, names to tensors; not a tensor: {_listed(not_tensors)}"
+            f"expected a state dict of names and tensors; not tensors: {_listed(not_tensors)}"
         )
     others = {key: value for key, value in given.items() if not key.startswith(_BACKBONE)}
     if len(others) < len(given):
@@ -95,7 +96,7 @@ def convert_authors(
         prefix = "" if is_head or target == BACKBONE else _BACKBONE
         converted[prefix + ours] = theirs[key]
         if ours.endswith("first.conv.weight"):
-            # One of these stands in each pair; it has no counterpart among the authors' keys.
+            # Each pair of ours has a λ, which the authors do not save in the state dict.
             name = prefix + ours.removesuffix("first.conv.weight") + "act.act_lambda"
             converted[name] = torch.tensor(act_lambda, dtype=torch.float64)
     if target == DETECTOR:
@@ -112,18 +113,18 @@ def authors_layout(
     deploy: bool = False,
     in_channels: int = 3,
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Every key of the authors' model: our name for it and its shape.
+    """List every key of the authors' model, with our name for it and its shape.
 
     Args:
         dims: Channels of the stem, then of each block.
         act_num: n of the series activation.
-        num_classes: K; None: without the classifier.
-        deploy: Their fused form.
-        in_channels: Channels of the image.
+        num_classes: Number of classes, K; None for a model without the classifier.
+        deploy: Whether to list the keys of their fused form. Default: False.
+        in_channels: Number of channels of the image. Default: 3.
 
     Returns:
-        Their key → (our key, shape); keys of the classifier have our prefix ``head.``, those of
-        the backbone have none.
+        Our key and the shape for each of their keys. Our keys of the classifier have the prefix
+        ``head.``, those of the backbone have none.
     """
     layout: dict[str, tuple[str, tuple[int, ...]]] = {}
 
@@ -186,13 +187,13 @@ def _check_target(kind: str, target: str) -> None:
         raise ValueError(f"target must be one of {', '.join(KINDS)}, found {target!r}")
     if target not in (kind, BACKBONE):
         raise ValueError(
-            f"these are the weights of a {kind}, which lacks what a {target} has besides the "
+            f"these are the weights of a {kind}, without the parts that a {target} has besides the "
             f"backbone; take target {kind} or {BACKBONE}"
         )
 
 
 def _read_shapes(theirs: Mapping[str, Tensor]) -> tuple[bool, tuple[int, ...], int]:
-    """Form, widths and act_num."""
+    """Read the form (True for deploy), the widths and act_num from the shapes."""
     kernel_key = next((key for key in _KERNELS if key in theirs), None)
     if kernel_key is None:
         raise ValueError(_foreign(theirs))
@@ -219,7 +220,7 @@ def _read_num_classes(theirs: Mapping[str, Tensor], deploy: bool) -> int:
 def _dimension(theirs: Mapping[str, Tensor], key: str, axis: int) -> int:
     if key not in theirs:
         raise ValueError(
-            f"missing: {key}; expected a whole network of the authors, so fetch the file again"
+            f"{key} is missing; expected a complete network of the authors, so fetch the file again"
         )
     if theirs[key].dim() != 4:
         raise ValueError(
@@ -230,9 +231,9 @@ def _dimension(theirs: Mapping[str, Tensor], key: str, axis: int) -> int:
 
 def _foreign(theirs: Mapping[str, Tensor]) -> str:
     if any(_OURS.match(key) for key in theirs):
-        return "these weights have mmvanilla's names already: use the file as it is"
+        return "these weights already have mmvanilla's names: use the file as it is"
     return (
-        "no VanillaNet weights of the authors: expected stem2.2.weight (training form) "
+        "these are not VanillaNet weights of the authors: expected stem2.2.weight (training form) "
         f"or stem.1.weight (deploy form), found {_listed(theirs) or 'nothing'}"
     )
 
@@ -246,7 +247,7 @@ def _check_accounted(
         problems.append(f"{len(missing)} missing: {_listed(missing)}")
     leftover = [key for key in theirs if key not in layout]
     if leftover:
-        problems.append(f"{len(leftover)} left over: {_listed(leftover)}")
+        problems.append(f"{len(leftover)} unexpected: {_listed(leftover)}")
     misshaped = [
         f"{key} {tuple(theirs[key].shape)} instead of {shape}"
         for key, (_, shape) in layout.items()
@@ -256,7 +257,7 @@ def _check_accounted(
         problems.append(f"{len(misshaped)} of another shape: {_listed(misshaped)}")
     if problems:
         raise ValueError(
-            f"the weights do not add up to a VanillaNet ({'; '.join(problems)}); expected the file "
+            f"the weights are not those of a VanillaNet ({'; '.join(problems)}); expected the file "
             "as the authors' code saved it, so fetch it again"
         )
 

@@ -1,7 +1,7 @@
-"""The two formats of ``torch.save``: a zip archive, and before torch 1.6 pickles in a row.
+"""Read the two formats of ``torch.save``: a zip archive and, before torch 1.6, a row of pickles.
 
-Both are read here without torch's own reader, which does not compare the check sums of an archive
-and, before torch 2.10, does not compare a storage's size with what the pickle says.
+torch's own reader is not used, since it does not verify the checksums of an archive and, before
+torch 2.10, does not compare the size of a storage with the size in the pickle.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ _CHUNK = 1 << 22  # bytes
 
 
 class DamagedFileError(Exception):
-    """The file is not as it was written."""
+    """The file is not in the state in which it was written."""
 
 
 class DeviceError(Exception):
-    """The weights cannot be moved to the device that was asked for."""
+    """The weights cannot be moved to the requested device."""
 
 
 def read_container(file: IO[bytes], map_location: MapLocation) -> Any:
-    """Read either format.
+    """Read a file in either format.
 
     Args:
-        file: An open file, read from its beginning.
-        map_location: As in ``torch.load``; None: the CPU.
+        file: An open file, which is read from its beginning.
+        map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
 
     Raises:
-        pickle.UnpicklingError: It asks for more than plain values.
-        DamagedFileError: It is truncated, or its check sums do not fit. The legacy format has no
-            check sums: there only the length is checked.
+        pickle.UnpicklingError: The file holds more than plain values.
+        DamagedFileError: The file is truncated, or its checksums are wrong. The legacy format has
+            no checksums: there only the length is checked.
         DeviceError: The weights cannot be moved to the device.
     """
     magic = file.read(len(_ZIP_MAGIC))
@@ -63,7 +63,7 @@ def _read_zip(file: IO[bytes], file_size: int, map_location: MapLocation) -> Any
         require(len(records) == len(archive.infolist()), "two parts of one name")
         plain = all(info.compress_type == zipfile.ZIP_STORED for info in records.values())
         require(plain, "compressed parts")
-        # Parts that overlap would let a small file ask for much memory.
+        # With overlapping parts a small file could claim much memory.
         if sum(info.file_size for info in records.values()) > file_size:
             raise DamagedFileError("its parts are larger than the file")
         pickles = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -78,7 +78,7 @@ def _read_zip(file: IO[bytes], file_size: int, map_location: MapLocation) -> Any
         with archive.open(pickles[0]) as stream:
             unpickler = PlainUnpickler(stream)
             value = unpickler.load()
-            stream.read()  # the check sum is compared at the end of a part
+            stream.read()  # the checksum is verified at the end of a part
         needed = {f"{root}data/{ref.key}": ref for ref in unpickler.storages}
         for name, info in records.items():
             ref = needed.pop(name, None)
@@ -88,7 +88,7 @@ def _read_zip(file: IO[bytes], file_size: int, map_location: MapLocation) -> Any
                         pass
                     continue
                 if info.file_size != ref.num_bytes:
-                    raise DamagedFileError(f"its part {name} has not the size that it should have")
+                    raise DamagedFileError(f"its part {name} has the wrong size")
                 storage = _read_storage(stream, ref.num_bytes)
                 require(stream.read(1) == b"", "a part that is too long")
                 ref.content = _place(storage, ref.location, map_location)
@@ -99,12 +99,12 @@ def _read_zip(file: IO[bytes], file_size: int, map_location: MapLocation) -> Any
 
 def _read_legacy(file: IO[bytes], file_size: int, map_location: MapLocation) -> Any:
     if file.read(1) != pickle.PROTO:
-        raise DamagedFileError("it is neither of the formats of torch.save")
+        raise DamagedFileError("it has neither of the formats of torch.save")
     file.seek(0)
     if PlainUnpickler(file).load() != _LEGACY_MAGIC:
         raise DamagedFileError("it is a pickle that torch.save did not write")
     if PlainUnpickler(file).load() != _LEGACY_PROTOCOL:
-        raise DamagedFileError("it is of an unknown version of torch.save")
+        raise DamagedFileError("an unknown version of torch.save wrote it")
     system = PlainUnpickler(file).load()
     require(isinstance(system, dict) and system.get("little_endian") is True, "a byte order")
     unpickler = PlainUnpickler(file)
@@ -117,13 +117,13 @@ def _read_legacy(file: IO[bytes], file_size: int, map_location: MapLocation) -> 
     for key in keys:
         refs = by_key.pop(str(key), None)
         if refs is None:
-            raise DamagedFileError("its list of storages names one that nothing refers to")
+            raise DamagedFileError("its list of storages has one that is not used")
         first = refs[0]
         size = int.from_bytes(file.read(8), "little")
         left = file_size - file.tell()
         same = all((ref.numel, ref.dtype) == (first.numel, first.dtype) for ref in refs)
         if not same or size != first.numel or first.num_bytes > left:
-            raise DamagedFileError("a storage has not the size that it should have")
+            raise DamagedFileError("one of its storages has the wrong size")
         storage = _place(_read_storage(file, first.num_bytes), first.location, map_location)
         for ref in refs:
             ref.content = storage

@@ -1,4 +1,4 @@
-"""From the authors' checkpoints to ours: what tools/convert_checkpoint.py does."""
+"""Convert the authors' checkpoints into ours, as tools/convert_checkpoint.py does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmvanilla.models.act_lambda import SCHEDULES
 from mmvanilla.models.archs import Arch
 
 _USUAL_CHANNELS = 3  # VanillaNet's default of in_channels
-# The published accuracy is that of the averaged weights; mmdet 2 has its own key.
+# In this order: the published accuracy is that of the averaged weights; the last key is mmdet 2's.
 _WEIGHTS_KEYS = ("model_ema", "model", "state_dict")
 
 
@@ -33,18 +33,19 @@ def convert_checkpoint(
     """Convert the content of an authors' file.
 
     Args:
-        checkpoint: ``model_ema`` is taken before ``model``, then ``state_dict``; else it is a
-            state dict itself.
-        target: As in :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
-        in_channels: Adapt the stem to images of this many channels, by
-            :func:`mmvanilla.checkpoints.input_channels.adapt_kernel`. Default: leave it.
+        checkpoint: Content of the file. The weights are its entry ``model_ema``, else ``model``,
+            else ``state_dict``; without these it is a state dict itself.
+        target: Kind of network to make weights for, as in
+            :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
+        in_channels: Number of image channels to which the stem is adapted, by
+            :func:`mmvanilla.checkpoints.input_channels.adapt_kernel`. None: it is not changed.
 
     Returns:
-        A checkpoint of plain types (``meta`` and ``state_dict``), and what was found.
+        A checkpoint of plain types (``meta`` and ``state_dict``), and a description of its weights.
 
     Raises:
-        ValueError: As :func:`mmvanilla.checkpoints.authors_keys.convert_authors` says, or
-            ``in_channels`` is below 1.
+        ValueError: :func:`mmvanilla.checkpoints.authors_keys.convert_authors` refuses the weights,
+            or ``in_channels`` is below 1.
     """
     key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
     weights = checkpoint if key is None else checkpoint[key]
@@ -78,8 +79,8 @@ def convert_file(
     """Read an authors' file and convert it.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: As :func:`convert_checkpoint`, with the name of the file.
+        FileNotFoundError: The file does not exist.
+        ValueError: :func:`convert_checkpoint` refuses the content; the message names the file.
     """
     checkpoint = read_checkpoint(path, map_location)
     try:
@@ -89,7 +90,7 @@ def convert_file(
 
 
 def _read_act_lambda(checkpoint: Mapping[str, Any]) -> float:
-    """λ of a file from the middle of the authors' training: they set it from epoch and args."""
+    """Compute λ from the epoch and the args of the authors' training; it is 1 at its end."""
     epoch = checkpoint.get("epoch")
     decay_epochs = getattr(checkpoint.get("args"), "decay_epochs", None)
     if not isinstance(epoch, int) or not isinstance(decay_epochs, int) or epoch >= decay_epochs:
@@ -106,13 +107,13 @@ def _read_classes(checkpoint: Mapping[str, Any]) -> list[str] | None:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What :func:`convert_and_write` found and wrote.
+    """The result of :func:`convert_and_write`.
 
     Args:
         path: Path of the written file.
-        arch: The variant, as a config names it.
+        arch: The variant, as in the ``arch`` of a config.
         meta: The ``meta`` of the written checkpoint.
-        found: The converted weights and what they are.
+        found: The converted weights and their description.
     """
 
     path: Path
@@ -122,7 +123,7 @@ class ConversionReport:
 
     @property
     def backbone_cfg(self) -> str:
-        """The config's line for the backbone."""
+        """The line of a config that builds the backbone."""
         deploy = ", deploy=True" if self.found.deploy else ""
         adapted = self.meta.get("in_channels")
         channels = "" if adapted is None else f", in_channels={adapted}"
@@ -132,7 +133,7 @@ class ConversionReport:
         )
 
     def describe(self) -> str:
-        """Several lines for the user: what it is, and how a config takes it."""
+        """Describe for the user what was found, and how a config uses it, in several lines."""
         found = self.found
         form = "deploy form" if found.deploy else "training form"
         lines = [
@@ -149,7 +150,7 @@ class ConversionReport:
             )
         prefix = "" if found.kind == BACKBONE else ", prefix='backbone.'"
         lines.append(
-            "weights of the backbone alone: "
+            "only the backbone's weights: "
             f"init_cfg=dict(type='Pretrained', checkpoint={str(self.path)!r}{prefix})"
         )
         if self.meta.get("act_lambda", 1.0) != 1.0:
@@ -172,19 +173,22 @@ def convert_and_write(
     """Convert an authors' file into one for our classifier, backbone or detector.
 
     Args:
-        source: The authors' file.
-        path: The file to write; nothing is written unless all of it converts.
-        arch: As in :func:`mmvanilla.checkpoints.identify_arch.identify_arch`.
-        strides: As there.
-        target: As in :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
-        overwrite: Replace ``path`` if it exists. Default: False.
-        in_channels: As in :func:`convert_checkpoint`.
+        source: Path of the authors' file.
+        path: Path of the file to write; nothing is written unless all of it can be converted.
+        arch: The variant, if the user knows it, as in
+            :func:`mmvanilla.checkpoints.identify_arch.identify_arch`.
+        strides: Strides of the blocks, if the user knows them, as in the same function.
+        target: Kind of network to make weights for, as in
+            :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
+        overwrite: Whether to replace ``path`` if it exists. Default: False.
+        in_channels: Number of image channels to which the stem is adapted, as in
+            :func:`convert_checkpoint`.
 
     Raises:
         FileNotFoundError: ``source`` does not exist.
         FileExistsError: ``path`` exists, and ``overwrite`` is False.
-        ValueError: The file is not one of the authors', or not of ``arch``, or would be replaced
-            by its own conversion.
+        ValueError: The file is not one of the authors', or its weights do not fit ``arch``, or
+            ``path`` is the same file as ``source``.
     """
     check_writable([path], overwrite, inputs=[source])  # before the work, not after it
     checkpoint = read_checkpoint(source)

@@ -1,7 +1,8 @@
-"""Tensors, arrays and log histories of a checkpoint, noted first and made later.
+"""Placeholders for the tensors, arrays and log histories of a checkpoint.
 
-A pickle is read to its end before anything is made of it: by then the sizes of the storages are
-known and checked, and no constructor of numpy or torch sees what the file says before we did.
+A pickle is read to its end before any object is made from it. By then the sizes of the storages are
+known and checked, so that no constructor of numpy or torch gets values from the file that were not
+checked before.
 """
 
 from __future__ import annotations
@@ -16,48 +17,49 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-# Numbers, truth values and texts: never objects, times or records.
+# Numbers, booleans and strings, but not objects, times or records.
 _PLAIN_DTYPE = re.compile(r"^(b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,6})$")
 
 
 class Forbidden(pickle.UnpicklingError):
-    """The pickle asks for more than plain values."""
+    """The pickle holds more than plain values."""
 
 
 def require(condition: bool, what: str) -> None:
-    """Refuse a pickle whose content is not what its builder needs."""
+    """Refuse a pickle that does not fulfil a condition of its builder."""
     if not condition:
         raise pickle.UnpicklingError(f"it holds {what} that torch.save never writes")
 
 
 class Named:
-    """A name that the pickle may call; the call goes to a builder of ours."""
+    """A name that the pickle may call; our own builder is called in its place."""
 
     def __init__(self, name: str, build: Callable[..., Any]) -> None:
         self.name, self.build = name, build
 
 
 class Deferred:
-    """A value that is made when the whole pickle has been read."""
+    """A placeholder for a value that is made after the whole pickle has been read."""
 
     def set_state(self, state: Any) -> None:
-        """Take what the pickle sets after building."""
+        """Take the state that the pickle sets after the object is built."""
         require(False, "a state")
 
     def make(self, finish: Callable[[Any], Any]) -> Any:
-        """Return the value; ``finish`` makes what it refers to."""
+        """Make the value; ``finish`` makes the values that it refers to."""
         raise NotImplementedError
 
 
 class StorageRef(Deferred):
-    """A part of the file, of which tensors are views.
+    """A storage: a part of the file, of which tensors are views.
 
     Args:
-        key: Its name in the file.
+        key: Name of the storage in the file.
         dtype: Type of its elements.
-        location: The device that it was saved from, as ``"cuda:0"``.
+        location: Device that it was saved from, as ``"cuda:0"``.
         numel: Number of its elements.
-        offset: First element of a view of another storage (only in files before torch 0.4).
+        offset: Index of the first element, for a view of another storage (only in files from
+            before torch 0.4).
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class ParameterRef(Deferred):
 
 
 class DtypeRef(Deferred):
-    """numpy's dtype; of its state only the byte order and a text's size are taken."""
+    """A dtype of numpy; only the byte order and the size of strings are taken from its state."""
 
     def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
         require(isinstance(code, str) and bool(_PLAIN_DTYPE.match(code)), "a type of array")
@@ -138,7 +140,7 @@ class DtypeRef(Deferred):
 
 
 class ArrayRef(Deferred):
-    """An array of numpy; its content comes as a state."""
+    """An array of numpy; the pickle sets its content as a state."""
 
     def __init__(self, kind: Any, shape: Any, typecode: Any) -> None:
         require(isinstance(kind, Named) and kind.name == "numpy.ndarray", "an array of a class")
@@ -165,7 +167,7 @@ class ArrayRef(Deferred):
 
 
 class HistoryRef(Deferred):
-    """mmengine's log history: its numbers; its methods are the class's own."""
+    """A log history of mmengine; only its numbers are taken from the file."""
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}
@@ -193,9 +195,9 @@ class HistoryRef(Deferred):
 
 
 def from_bytes(raw: bytes, dtype: np.dtype, count: int) -> np.ndarray:
-    """Make a flat array of ``count`` elements, checking that the bytes are as many."""
+    """Make a flat array of ``count`` elements, after checking the number of bytes."""
     require(len(raw) == count * dtype.itemsize, "an array whose content does not fit its shape")
     if dtype.itemsize == 0 or count == 0:
         return np.empty(count, dtype)
-    # Native byte order, as numpy itself unpickles it; always a copy, which may be written to.
+    # In native byte order, as numpy itself unpickles arrays, and always a writable copy.
     return np.frombuffer(raw, dtype, count).astype(dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""Fetching files, with a time limit, whole or not at all, and checked when they are read again."""
+"""Fetch files completely or not at all, with a time limit, and verify them when they are used."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mmengine.logging import print_log
 
 from mmvanilla.checkpoints.writing import appearing_together
 
-#: Seconds without a single byte after which a download is given up.
+#: Seconds without a received byte after which a download fails.
 TIME_LIMIT = 60.0
 
 _CHUNK = 1 << 20  # bytes
-# By custom the name of a published checkpoint ends in the first digits of its SHA-256.
+# By convention the name of a published checkpoint ends with the first digits of its SHA-256.
 _DIGITS_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 
 
@@ -32,30 +32,32 @@ def cache_folder() -> Path:
 
 
 def digest_path(path: Path) -> Path:
-    """Where the SHA-256 of a fetched file is kept."""
+    """Return the path of the file that keeps the SHA-256 of a fetched file."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def fetch(url: str, path: Path, check: Callable[[Path], Any] = lambda path: None) -> Path:
-    """Have a file on disk as it was once fetched; fetch it where it is missing.
+    """Fetch a file unless it exists, and verify it against the digest that was kept for it.
 
-    Of several processes the first one fetches; the others follow, and fetch for themselves only
-    if they do not see its file.
+    Of several processes the first one fetches the file and the others wait. They fetch it
+    themselves only if they do not see its file.
 
     Args:
         url: Address of the file.
-        path: Where it is kept. A file that somebody put there is taken as it is.
-        check: Looks at what came, before it appears at ``path``; raises if it is wrong.
+        path: Path at which the file is kept. A file that the user put there is used without a
+            check.
+        check: Function that checks the new file before it appears at ``path``, and raises an error
+            if it is wrong.
 
     Raises:
-        OSError: Nothing came, too little came, or nothing more came for :data:`TIME_LIMIT`.
-        ValueError: It is not the file whose digest was kept, or ``check`` says so.
+        OSError: The download failed, was incomplete, or stalled for :data:`TIME_LIMIT`.
+        ValueError: The file does not have the digest that was kept, or ``check`` refuses it.
     """
     try:
         if get_rank() == 0 and not path.is_file():
             _download(url, path, check)
     finally:
-        barrier()  # also when it failed, or the others would wait for ever
+        barrier()  # also after a failure, or the others would wait forever
     if not path.is_file():
         _download(url, path, check)
     check_digest(path)
@@ -63,11 +65,11 @@ def fetch(url: str, path: Path, check: Callable[[Path], Any] = lambda path: None
 
 
 def fetch_address(url: str) -> Path:
-    """Have the file of any address in the cache, under the name that it has there.
+    """Fetch the file of any address into the cache, under the last part of the address.
 
     Raises:
-        ValueError: The address names no file, or as in :func:`fetch`.
-        RuntimeError: It cannot be fetched.
+        ValueError: The address names no file, or :func:`fetch` refuses the file.
+        RuntimeError: The file cannot be fetched.
     """
     name = Path(unquote(urlparse(url).path)).name
     if not name:
@@ -85,7 +87,7 @@ def check_digest(path: Path) -> None:
     """Compare a fetched file with the digest that was kept beside it, if there is one.
 
     Raises:
-        ValueError: They differ.
+        ValueError: The file has another digest.
     """
     kept = digest_path(path)
     if not kept.is_file():
@@ -93,8 +95,8 @@ def check_digest(path: Path) -> None:
     expected = kept.read_text().split()[:1]
     if expected != [_sha256(path)]:
         raise ValueError(
-            f"{path} is not what was fetched: its SHA-256 is not the one in {kept}; delete both, "
-            "and it is fetched again"
+            f"{path} has changed since it was fetched: its SHA-256 is not that in {kept}; delete "
+            "both, and it will be fetched again"
         )
 
 
@@ -103,23 +105,23 @@ def _download(url: str, path: Path, check: Callable[[Path], Any]) -> None:
     digits = _DIGITS_IN_NAME.search(path.name)
     if digits is None and urlparse(url).scheme != "https":
         print_log(
-            f"{url} is unverified: neither its address nor its name says who made the content",
+            f"{url} is unverified: it was not fetched by https, and its name has no digest",
             "current",
             logging.WARNING,
         )
-    # Somebody may have put the file there meanwhile, which is as good.
+    # Another process may have put the same file there in the meantime.
     with appearing_together([path, digest_path(path)], overwrite=True) as (partial, kept):
         _copy(url, partial)
         digest = _sha256(partial)
         if digits is not None and not digest.startswith(digits[1]):
             raise ValueError(
-                f"what came from {url} has the SHA-256 {digest}, which its name does not begin "
-                "with; try again, or ask its keeper"
+                f"the file from {url} has the SHA-256 {digest}, but by its name it should begin "
+                f"with {digits[1]}; try again, or ask the provider to check the file"
             )
         try:
             check(partial)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(partial), "what came")) from error
+            raise ValueError(str(error).replace(str(partial), "the fetched file")) from error
         kept.write_text(f"{digest}  {path.name}\n")
 
 

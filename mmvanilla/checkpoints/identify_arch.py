@@ -17,26 +17,27 @@ def identify_arch(
 ) -> str | dict[str, Any]:
     """Find what to write as ``arch`` in a config for weights of these widths.
 
-    Weights show the widths of a network, but not where its blocks pool. Widths of a published
-    variant are therefore taken as that variant, and for all others the user has to say it.
+    Weights show the widths of a network, but not which of its blocks pool. If the widths are those
+    of a published variant, the result is that variant; for other widths the user must give the
+    strides.
 
     Args:
         dims: Channels of the stem, then of each block.
-        arch: The variant, if the user knows it. None: it is found by the widths.
-        strides: The strides of the blocks, if the user knows them, for unpublished widths.
-        origin: Names that came with the weights (of the file, and ``model`` in the authors'
-            ``args``). They tell variants of the same widths apart.
+        arch: The variant, if the user knows it. None: it is found from the widths.
+        strides: Strides of the blocks, if the user knows them, for unpublished widths.
+        origin: Names that belong to the weights (the file name, and ``model`` in the authors'
+            ``args``). They distinguish variants of the same widths.
 
     Returns:
-        A name of :data:`mmvanilla.models.archs.ARCHS`, or a dict.
+        A name in :data:`mmvanilla.models.archs.ARCHS`, or a dict.
 
     Raises:
         ValueError: The given ``arch`` has other widths; or no published variant has these widths
-            and no strides were given; or two variants have them, and nothing says which it is.
+            and no strides were given; or two variants have them and cannot be distinguished.
     """
     dims = tuple(dims)
     if arch is not None and strides is not None:
-        raise ValueError("give arch or strides, not both")
+        raise ValueError("found arch and strides; give only one of them")
     if arch is not None:
         resolved = resolve_arch(arch)
         if resolved.dims != dims:
@@ -46,25 +47,25 @@ def identify_arch(
             )
         return _as_config(arch)
     if strides is not None:
-        Arch(dims=dims, strides=tuple(strides))  # refuses what does not go together
+        Arch(dims=dims, strides=tuple(strides))  # raises an error if they contradict each other
         return dict(dims=dims, strides=tuple(strides))
     names = [name for name, known in ARCHS.items() if known.dims == dims]
     if not names:
         raise ValueError(
-            f"no published variant has dims={dims}, and weights do not show where blocks pool: "
+            f"no published variant has dims={dims}, and weights do not show which blocks pool: "
             f"give the strides of the {len(dims) - 1} blocks (--strides 2 2 1 …) or the whole arch "
             "(--arch)"
         )
     if len(names) == 1:
         return names[0]
-    # The file names of these variants differ by what comes after the other's name.
+    # The name of one of these files begins with the name of the other, so try the longer one first.
     files = {entry.arch: entry.file.removesuffix(".pth") for entry in PUBLISHED.values()}
     for name in sorted(names, key=lambda name: len(files[name]), reverse=True):
         if files[name] in origin:
             return name
     raise ValueError(
-        f"{' and '.join(names)} have the same shapes and differ in how they pool, which weights do "
-        f"not show: say which these are with --arch {' or --arch '.join(names)}"
+        f"{' and '.join(names)} have the same shapes and differ only in their pooling, which "
+        f"weights do not show: give the right one with --arch {' or --arch '.join(names)}"
     )
 
 

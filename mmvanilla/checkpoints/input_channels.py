@@ -1,4 +1,4 @@
-"""Weights for images of another number of channels than they were trained with."""
+"""Adapt weights to images with another number of channels than those of the training."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The stem's first convolution: of a pair, of a single one with norm, and fused; below a prefix too.
+# Keys of the stem's first convolution: in a pair, with a norm alone, and fused.
 _STEM_KEYS = ("stem.conv.first.conv.weight", "stem.conv.conv.weight", "stem.conv.weight")
 
 
 def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
-    """The kernel that takes another number of channels and computes the same.
+    """Adapt a kernel to another number of input channels.
 
-    With fewer channels than before, each stands for several old ones, whose kernels are added:
-    gray images give what their three-fold repetition gave. With more, the old channels repeat, and
-    each kernel is shared out among its repetitions: images whose channels repeat give what the
-    channels gave once. Channel j goes with the old channel j modulo the smaller number.
+    With fewer channels, each new one replaces several old ones, whose kernels are added: a gray
+    image gives the result that it gave before when it was repeated three times. With more channels,
+    the old ones are repeated, and each kernel is divided by the number of its repetitions: an image
+    with repeated channels gives the same result as before. New channel j belongs to the old channel
+    j modulo the smaller of the two numbers.
 
     Args:
         weight: The old kernel, (C_out, C_in, kh, kw).
         in_channels: The new number of input channels.
 
     Returns:
-        The new kernel, (C_out, in_channels, kh, kw), in the old one's type.
+        The new kernel, (C_out, in_channels, kh, kw), in the type of the old one.
 
     Raises:
         ValueError: ``in_channels`` is below 1.
@@ -46,16 +47,18 @@ def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def find_stem(state_dict: Mapping[str, Any]) -> str:
-    """The key of the kernel that the image enters, in a state dict with our names.
+    """Find the key of the stem's first kernel in a state dict with our names.
 
     Args:
         state_dict: Weights of a backbone, or of a model that has it below ``backbone.``.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such key.
     """
     for key in _STEM_KEYS:
         for name in (key, f"backbone.{key}"):
             if name in state_dict:
                 return name
-    raise ValueError("these weights have no stem.conv, which an image would enter")
+    raise ValueError(
+        "these weights have no stem.conv; expected those of a VanillaNet with mmvanilla's names"
+    )

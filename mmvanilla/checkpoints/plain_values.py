@@ -1,8 +1,8 @@
-"""What a checkpoint may hold besides plain values: a fixed list of names, and who builds them.
+"""The list of classes and functions that a checkpoint may name, and their builders.
 
-A name in a file gets a builder from :data:`BUILDERS`, or the file is refused. Builders check their
-arguments, since numpy and torch trust theirs: with a forged dtype numpy takes bytes of the file for
-pointers.
+A name in a file gets a builder from :data:`BUILDERS`, or the file is refused. The builders check
+their arguments, since numpy and torch do not: with a forged dtype numpy would use bytes of the file
+as pointers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _scalar(dtype: Any, raw: Any) -> Any:
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """Bytes, as protocol 2 writes them."""
+    """Build bytes as protocol 2 writes them."""
     require(isinstance(text, str) and encoding in ("latin1", "latin-1"), "bytes")
     return text.encode("latin1")
 
@@ -93,7 +93,7 @@ def _device(kind: Any, index: Any = None) -> torch.device:
 
 
 def _tensor(*parts: Any) -> TensorRef:
-    """Arguments of torch._utils._rebuild_tensor and of its second version."""
+    """Build a tensor from the arguments of torch._utils._rebuild_tensor or its version 2."""
     require(4 <= len(parts) <= 7, "a tensor")
     requires_grad = parts[4] if len(parts) > 4 else False
     storage, offset, size, stride = parts[:4]
@@ -111,13 +111,13 @@ def _parameter(data: Any, requires_grad: Any = True, *hooks_and_state: Any) -> P
 
 
 def _with_attributes(build: Any, kind: Any, args: Any, state: Any) -> Any:
-    """A tensor that somebody hung attributes on; they are left out."""
+    """Build a tensor that had additional attributes, which are left out."""
     name = getattr(build, "name", "")
     require(name.startswith("torch._utils._rebuild_") and isinstance(args, tuple), "a tensor")
     return build.build(*args)
 
 
-# What mmengine stores by reference, and what it becomes: functions that are part of mmengine.
+# The functions that mmengine stores as references to its own classes, and their values.
 _ATTRIBUTES: dict[tuple[str, str], Any] = {
     ("mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler", name): getattr(
         OneCycleParamScheduler, name
@@ -177,13 +177,13 @@ for _package in ("numpy.core", "numpy._core"):  # as numpy 1 and numpy 2 write i
 
 
 def look_up(name: str) -> Any:
-    """Give a name in a file its meaning.
+    """Look up a name that a file contains.
 
     Args:
-        name: Module and name, joined by a dot.
+        name: Name of the module and the object, joined by a dot.
 
     Returns:
-        A :class:`Named`, or a value: a torch.dtype, or a function that mmengine refers to.
+        A :class:`Named`, or a value: a torch.dtype, or a function of mmengine.
 
     Raises:
         Forbidden: The name is not on the list.
@@ -195,7 +195,7 @@ def look_up(name: str) -> Any:
         dtype = _STORAGES[storage[1]]
         return Named(name, lambda: dtype)
     module, _, attribute = name.rpartition(".")
-    if (module, attribute) in _ATTRIBUTES:  # as protocol 4 writes what getattr was needed for
+    if (module, attribute) in _ATTRIBUTES:  # protocol 4 writes them without getattr
         return _ATTRIBUTES[(module, attribute)]
     value = vars(torch).get(attribute) if module == "torch" else None
     if isinstance(value, torch.dtype):
@@ -204,6 +204,6 @@ def look_up(name: str) -> Any:
 
 
 def storage_dtype(kind: Any) -> torch.dtype:
-    """Return the type of a storage's elements from its class in a file."""
+    """Return the type of a storage's elements from the storage class in the file."""
     require(isinstance(kind, Named) and bool(_STORAGE_NAME.match(kind.name)), "a storage")
     return kind.build()

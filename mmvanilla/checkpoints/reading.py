@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running what they say."""
+"""Read checkpoint files without executing any code from them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ _REASON_SHOWN = 160  # characters
 def read_checkpoint(
     path: str | os.PathLike[str], map_location: MapLocation = "cpu"
 ) -> dict[str, Any]:
-    """Read a checkpoint file; nothing that the file says is executed.
+    """Read a checkpoint file without executing any code from it.
 
-    It reads what mmengine saves (with its log history), what the authors saved (``args`` is a
-    Namespace), and bare state dicts. The check sums of a zip archive are compared; the format of
-    ``torch.save`` before 1.6 has none.
+    Supported are checkpoints of mmengine (with their log history), those of the authors (whose
+    ``args`` is a Namespace), and bare state dicts. The checksums of a zip archive are verified; the
+    format of ``torch.save`` before torch 1.6 has none.
 
     Args:
-        path: The file.
-        map_location: As in ``torch.load``; None: the CPU.
+        path: Path of the checkpoint file.
+        map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        IsADirectoryError: It is a folder.
-        ValueError: It is damaged, is no checkpoint, or asks for something that could run code.
-        MemoryError: It does not fit into memory.
-        RuntimeError: Its weights cannot be moved to the device.
+        FileNotFoundError: The file does not exist.
+        IsADirectoryError: The path is a folder.
+        ValueError: The file is damaged, is not a checkpoint, or names something that could run
+            code.
+        MemoryError: The file does not fit into memory.
+        RuntimeError: The weights cannot be moved to the device.
     """
     checkpoint = read_values(path, map_location)
     if not isinstance(checkpoint, dict):
@@ -56,11 +57,11 @@ def read_values(
     """Read anything that ``torch.save`` wrote, as :func:`read_checkpoint` does.
 
     Args:
-        source: A file's path, or an open file.
-        map_location: As in ``torch.load``; None: the CPU.
+        source: Path of a file, or an open file.
+        map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
     """
     if not isinstance(source, str | os.PathLike):
-        with _explained(str(getattr(source, "name", "what was fetched")), map_location):
+        with _explained(str(getattr(source, "name", "the fetched file")), map_location):
             return read_container(source, map_location)
     path = Path(source).expanduser()
     finish_interrupted(path.parent)
@@ -69,13 +70,13 @@ def read_values(
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}; check its name")
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file; name a checkpoint file")
+        raise ValueError(f"{path} is not a regular file; name a checkpoint file")
     with _explained(str(path), map_location), path.open("rb") as file:
         return read_container(file, map_location)
 
 
 def find_damage(path: str | os.PathLike[str]) -> str | None:
-    """Say what is wrong with a file, without keeping its weights; None: it is whole."""
+    """Describe the damage of a checkpoint file; None if it can be read completely."""
     try:
         read_values(path, "cpu")
     except (OSError, ValueError) as error:
@@ -85,7 +86,7 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
 
 @contextmanager
 def _explained(name: str, map_location: MapLocation) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is read into one line that names it."""
+    """Turn any error of reading a file into an error with one line that names the file."""
     try:
         yield
     except pickle.UnpicklingError as error:
@@ -96,7 +97,7 @@ def _explained(name: str, map_location: MapLocation) -> Iterator[None]:
             "device"
         ) from error
     except PermissionError as error:
-        raise PermissionError(f"{name} may not be read; change its permissions") from error
+        raise PermissionError(f"no permission to read {name}; change its permissions") from error
     except MemoryError as error:
         if Path(name).is_file() and Path(name).stat().st_size < _SURELY_FITS:
             raise ValueError(
@@ -117,10 +118,10 @@ def _refusal(message: str) -> str:
     _, is_global, name = message.partition("GLOBAL ")
     if is_global:
         return (
-            f"refused: it names {name!r}, which is more than weights and plain values and "
-            "could run code; have its author save the state dict alone"
+            f"refused: it names {name!r}, which is not needed for weights and plain values and "
+            "could run code; have its author save only the state dict"
         )
     return (
-        f"no checkpoint that can be read safely ({message[:_REASON_SHOWN]}); fetch it again, or "
-        "have its author save the state dict alone"
+        f"not a checkpoint that can be read safely ({message[:_REASON_SHOWN]}); fetch it again, or "
+        "have its author save only the state dict"
     )

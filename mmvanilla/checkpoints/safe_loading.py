@@ -1,8 +1,8 @@
-"""mmengine's own ways to a checkpoint, through our reader and writer while our tools run.
+"""Let mmengine and the toolboxes use our reader and writer of checkpoints while our tools run.
 
-mmengine unpickles everything as soon as a safe reading is refused. While :func:`safe_loading` is
-active, ``torch.load`` itself is our reader, so that there is no way around it, whatever the scheme
-of the address and whichever module of a toolbox loads. Afterwards everything is as it was:
+mmengine falls back to unpickling everything if safe reading fails. While :func:`safe_loading` is
+active, ``torch.load`` itself is our reader, so no code can avoid it, whatever the scheme of the
+address is and whichever module of a toolbox loads the file. Afterwards everything is restored:
 importing mmvanilla changes nothing for the toolboxes' own tools.
 """
 
@@ -28,7 +28,7 @@ from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint, read_val
 from mmvanilla.checkpoints.writing import write_checkpoint
 from mmvanilla.models.published import SCHEME
 
-#: The schemes that are known to end in ``torch.load`` or ``load_url``, or in our own loader.
+#: The schemes whose loaders are known to call ``torch.load``, ``load_url`` or our own loader.
 KNOWN_SCHEMES = (
     "",
     "http://",
@@ -47,17 +47,17 @@ KNOWN_SCHEMES = (
 _FILE_URL = "file://"
 _ADDRESS = re.compile(r"^(\S+:)?\w+://")
 _save_to_backend = mmengine.runner.checkpoint.save_checkpoint
-# What was asked for last, for errors that come after the reading.
+# The file or address that was read last, for errors after the reading.
 _last_read: list[str] = []
 
 
 @contextmanager
 def safe_loading() -> Iterator[None]:
-    """Let mmengine and the toolboxes read and write checkpoints by our means.
+    """Let mmengine and the toolboxes read and write checkpoints with our reader and writer.
 
-    It holds for the whole process until the block ends. Blocks may be nested.
+    This affects the whole process until the block ends. Blocks may be nested.
     """
-    # Workers are forked, and see what their parent sees.
+    # Data workers are forked, so this affects them, too.
     with ExitStack() as stack:
         for owner, name, ours in (
             (torch, "load", _load),
@@ -74,9 +74,9 @@ def load_address(address: str, map_location: MapLocation = "cpu") -> dict[str, A
     """Read a checkpoint from a file, or from an address that mmengine's loader knows.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no checkpoint, or asks for something that could run code.
-        RuntimeError: It cannot be fetched.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a checkpoint, or names something that could run code.
+        RuntimeError: The file cannot be fetched.
     """
     if "://" not in address:
         return read_checkpoint(address, map_location)
@@ -94,7 +94,7 @@ def _only_known(schemes: dict[str, Callable[..., Any]]) -> dict[str, Callable[..
         (prefix, loader if prefix in KNOWN_SCHEMES else _refuse)
         for prefix, loader in schemes.items()
     )
-    # mmengine asks the schemes in turn, and the empty one, of plain paths, fits anything.
+    # mmengine tries the schemes in order, and the empty scheme of plain paths matches everything.
     known[_FILE_URL] = _load_file_url
     known.move_to_end(_FILE_URL, last=False)
     return known
@@ -106,26 +106,26 @@ def _load_file_url(filename: str, map_location: MapLocation = None) -> Any:
 
 
 def last_read() -> str | None:
-    """The file or address that was read last by way of mmengine; None: nothing was."""
+    """Return the file or address that mmengine read last; None if it read nothing."""
     return _last_read[-1] if _last_read else None
 
 
 def forget_last_read() -> None:
-    """Let :func:`last_read` answer None until something is read."""
+    """Let :func:`last_read` return None until the next file is read."""
     _last_read.clear()
 
 
 def _refuse(filename: str, map_location: MapLocation = None) -> Any:
     raise ValueError(
-        f"{filename} has a scheme that is not known to read without running code; fetch the file "
-        "by other means and name it"
+        f"{filename} has a scheme whose loader is not known to be safe; download the file by "
+        "other means and name it instead"
     )
 
 
 def _load(
     f: Any, map_location: MapLocation = None, pickle_module: Any = None, **options: Any
 ) -> Any:
-    """Stands for ``torch.load``; what it would trust, it does not trust here."""
+    """Replaces ``torch.load``; options that make it trust the file are ignored."""
     if isinstance(f, str | os.PathLike):
         _last_read[:] = [os.fspath(f)]
     return read_values(f, map_location)
@@ -144,7 +144,7 @@ def _load_url(
 
 
 def _save(checkpoint: dict[str, Any], filename: str, *args: Any, **kwargs: Any) -> None:
-    """Stands for mmengine's ``save_checkpoint``, which a kill can leave half-written."""
+    """Replaces mmengine's ``save_checkpoint``, which leaves half a file if it is killed."""
     if _ADDRESS.match(os.fspath(filename)):
         _save_to_backend(checkpoint, filename, *args, **kwargs)
     else:

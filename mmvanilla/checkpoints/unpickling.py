@@ -1,9 +1,9 @@
-"""Reading the pickle of a checkpoint as data.
+"""Read the pickle of a checkpoint as data.
 
-No class or function of the file's choice is ever looked up or called: a name means what
-:mod:`mmvanilla.checkpoints.plain_values` says. This is our own reader and not torch's
-``weights_only``, which leaves numpy's constructors to the file as soon as they are allowed, and
-which is too strict for the log history of mmengine before torch 2.5.
+The reader never looks up or calls a class or function that the file chooses: names have the meaning
+that :mod:`mmvanilla.checkpoints.plain_values` gives them. torch's ``weights_only`` is not used,
+since it lets the file call numpy's constructors once they are allowed, and cannot read the log
+history of mmengine before torch 2.5.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import IO, Any
 from mmvanilla.checkpoints.deferred import Deferred, Forbidden, Named, StorageRef, require
 from mmvanilla.checkpoints.plain_values import look_up, storage_dtype
 
-# Every step that a pickle of plain values takes. Missing are, among others, instances of old
-# classes, registered extensions, and buffers outside the pickle.
+# The opcodes of a pickle of plain values. Left out are, among others, those for instances of old
+# classes, registered extensions, and buffers outside of the pickle.
 _STEPS = """
     PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG
     LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE
@@ -26,7 +26,7 @@ _STEPS = """
     EMPTY_LIST LIST EMPTY_DICT DICT EMPTY_SET FROZENSET GET BINGET LONG_BINGET PUT BINPUT
     LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL BINPERSID
 """
-# The unpickler in C cannot be told what its steps are.
+# The opcodes of the unpickler in C cannot be restricted.
 _Unpickler: Any = pickle._Unpickler
 _CHUNK = 1 << 20  # bytes
 
@@ -54,10 +54,10 @@ class _Stream:
 
 
 class PlainUnpickler(_Unpickler):
-    """Reads one pickle as data; :func:`finish` then makes what it deferred.
+    """Reads one pickle as data; :func:`finish` then makes the deferred values.
 
     Args:
-        file: Read from its position up to the end of the pickle.
+        file: An open file, which is read from its position to the end of the pickle.
     """
 
     dispatch = {
@@ -70,15 +70,17 @@ class PlainUnpickler(_Unpickler):
         self._known: dict[tuple[str, int], StorageRef] = {}
 
     def load(self) -> Any:
-        """Read the pickle; what it defers is not made yet."""
+        """Read the pickle; deferred values are not made yet."""
         try:
             return super().load()
-        except KeyError as error:  # of the table of opcodes, or a reference to nothing
-            raise pickle.UnpicklingError("it holds a step that torch.save never writes") from error
+        except KeyError as error:  # an unknown opcode, or a reference to a missing value
+            raise pickle.UnpicklingError(
+                "it holds an opcode that torch.save never writes"
+            ) from error
 
     def find_class(self, module: str, name: str) -> Any:
         """Look a name up in our table, never in a module."""
-        # torch.save writes names as Python 2 knew them.
+        # torch.save writes the names of Python 2.
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         return look_up(f"{module}.{name}")
 
@@ -106,7 +108,7 @@ class PlainUnpickler(_Unpickler):
 
     @property
     def storages(self) -> list[StorageRef]:
-        """The parts of the file that the pickle refers to."""
+        """The storages that the pickle refers to."""
         return list(self._known.values())
 
     def _load_reduce(self) -> None:
@@ -187,17 +189,17 @@ class PlainUnpickler(_Unpickler):
 
 
 def finish(value: Any) -> Any:
-    """Make everything that the pickle deferred; lists and dicts are changed in place.
+    """Make all deferred values of a pickle; lists and dicts are changed in place.
 
-    What the pickle refers to twice is one object afterwards, too.
+    A value that the pickle refers to several times becomes one object.
     """
-    made: dict[int, tuple[Any, Any]] = {}  # the first keeps the id in use
+    made: dict[int, tuple[Any, Any]] = {}  # the original stays alive, so its id stays unique
 
     def walk(value: Any) -> Any:
         if id(value) in made:
             return made[id(value)][1]
         result = value
-        made[id(value)] = (value, value)  # what contains itself ends here
+        made[id(value)] = (value, value)  # ends the recursion in a value that contains itself
         if isinstance(value, Deferred):
             result = value.make(walk)
         elif isinstance(value, Named):

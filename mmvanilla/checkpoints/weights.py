@@ -1,4 +1,4 @@
-"""Whether weights can be those of a network that works."""
+"""Check that weights are finite and consistent, so that a network can work with them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 import torch
 
-# Buffers of other kinds may be infinite, as the mask of an attention.
+# Other buffers may be infinite, such as the mask of an attention.
 _FINITE = ("weight", "bias", "running_mean", "running_var")
 
 
 def check_weights(state_dict: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Refuse weights that make every output meaningless.
+    """Refuse weights with which the outputs of a network would be meaningless.
 
     Args:
-        state_dict: Names to tensors; anything that is no floating-point tensor is passed over.
-        path: The file that they are from, for the message.
+        state_dict: Tensors by name; other values than floating-point tensors are not checked.
+        path: File that the weights come from, for messages.
 
     Raises:
-        ValueError: It is no state dict, a tensor has a NaN, a weight or a statistic is infinite, or
-            a variance is negative.
+        ValueError: ``state_dict`` is not a mapping, a tensor has a NaN, a weight or statistic is
+            infinite, or a variance is negative.
     """
     if not isinstance(state_dict, Mapping):
         raise ValueError(
             f"{path} has a {type(state_dict).__name__} where its weights should be; expected a "
-            "state dict, names to tensors: fetch the file again"
+            "state dict, which maps names to tensors: fetch the file again"
         )
     for key, value in state_dict.items():
         if not isinstance(value, torch.Tensor) or value.is_meta or not value.is_floating_point():

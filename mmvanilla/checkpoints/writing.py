@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, one alone or several together."""
+"""Write files completely or not at all, one alone or several together."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mmvanilla.utils.scratch import abandoned, scratch_folder
 
 StrPath = str | os.PathLike[str]
 
-# Scratch folders of these kinds: one being filled, and one whose files are complete.
+# The kinds of scratch folders: one whose files are being written, and one whose files are complete.
 _WRITING, _COMPLETE = "writing", "complete"
 
 
 def refuse_existing(path: StrPath, overwrite: bool = False) -> None:
-    """Say early what :func:`write_checkpoint` would say late.
+    """Raise the errors of :func:`write_checkpoint` about an existing file before any work is done.
 
     Raises:
-        FileExistsError: The file is there already, and ``overwrite`` is False.
-        IsADirectoryError: It is a folder.
+        FileExistsError: The file exists, and ``overwrite`` is False.
+        IsADirectoryError: The path is a folder.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -37,19 +37,20 @@ def refuse_existing(path: StrPath, overwrite: bool = False) -> None:
 def check_writable(
     paths: Iterable[StrPath], overwrite: bool = False, inputs: Iterable[StrPath] = ()
 ) -> None:
-    """Find out before the work whether its outputs can be written.
+    """Check before any work is done that its outputs can be written.
 
-    The folder of an output is not made here, but what would stop it from being made is found.
+    The folder of an output need not exist, and is not created, but it must be possible to create
+    it.
 
     Args:
-        paths: The files to be written.
-        overwrite: Existing files may be replaced. Default: False.
-        inputs: The files that the work reads; none of them may be written, not even by another
-            name (a link). Addresses such as ``vanillanet://13`` are passed over.
+        paths: Paths of the files to write.
+        overwrite: Whether existing files may be replaced. Default: False.
+        inputs: Files that the work reads. None of them may be an output, not even under another
+            name (a link). Addresses such as ``vanillanet://13`` are ignored.
 
     Raises:
-        ValueError: An output is an input, or named twice.
-        FileExistsError: An output is there already, and ``overwrite`` is False.
+        ValueError: An output is also an input, or is named twice.
+        FileExistsError: An output exists, and ``overwrite`` is False.
         IsADirectoryError: An output is a folder.
         NotADirectoryError: A part of an output's path is a file.
         PermissionError: The folder of an output cannot be written to.
@@ -83,32 +84,32 @@ def check_writable(
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: StrPath, overwrite: bool = False) -> None:
-    """Write a checkpoint so that ``path`` holds all of it or is left as it was.
+    """Write a checkpoint completely, or leave ``path`` unchanged.
 
     Args:
-        checkpoint: What ``torch.save`` takes.
-        path: The file. Its folder is made where it is missing.
-        overwrite: Replace a file that is there already. Default: False.
+        checkpoint: Content to save with ``torch.save``.
+        path: Path of the file. Its folder is created if it does not exist.
+        overwrite: Whether to replace an existing file. Default: False.
 
     Raises:
-        FileExistsError: The file is there already, and ``overwrite`` is False.
-        IsADirectoryError: It is a folder.
+        FileExistsError: The file exists, and ``overwrite`` is False.
+        IsADirectoryError: The path is a folder.
     """
     write_whole(lambda file: torch.save(checkpoint, file), path, overwrite)
 
 
 def write_text(text: str, path: StrPath, overwrite: bool = False) -> None:
-    """Write a text in UTF-8; otherwise as :func:`write_checkpoint`."""
+    """Write a text in UTF-8, in the same way as :func:`write_checkpoint`."""
     write_whole(lambda file: file.write(text.encode()), path, overwrite)
 
 
 def write_whole(write: Callable[[IO[bytes]], Any], path: StrPath, overwrite: bool) -> None:
-    """Write any file as :func:`write_checkpoint` does.
+    """Write any file in the same way as :func:`write_checkpoint`.
 
     Args:
-        write: Is called once with the open file.
-        path: The file. Its folder is made where it is missing.
-        overwrite: Replace a file that is there already.
+        write: Function that is called once with the open file.
+        path: Path of the file. Its folder is created if it does not exist.
+        overwrite: Whether to replace an existing file.
     """
     refuse_existing(path, overwrite)
     path = Path(path).expanduser()
@@ -128,32 +129,32 @@ def appearing_together(
 ) -> Iterator[list[Path]]:
     """Let several files of one folder appear together, or none of them.
 
-    The block writes each file aside, under its own name in a scratch folder. There the files can
-    be read back and checked. They appear when the block ends without an exception::
+    The block writes each file under its own name into a scratch folder, where the files can be read
+    back and checked. They appear when the block ends without an exception::
 
         with appearing_together(["out.pth", "out.py"], inputs=[config]) as (weights, text):
             torch.save(checkpoint, weights)
             text.write_text(cfg.pretty_text)
-            verify(weights, text)  # nothing has appeared if this raises
+            verify(weights, text)  # if this raises an error, no file appears
 
-    What is guaranteed when the process is killed (``kill -9``, power) at any moment: a new file
-    never stands beside an old one. Two renames cannot be one atomic step, so this is the order:
-    the new files are written and synced; one rename of their folder marks them as complete; every
-    old file is removed; the new files are moved in. A process that dies before the mark leaves the
-    old files. One that dies after it leaves some names missing, never mixed, and
-    :func:`finish_interrupted` moves the rest in on the next run of any tool that writes there.
+    If the process is killed at any moment (by ``kill -9``, or a power failure), a new file never
+    stands beside an old one. Since two renames are not one atomic step, the order is this: the new
+    files are written and synced; one rename of their folder marks them as complete; all old files
+    are removed; the new files are moved to their places. A process that dies before the rename
+    leaves the old files. A process that dies after it may leave files missing, but never mixed, and
+    :func:`finish_interrupted` moves the others on the next run of any tool that writes there.
 
     Args:
-        paths: The files, all in one folder, which is made where it is missing.
-        overwrite: Replace files that are there already. Default: False.
-        inputs: As in :func:`check_writable`, which is asked first.
+        paths: Paths of the files, all in one folder, which is created if it does not exist.
+        overwrite: Whether to replace existing files. Default: False.
+        inputs: Files that the work reads, as in :func:`check_writable`, which is called first.
 
     Yields:
-        Where to write each file, in the order of ``paths``.
+        The paths at which to write the files, in the order of ``paths``.
 
     Raises:
         ValueError: The files lie in several folders, or :func:`check_writable` refuses them.
-        RuntimeError: The block has not written one of the files.
+        RuntimeError: The block did not write one of the files.
     """
     targets = [Path(path).expanduser() for path in paths]
     parent = targets[0].parent
@@ -166,13 +167,13 @@ def appearing_together(
             yield aside
         for path in aside:
             if not path.is_file():
-                raise RuntimeError(f"{path.name} was not written, so that nothing appears")
+                raise RuntimeError(f"{path.name} was not written, so none of the files appears")
             _sync(path)
-        for extra in set(folder.iterdir()) - set(aside):  # as __pycache__ of a config read back
+        for extra in set(folder.iterdir()) - set(aside):  # such as __pycache__ of a config
             _remove(extra)
         _sync(folder)
         for target in targets:
-            refuse_existing(target, overwrite)  # it may have come meanwhile
+            refuse_existing(target, overwrite)  # another process may have written it
         complete = folder.with_name(folder.name.replace(f".{_WRITING}-", f".{_COMPLETE}-", 1))
         folder.rename(complete)
         _sync(parent)
@@ -180,7 +181,7 @@ def appearing_together(
 
 
 def finish_interrupted(parent: StrPath) -> list[Path]:
-    """Move in what a killed :func:`appearing_together` had written completely.
+    """Move the files to their places that a killed :func:`appearing_together` had completed.
 
     Returns:
         The files that appeared.
@@ -193,7 +194,7 @@ def finish_interrupted(parent: StrPath) -> list[Path]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Let an error of the disk name what could not be written: a full one names nothing."""
+    """Let an error of the disk name the file, which the error of a full disk does not."""
     try:
         yield
     except OSError as error:
@@ -201,14 +202,14 @@ def _naming(path: Path) -> Iterator[None]:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     except RuntimeError as error:
-        # torch's writer of archives has errors of its own.
+        # torch's archive writer raises errors of its own.
         if "PytorchStreamWriter" not in str(error):
             raise
         raise OSError(errno.EIO, "writing failed, perhaps on a full disk", str(path)) from error
 
 
 def _move_in(folder: Path) -> list[Path]:
-    """Replace files by their namesakes in ``folder``; safe to repeat from any point."""
+    """Replace files by those of the same name in ``folder``; may be repeated at any point."""
     names = sorted(path.name for path in folder.iterdir())
     for name in names:
         (folder.parent / name).unlink(missing_ok=True)
@@ -230,7 +231,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have a file or the names in a folder on the disk, where the system can do that."""
+    """Flush a file, or the entries of a folder, to the disk, if the system supports it."""
     if path.is_dir() and sys.platform == "win32":
         return
     descriptor = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)

@@ -1,8 +1,8 @@
-"""The authors' weights by name: ``vanillanet://13``, wherever mmengine takes a checkpoint.
+"""The authors' weights by name, ``vanillanet://13``, wherever mmengine accepts a checkpoint.
 
-``vanillanet://NAME`` fetches a published file once into torch's cache, ``vanillanet:///a/file.pth``
-reads one from disk. Either is checked and converted as it is read. With ``?in_channels=N`` behind
-it, the stem is adapted to images of N channels.
+``vanillanet://NAME`` downloads a published file once into torch's cache;
+``vanillanet:///a/file.pth`` reads a file from disk. Both are checked and converted when they are
+read. If ``?in_channels=N`` follows, the stem is adapted to images of N channels.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint
 from mmvanilla.models.archs import ARCHS
 from mmvanilla.models.published import PUBLISHED, RELEASE_URL, SCHEME, PublishedFile
 
-#: Where to fetch from instead of the authors' release: the address of a folder with their files.
+#: Environment variable with the address of a folder to fetch from instead of the authors' release.
 MIRROR_VARIABLE = "MMVANILLA_ZOO"
 
 
 def cache_path(published: PublishedFile) -> Path:
-    """Where the file is kept: torch's own cache (``TORCH_HOME`` moves it)."""
+    """Return the path of a file in torch's own cache (``TORCH_HOME`` moves it)."""
     return download.cache_folder() / published.file
 
 
 def fetch(name: str) -> Path:
-    """Have a published file in the cache, complete and checked; fetch it where it is not.
+    """Fetch a published file into the cache, unless it is there, and check it.
 
     Args:
-        name: A name of :data:`mmvanilla.models.published.PUBLISHED`.
+        name: A name in :data:`mmvanilla.models.published.PUBLISHED`.
 
     Raises:
-        ValueError: The name is unknown, or the cached file is not the one that was fetched.
-        RuntimeError: The file cannot be fetched, or something else came.
+        ValueError: The name is unknown, or the cached file has changed since it was fetched.
+        RuntimeError: The file cannot be fetched, or another file came.
     """
     if name not in PUBLISHED:
         raise ValueError(
             f"unknown published weights '{name}'; choose from {', '.join(PUBLISHED)}, or "
-            f"read a file by {SCHEME}/path/to/file.pth"
+            f"read a file with {SCHEME}/path/to/file.pth"
         )
     published = PUBLISHED[name]
     mirror = os.environ.get(MIRROR_VARIABLE)
@@ -55,7 +55,7 @@ def fetch(name: str) -> Path:
             url, path, lambda partial: check_published(published, read_checkpoint(partial))
         )
     except (HTTPException, OSError, ValueError) as error:
-        if path.is_file():  # it was there already, and is not what was fetched
+        if path.is_file():  # it was there already, and has changed since
             raise
         raise RuntimeError(
             f"cannot fetch {published.file} from {url} ({error}); fetch it by other means and put "
@@ -66,18 +66,19 @@ def fetch(name: str) -> Path:
 def check_published(
     published: PublishedFile, checkpoint: Mapping[str, Any], in_channels: int | None = None
 ) -> dict[str, Any]:
-    """Convert the content of a published file, and make sure that it is what its name says.
+    """Convert the content of a published file, and check that it is what its name says.
 
     Args:
-        published: What the file's name promises.
-        checkpoint: The content of the file.
-        in_channels: As in :func:`mmvanilla.checkpoints.conversion.convert_checkpoint`.
+        published: Entry of the file in the table of published files.
+        checkpoint: Content of the file.
+        in_channels: Number of image channels to which the stem is adapted, as in
+            :func:`mmvanilla.checkpoints.conversion.convert_checkpoint`.
 
     Returns:
-        The converted checkpoint.
+        The converted checkpoint, with ``meta`` and ``state_dict``.
 
     Raises:
-        ValueError: It is of another variant, act_num or kind, or not VanillaNet's.
+        ValueError: The weights are of another variant, act_num or kind, or not of a VanillaNet.
     """
     checkpoint, found = convert_checkpoint(checkpoint, in_channels=in_channels)
     is_detector = found.kind == DETECTOR
@@ -93,10 +94,10 @@ def check_published(
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME)
 def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """What mmengine calls for ``vanillanet://NAME`` and ``vanillanet:///a/local/file.pth``.
+    """Load ``vanillanet://NAME`` or ``vanillanet:///a/local/file.pth``; mmengine calls this.
 
     The state dict of a classifier has its keys below ``backbone.`` and ``head.``, so a backbone
-    takes it with ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix='backbone.')``.
+    loads it with ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix='backbone.')``.
 
     Weights are adapted to images of N channels by ``?in_channels=N`` after the name or the path:
     ``vanillanet://13?in_channels=1`` (see
@@ -104,7 +105,7 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
 
     Args:
         filename: Address that begins with ``vanillanet://``.
-        map_location: As in ``torch.load``; None: the CPU.
+        map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
 
     Raises:
         FileNotFoundError: The local file does not exist.
@@ -122,7 +123,7 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
         return check_published(PUBLISHED[address], checkpoint, in_channels)
     except ValueError as error:
         raise ValueError(
-            f"{path} is not {PUBLISHED[address].file}: {error}; delete it, and it is fetched again"
+            f"{path} is not {PUBLISHED[address].file}: {error}; delete it to fetch it again"
         ) from error
 
 

@@ -1,8 +1,8 @@
-"""Training in several processes where mmengine alone needs a GPU: gloo on CPUs.
+"""Train in several processes on CPUs, with gloo; mmengine alone needs GPUs for that.
 
-mmengine's launcher asks for a CUDA device before it looks whether there is one, its wrapper names
-a device, and PyTorch's SyncBN refuses CPU tensors. :func:`prepare` mends all three and touches
-nothing where there is a GPU.
+mmengine's launcher selects a CUDA device without checking that there is one, its model wrapper
+passes a device to PyTorch, and PyTorch's SyncBN refuses CPU tensors. :func:`prepare` solves all
+three problems, and changes nothing on a machine with a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import distributed as torch_distributed
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# The variables in which each launcher says who a process is: rank, world size, rank on its node.
+# The environment variables of each launcher: rank, world size, and rank on the node.
 _LAUNCHERS = {
     "pytorch": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
@@ -35,25 +35,26 @@ _DEFAULT_PORT = "29500"
 
 
 def prepare(cfg: Config) -> None:
-    """Make a config that names a launcher fit for CPUs; call it before the Runner is built.
+    """Prepare a config with a launcher for CPUs; call this before the Runner is built.
 
-    Without a GPU it joins a gloo process group, which mmengine then leaves alone, and has the
-    model wrapped by :class:`CPUDistributedDataParallel`. With a GPU, or without a launcher, it
-    does nothing (in a single process mmengine itself reverts SyncBN, with a log line).
+    Without a GPU the process joins a gloo process group, which mmengine then uses, and the model
+    will be wrapped by :class:`CPUDistributedDataParallel`. With a GPU, or without a launcher,
+    nothing is done (in a single process mmengine itself reverts SyncBN, with a log line).
 
     Args:
-        cfg: The config; ``launcher`` is read, ``model_wrapper_cfg`` may be set.
+        cfg: Config whose ``launcher`` is read; its ``model_wrapper_cfg`` may be set.
 
     Raises:
-        RuntimeError: The launcher's variables are not in the environment.
-        ValueError: No such launcher.
+        RuntimeError: The environment variables of the launcher are not set.
+        ValueError: The launcher is unknown.
     """
     launcher = cfg.get("launcher", "none")
     if launcher == "none" or get_device() != "cpu":
         return
     if not is_distributed():
         _join_gloo_group(launcher, cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout"))
-    # DDPStrategy (of mmengine's FlexibleRunner) keeps the wrapper's config; others bring their own.
+    # DDPStrategy (of mmengine's FlexibleRunner) holds the config of the wrapper itself; other
+    # strategies have wrappers of their own.
     strategy = cfg.get("strategy")
     if strategy is None:
         holder, key = cfg, "model_wrapper_cfg"
@@ -71,9 +72,10 @@ def prepare(cfg: Config) -> None:
 
 
 def finish() -> None:
-    """Leave the process group after all processes are done; nothing without one.
+    """Leave the process group, if there is one, after all processes are done.
 
-    Without it the first process to exit tears the group down under the others, and gloo aborts.
+    Otherwise the first process that exits would close the group while others use it, and gloo would
+    abort.
     """
     if is_distributed():
         barrier()
@@ -93,10 +95,10 @@ def _join_gloo_group(launcher: str, timeout: float | None) -> None:
         os.environ[name] = os.environ[source]
     if "MASTER_ADDR" not in os.environ:
         if launcher != "slurm":
-            raise RuntimeError("set MASTER_ADDR to the address of the first machine")
+            raise RuntimeError("MASTER_ADDR is not set; set it to the address of the first machine")
         os.environ["MASTER_ADDR"] = _first_slurm_host()
     os.environ.setdefault("MASTER_PORT", _DEFAULT_PORT)
-    # Left out rather than None, which torch 2.1 does not take for its default.
+    # Leave the argument out instead of passing None, which torch 2.1 does not accept.
     limit: dict[str, Any] = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
     torch_distributed.init_process_group("gloo", **limit)
 
@@ -111,13 +113,13 @@ def _first_slurm_host() -> str:
 class CPUDistributedDataParallel(MMDistributedDataParallel):
     """mmengine's DDP wrapper, for a model on the CPU.
 
-    SyncBN layers, which PyTorch has for GPUs only, become :class:`CPUSyncBatchNorm`; where there
-    is a single process, plain batch norm.
+    SyncBN layers, which work only on GPUs in PyTorch, become :class:`CPUSyncBatchNorm`, or plain
+    batch norm in a single process.
 
     Args:
-        module: The model.
-        device_ids: Ignored on the CPU: mmengine passes the local rank.
-        kwargs: As ``MMDistributedDataParallel`` has them.
+        module: The model to wrap.
+        device_ids: Ignored for a model on the CPU, where mmengine passes the local rank.
+        kwargs: More arguments of ``MMDistributedDataParallel``.
     """
 
     def __init__(self, module: nn.Module, device_ids: Any = None, **kwargs: Any) -> None:
@@ -127,13 +129,13 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 
 
 def adapt_sync_batchnorm(model: nn.Module) -> nn.Module:
-    """Replace the SyncBN layers of a model by ones that run on CPUs, with a log line.
+    """Replace the SyncBN layers of a model by layers that run on CPUs, with a log line.
 
     Args:
-        model: Changed in place; its parameters and buffers stay the same objects.
+        model: Model that is changed in place; its parameters and buffers stay the same objects.
 
     Returns:
-        The model, or what replaces it if it is itself a SyncBN layer.
+        The model, or its replacement if it is itself a SyncBN layer.
     """
     kinds: tuple[type[nn.Module], ...] = (nn.SyncBatchNorm,)
     if mmcv_full_available():
@@ -164,11 +166,11 @@ def _replace(
 
 
 class CPUSyncBatchNorm(_BatchNorm):
-    """Batch norm over the images of all processes, for CPUs; in eval mode plain batch norm."""
+    """Batch norm over the images of all processes, on CPUs; in eval mode plain batch norm."""
 
     @classmethod
     def like(cls, norm: Any) -> CPUSyncBatchNorm:
-        """The same layer of another kind: it shares the parameters and buffers."""
+        """Make a layer from another batch norm, whose parameters and buffers it shares."""
         new = cls(
             norm.num_features,
             eps=norm.eps,
@@ -187,7 +189,7 @@ class CPUSyncBatchNorm(_BatchNorm):
             raise ValueError(f"expected (N, C, ...), found a tensor of {input.dim()} dimensions")
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) in and out; every process must call it equally often."""
+        """Normalise (N, C, ...); every process must call this equally often."""
         if not self.training or get_world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)

@@ -1,4 +1,4 @@
-"""The hook that raises λ in the course of deep training (paper, section 3.1).
+"""The hook that raises λ during deep training (paper, section 3.1).
 
 λ (``act_lambda``) is one number for the whole model. It starts at 0, where the activation inside
 each :class:`mmvanilla.models.conv_pair.ConvPair` is a ReLU, and ends at 1, where it is the identity
@@ -20,33 +20,33 @@ _LOG_NAME = "train/act_lambda"  # LoggerHook prints every scalar whose name begi
 
 @HOOKS.register_module()
 class DeepTrainingHook(Hook):
-    """Raises λ from 0 to 1 during training, and keeps it at 1 for the rest.
+    """Raises λ from 0 to 1 during training, then keeps it at 1.
 
-    λ depends on the number of the epoch or iteration alone, so a resumed run goes on as if it had
-    not been interrupted; what λ the weights had before does not matter. The copy of the model that
-    an ``EMAHook`` averages follows, so that it is evaluated and saved with the same λ. λ is logged
-    with the losses as ``act_lambda``.
+    λ depends only on the number of the epoch or iteration, so a resumed run continues as if it had
+    not been interrupted, and the λ of loaded weights has no effect. The averaged model of an
+    ``EMAHook`` has the same λ, also when it is evaluated and saved. λ is logged with the losses, as
+    ``act_lambda``.
 
-    A compiled model follows λ. Where torch.compile does not watch modules (torch 2.1), each new λ
-    compiles anew: change it once an epoch there.
+    A compiled model follows λ, too. Where torch.compile does not guard modules (torch 2.1), each
+    new λ causes a recompilation, so change λ only once per epoch there.
 
-    A model that is only fine-tuned has λ = 1 from the start and needs no hook, unless its weights
-    come from the middle of deep training: ``decay_epochs=0`` sets their λ to 1.
+    Fine-tuning needs no hook, since λ is 1 from the start, unless the weights come from the middle
+    of deep training: then ``decay_epochs=0`` sets their λ to 1.
 
     Args:
-        decay_epochs: The number of epochs until λ = 1, E. Epoch e, counted from 0, has
-            λ = e / E if the schedule is linear, so epoch E is the first with λ = 1. 0: λ is 1 from
-            the start.
-        decay_iters: The same in iterations, for loops that count those. Give one of the two.
-        schedule: ``'linear'`` (default) or ``'cosine'``.
-        by_epoch: Whether λ changes once an epoch, as the authors have it, or with every iteration.
-            None (default): once an epoch with ``decay_epochs``, which has the choice; with every
-            iteration with ``decay_iters``.
+        decay_epochs: Number of epochs until λ = 1, E. In epoch e, counted from 0, a linear schedule
+            has λ = e / E, so epoch E is the first one with λ = 1. 0: λ is 1 from the start.
+        decay_iters: Number of iterations until λ = 1, for loops that count iterations. Give either
+            this or ``decay_epochs``.
+        schedule: Name of the schedule, ``'linear'`` (default) or ``'cosine'``.
+        by_epoch: Whether λ changes once per epoch, as in the authors' code, or in every iteration.
+            None (default): once per epoch with ``decay_epochs``, in every iteration with
+            ``decay_iters``, which allows nothing else.
 
     Raises:
         TypeError: A length is not a whole number.
-        ValueError: Both lengths are given, or none; a length is negative; the schedule is unknown;
-            or ``by_epoch`` stands beside ``decay_iters``.
+        ValueError: Both lengths are given, or neither; a length is negative; the schedule is
+            unknown; or ``by_epoch`` is True with ``decay_iters``.
 
     Examples:
         >>> custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=100)]
@@ -77,8 +77,8 @@ class DeepTrainingHook(Hook):
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, found {schedule!r}")
         if by_epoch and decay_iters is not None:
             raise ValueError(
-                "decay_iters changes λ with every iteration; for once an epoch, by_epoch=True, "
-                "give decay_epochs"
+                "decay_iters changes λ in every iteration, found by_epoch=True; to change λ once "
+                "per epoch, give decay_epochs instead"
             )
         self.decay_epochs, self.decay_iters = decay_epochs, decay_iters
         self.schedule = schedule
@@ -86,10 +86,10 @@ class DeepTrainingHook(Hook):
         self._current: float | None = None
 
     def before_train(self, runner: Any) -> None:
-        """Set λ for where the run starts or resumes.
+        """Set λ for the epoch or iteration at which the run starts or resumes.
 
         Raises:
-            RuntimeError: Nothing in the model has a λ.
+            RuntimeError: No module of the model has a λ.
             ValueError: ``decay_epochs`` is given, but the loop counts iterations.
         """
         if self.decay_epochs and isinstance(runner.train_loop, IterBasedTrainLoop):
@@ -100,15 +100,15 @@ class DeepTrainingHook(Hook):
         start = self._lambda_at(runner.epoch, runner.iter, runner)
         if not set_act_lambda(runner.model, start):
             raise RuntimeError(
-                f"DeepTrainingHook: nothing in this {type(runner.model).__name__} has a λ; train a "
+                f"DeepTrainingHook: no module of {type(runner.model).__name__} has a λ; train a "
                 "VanillaNet with deploy=False and deep_training=True, or another network with "
                 "conv_cfg=dict(type='ConvPair'), or leave the hook out"
             )
         last = self._lambda_at(runner.max_epochs - 1, runner.max_iters - 1, runner)
         if last < 1.0:
             runner.logger.warning(
-                f"this training ends at λ = {last:g}: its model cannot be fused before it has been "
-                "trained on to λ = 1; train longer, or shorten the decay"
+                f"this training ends at λ = {last:g}, and its model cannot be fused before λ is 1; "
+                "train longer, or shorten the decay"
             )
         self._current = start
 
@@ -117,7 +117,7 @@ class DeepTrainingHook(Hook):
         self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Set λ for this iteration, unless it is one for the epoch, and log it."""
+        """Set λ for this iteration, unless λ changes once per epoch, and log it."""
         if not self.by_epoch:
             self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
         runner.message_hub.update_scalar(_LOG_NAME, self._current)

@@ -1,6 +1,6 @@
-"""Layer-wise learning rate decay for any model whose backbone says how deep its parameters lie.
+"""Layer-wise learning rate decay for any model whose backbone tells the depth of its parameters.
 
-It stands in mmengine's root registry, so that configs of every toolbox find it.
+The constructor is in mmengine's root registry, so that configs of every toolbox find it.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ _OPTIONS = ("decay_rate", "num_layers")
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Smaller learning rates nearer to the input: lr × rate^(num_layers + 1 − id).
+    """Makes learning rates smaller towards the input: lr × rate^(num_layers + 1 − id).
 
-    The ids run from 0 for what comes before the first block (the stem) to ``num_layers + 1`` for
-    what comes after the last (neck and heads, which keep the full learning rate). The backbone
-    counts its blocks itself: any module of the model that has
-    ``get_layer_depth(param_name, prefix) -> (depth, number of depths)`` is asked, wherever it is,
-    as VanillaNet and the backbones of MMPretrain have it. Biases and other 1-d parameters are
-    not decayed by the optimiser's weight decay; frozen parameters are left out.
+    The stem has the id 0; the neck and heads have the id ``num_layers + 1`` and keep the full
+    learning rate. The backbone tells the depth of its parameters by a method
+    ``get_layer_depth(param_name, prefix) -> (depth, number of depths)``, which VanillaNet and the
+    backbones of MMPretrain have; any module of the model may have it. Biases and other 1-d
+    parameters have no weight decay; frozen parameters are left out.
 
     ``paramwise_cfg`` takes:
 
-    - ``decay_rate``: the rate, above 0 and at most 1.
+    - ``decay_rate``: the factor from one layer to the next, above 0 and at most 1.
     - ``num_layers``: the number of layers over which the B blocks are spread evenly; block i has
-      id i · num_layers // B + 1. Default: B, a layer per block (i + 1), which None also means. For
-      VanillaNet-13 (B = 11), 6 puts two blocks into a layer (i // 2 + 1), as its authors'
-      detectors have it.
+      the id i · num_layers // B + 1. Default, or None: B, one layer for each block (i + 1). For
+      VanillaNet-13 (B = 11), 6 puts two blocks into one layer (i // 2 + 1), as in the detectors of
+      its authors.
 
     Args:
         optim_wrapper_cfg: The optimiser wrapper's config; its optimiser needs an ``lr``.
-        paramwise_cfg: The options above.
+        paramwise_cfg: Dict of the options above.
 
     Raises:
         TypeError: An option is misspelt or missing, or no module of the model counts depths.
@@ -69,18 +68,20 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if num_layers is not None and (not _is_number(num_layers, int) or num_layers < 1):
             raise ValueError(f"num_layers must be an integer of at least 1, found {num_layers!r}")
         if self.base_lr is None:
-            raise ValueError("layer-wise decay scales the optimizer's lr, but its config has none")
+            raise ValueError(
+                "layer-wise decay scales the lr of the optimizer, which has none; add it"
+            )
 
     def add_params(
         self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **kwargs: Any
     ) -> None:
-        """Sort the parameters into one group for each layer and kind (with and without decay).
+        """Sort the parameters into groups, one for each layer with and without weight decay.
 
         Args:
             params: The list to which the groups are appended.
-            module: The model.
-            prefix: Ignored; DefaultOptimWrapperConstructor has it.
-            kwargs: Ignored in the same way.
+            module: The model whose parameters are sorted.
+            prefix: Ignored; it is part of the signature of DefaultOptimWrapperConstructor.
+            kwargs: Ignored, for the same reason.
 
         Raises:
             TypeError: No module of the model has ``get_layer_depth``.
@@ -113,14 +114,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params.extend(groups.values())
 
     def _layer_id(self, name: str, counters: dict[str, Any]) -> tuple[int, int]:
-        """A parameter's layer, and the layer of what follows the backbone."""
+        """Return the layer id of a parameter, and the id of the parts after the backbone."""
         prefix = max((p for p in counters if name.startswith(p)), key=len, default=None)
         if prefix is None:
-            return 0, 0  # Outside every backbone: the full learning rate whatever num_layers is.
+            return 0, 0  # outside of the backbone: the full learning rate, whatever num_layers is
         depth, num_depths = counters[prefix].get_layer_depth(name, prefix)
         num_blocks = num_depths - 2
         num_layers = self.paramwise_cfg.get("num_layers")
-        if num_layers is None:  # not given, or taken back by a config that inherits it
+        if num_layers is None:  # not given, or reset by a config that inherits it
             num_layers = num_blocks
         if num_layers > num_blocks:
             raise ValueError(
@@ -136,7 +137,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _depth_counters(model: nn.Module) -> dict[str, Any]:
-    """The modules that count depths, by the prefix of their parameters' names."""
+    """Find the modules that tell depths, by the prefix of their parameters' names."""
     found = {
         f"{name}." if name else "": module
         for name, module in model.named_modules()
@@ -144,12 +145,12 @@ def _depth_counters(model: nn.Module) -> dict[str, Any]:
     }
     if not found:
         raise TypeError(
-            f"layer-wise decay asks the backbone how deep each parameter lies, but no module of "
+            f"layer-wise decay asks the backbone for the depth of each parameter, but no module of "
             f"this {type(model).__name__} has get_layer_depth(param_name, prefix); take a backbone "
-            "that has it (VanillaNet, most of MMPretrain's), or drop the optim_wrapper's "
-            "constructor and paramwise_cfg"
+            "that has it (VanillaNet, most of MMPretrain's), or remove constructor and "
+            "paramwise_cfg from optim_wrapper"
         )
-    # MMPretrain's ImageClassifier has the method too, and only hands it to its backbone.
+    # MMPretrain's ImageClassifier has the method too, but only calls that of its backbone.
     return {
         prefix: module
         for prefix, module in found.items()

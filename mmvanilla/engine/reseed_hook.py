@@ -1,4 +1,4 @@
-"""Random numbers that do not depend on whether a training was interrupted."""
+"""Make random numbers independent of interruptions of the training."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from mmengine.runner import IterBasedTrainLoop
 
 @HOOKS.register_module()
 class ReseedHook(Hook):
-    """Makes an interrupted and resumed run draw the numbers of an uninterrupted one.
+    """Makes a resumed run draw the same random numbers as a run without interruption.
 
-    Checkpoints of mmengine hold no states of random number generators: after a resume, dropout,
-    mixup and the pipeline's augmentations start over, and the weights come out different. With this
-    hook each epoch (each iteration, in a loop that counts those) begins from a seed made of the
-    run's seed, its own number and the rank. On CPU, where the kernels are deterministic, resuming
-    then gives the same weights bit for bit.
+    Checkpoints of mmengine do not hold the states of random number generators: after a resume,
+    dropout, mixup and the augmentations of the pipeline start again, and the final weights differ.
+    With this hook each epoch (or each iteration, in a loop that counts iterations) starts from a
+    seed that is computed from the run's seed, the number of the epoch or iteration, and the rank.
+    On CPUs, whose kernels are deterministic, a resumed run then gives the same weights bit by bit.
 
-    It needs ``randomness=dict(seed=...)``, and a train dataloader whose random numbers it reaches:
-    ``num_workers=0``, or in a loop that counts epochs ``persistent_workers=False``, whose workers
-    are started and seeded anew by mmengine for each epoch. In a loop that counts iterations the
-    augmentations must draw from numpy or random, as those of OpenMMLab do.
+    The hook needs ``randomness=dict(seed=...)`` and a train dataloader whose random numbers it can
+    control. That is the case with ``num_workers=0`` or, in a loop that counts epochs, with
+    ``persistent_workers=False``, since mmengine then starts and seeds new workers for each epoch.
+    In a loop that counts iterations the augmentations must draw from numpy or random, as those of
+    OpenMMLab do.
     """
 
-    # Before every hook that might draw numbers.
+    # The hook runs before every hook that may draw random numbers.
     priority = "VERY_HIGH"
 
     def before_train(self, runner: Any) -> None:
-        """Refuse settings under which the promise would not hold.
+        """Refuse settings with which a resumed run would draw other random numbers.
 
         Raises:
-            ValueError: The seed is missing, or the dataloader keeps random states of its own.
+            ValueError: The seed is missing, or the dataloader has random states of its own.
         """
         if runner.cfg.get("randomness", {}).get("seed") is None:
-            raise ValueError("ReseedHook needs a fixed seed: randomness=dict(seed=0)")
+            raise ValueError("ReseedHook needs a fixed seed; add randomness=dict(seed=0)")
         loader = runner.train_dataloader
         self._by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
         if loader.num_workers and (loader.persistent_workers or self._by_iteration):
             raise ValueError(
-                f"ReseedHook cannot reach the random numbers of num_workers={loader.num_workers} "
+                f"ReseedHook cannot control the random numbers of num_workers={loader.num_workers} "
                 f"with persistent_workers={loader.persistent_workers} in a "
                 f"{type(runner.train_loop).__name__}; set num_workers=0"
                 + ("" if self._by_iteration else ", or persistent_workers=False")
@@ -57,31 +58,32 @@ class ReseedHook(Hook):
             and runner.iter
             and not hasattr(loop.dataloader_iterator, "skip_iter")
         ):
-            # This mmengine reads the data of the earlier iterations again, which draws numbers.
+            # This version of mmengine reads the batches of the earlier iterations again, which
+            # draws random numbers.
             loop.dataloader_iterator = _ReseedAfterSkipped(
                 loop.dataloader_iterator, runner.iter, partial(self._seed, runner, runner.iter)
             )
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Seed the epoch, or the data of the first iteration."""
+        """Seed the epoch or, in a loop that counts iterations, the first batch."""
         self._seed(runner, runner.iter if self._by_iteration else runner.epoch)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed the step, in a loop that counts iterations."""
+        """Seed the training step, in a loop that counts iterations."""
         if self._by_iteration:
-            # Again after the data was read: the first iteration of a run makes the iterator, which
-            # draws from torch.
+            # Seed again after reading the data, since the first iteration of a run creates the data
+            # iterator, which draws from torch.
             self._seed(runner, runner.iter, 1)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Seed the data of the next iteration, in a loop that counts those."""
+        """Seed the next batch, in a loop that counts iterations."""
         if self._by_iteration:
             self._seed(runner, runner.iter + 1)
 
     def _seed(self, runner: Any, number: int, part: int = 0) -> None:
-        # A sequence of numbers seeds numpy's SeedSequence: neighbours have nothing in common.
+        # With numpy's SeedSequence the seeds of neighbouring epochs or iterations are unrelated.
         entropy = [runner.seed, number, part, get_rank()]
         words = np.random.SeedSequence(entropy).generate_state(2)
         seed = int(words[0])

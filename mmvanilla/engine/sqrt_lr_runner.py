@@ -1,4 +1,4 @@
-"""``--auto-scale-lr`` by the square root, as LAMB and VanillaNet's authors want it."""
+"""Scale learning rates by the square root of the batch size, as LAMB recipes do."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class SqrtLRRunner(Runner):
     """A Runner that scales learning rates with sqrt(batch / base batch), not with their ratio.
 
     Set ``runner_type='SqrtLRRunner'`` and ``auto_scale_lr=dict(base_batch_size=...)`` in a config;
-    the training tools of OpenMMLab then use it, and ``--auto-scale-lr`` switches the scaling on.
+    the training tools of OpenMMLab then use this runner, and ``--auto-scale-lr`` enables scaling.
     """
 
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
     ) -> None:
-        """Scale the learning rates, where ``auto_scale_lr`` says so.
+        """Scale the learning rates if ``auto_scale_lr`` enables it.
 
         Args:
-            optim_wrapper: The optimiser wrapper whose groups are scaled.
+            optim_wrapper: The optimiser wrapper whose learning rates are scaled.
             auto_scale_lr: The config's dict of ``base_batch_size`` and ``enable``. None: nothing
                 is scaled.
         """
@@ -34,7 +34,8 @@ class SqrtLRRunner(Runner):
         loader = self._train_dataloader
         per_process = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
         batch_size = per_process * self.world_size
-        # mmengine multiplies by batch / base: with this base that is the root of what it was.
+        # mmengine multiplies by batch / base; this base makes the factor sqrt(batch /
+        # base_batch_size).
         base = math.sqrt(batch_size * auto_scale_lr["base_batch_size"])
         super().scale_lr(optim_wrapper, dict(auto_scale_lr, base_batch_size=base))
         self.logger.info(

@@ -243,7 +243,7 @@ class TestHook:
             runner.train()
 
     def test_nothing_has_a_lambda(self, tmp_path):
-        with pytest.raises(RuntimeError, match="nothing in this ToyModel has a λ.*ConvPair"):
+        with pytest.raises(RuntimeError, match="no module of ToyModel has a λ.*ConvPair"):
             self.train(tmp_path, model=ToyModel(deep=False), decay_epochs=2)
 
     def test_warns_when_the_training_ends_before_the_decay(self, tmp_path):

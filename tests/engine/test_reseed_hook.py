@@ -155,7 +155,7 @@ class TestReseedHook:
         ("by_epoch", "persistent"), [(True, True), (False, False), (False, True)]
     )
     def test_refuses_workers_that_it_cannot_reach(self, tmp_path, by_epoch, persistent):
-        with pytest.raises(ValueError, match="cannot reach the random numbers of num_workers=1"):
+        with pytest.raises(ValueError, match="cannot control the random numbers of num_workers=1"):
             train(
                 tmp_path,
                 hooks=[ReseedHook()],

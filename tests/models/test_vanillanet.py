@@ -120,7 +120,7 @@ def test_out_indices_out_of_range_are_refused(out_indices):
 
 def test_adaptive_pooling_serves_one_level_and_one_size():
     arch = tiny_arch("13-1.5x-ada")
-    with pytest.raises(ValueError, match="classification only"):
+    with pytest.raises(ValueError, match="is for classification"):
         VanillaNet(arch, out_indices=(0, 1, 2, 3))
     with pytest.raises(ValueError, match="224x224 inputs only, found 256x224"):
         VanillaNet(arch)(torch.randn(1, 3, 256, 224))
