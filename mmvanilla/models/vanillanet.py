@@ -173,7 +173,8 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
                 f"this arch pools to fixed sizes and takes {size[0]}x{size[1]} inputs only, found "
                 f"{x.shape[-2]}x{x.shape[-1]}; choose an arch without adaptive pooling ('13-1.5x')"
             )
-        wanted = {self.arch.levels[level] for level in self.out_indices}
+        # A tuple: the compiler of torch 2.1 knows no sets.
+        wanted = tuple(self.arch.levels[level] for level in self.out_indices)
         outs = []
         for layer, module in enumerate((self.stem, *self.blocks)):
             x = module(x)

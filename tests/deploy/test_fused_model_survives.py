@@ -11,11 +11,6 @@ from torch import nn
 
 from mmvanilla import VanillaNet, fuse_model
 
-# Where it is missing (torch 2.1), the compiler neither exports nor traces these models whole.
-has_new_compiler = pytest.mark.skipif(
-    not hasattr(torch, "compiler") or not hasattr(torch.compiler, "set_stance"),
-    reason="this torch's compiler is too old",
-)
 TINY = dict(dims=(8, 16, 24, 32), strides=(2, 2, 2))
 
 
@@ -73,7 +68,6 @@ def test_jit_trace_serves_other_sizes(fused, images):
     assert_same(traced(other), fused(other))
 
 
-@has_new_compiler
 @torch.no_grad()
 def test_torch_export(fused, images):
     export = pytest.importorskip("torch.export").export
@@ -98,7 +92,6 @@ def test_torch_compile():
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@has_new_compiler
 @torch.no_grad()
 @pytest.mark.parametrize("form", ["training", "fused"])
 def test_torch_compile_finds_one_graph(fused, images, form):
