@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmvanilla.models.compiling import is_compiling
+from mmvanilla.models.compiling import eager_where_compiled_wrongly, is_compiling
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, ShortcutConv, plain_conv
 
@@ -134,6 +134,10 @@ class VanillaBlock(BaseModule):
         """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         if not (self.with_cp and self.training and torch.is_grad_enabled()):
             return self._forward(x)
+        return self._recomputed(x)
+
+    @eager_where_compiled_wrongly
+    def _recomputed(self, x: Tensor) -> Tensor:
         if is_compiling():
             # The compiler's recomputation has no side effects, so statistics are updated only once.
             return checkpoint(self._forward, x, use_reentrant=False)

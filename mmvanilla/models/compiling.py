@@ -1,6 +1,23 @@
-"""Tell whether torch.compile or torch.export is tracing the code that asks."""
+"""What torch.compile and torch.export need to be told, in the words of each version of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-# torch 2.1 has this function only under another name.
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+# torch 2.1 has it under another name only.
 is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
+
+
+def eager_where_compiled_wrongly(function: _Function) -> _Function:
+    """Decorate what recomputes activations: the compiler of torch 2.1 changes statistics twice.
+
+    There the function runs eagerly, in the middle of a compiled model.
+    """
+    if hasattr(torch.compiler, "is_compiling"):
+        return function
+    return torch.compiler.disable(function)

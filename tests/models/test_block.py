@@ -156,9 +156,6 @@ def test_checkpointing_stands_every_kind_of_backward(use, shortcut, act_lambda):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.compiler, "is_compiling"), reason="torch 2.1 cannot compile checkpoints"
-)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_checkpointing_compiles(backend):
     torch._dynamo.reset()
