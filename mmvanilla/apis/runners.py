@@ -141,7 +141,8 @@ def release(runner: Runner) -> None:
             handler.close()
             runner.logger.removeHandler(handler)
     for kept in (runner.logger, runner.message_hub, runner.visualizer):
-        type(kept)._instance_dict.pop(kept.instance_name, None)
+        for kind in type(kept).__mro__:  # a toolbox's visualizer is kept by its parent, too
+            getattr(kind, "_instance_dict", {}).pop(kept.instance_name, None)
 
 
 def _read(
