@@ -166,7 +166,7 @@ def _with_number(key, number):
         (_without("stem1.0.weight"), "missing: stem1.0.weight"),
         (_without("stages.1.act.weight"), "missing: stages.1.act.weight"),
         (_without("cls2.0.weight"), "missing: cls2.0.weight"),
-        (_with("stages.0.extra", torch.zeros(1)), "1 left over: stages.0.extra"),
+        (_with("stages.0.extra", torch.zeros(1)), "1 unexpected: stages.0.extra"),
         (_with("stages.7.act.weight", torch.zeros(1, 1, 7, 7)), r"found stages \[0, 1, 7\]"),
         (
             _with("stages.0.conv2.0.weight", torch.zeros(16, 9, 1, 1)),
