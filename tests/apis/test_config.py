@@ -10,7 +10,7 @@ GOOD = "model = dict(type='X')\n"
 # name: content, and what the message says.
 BAD = {
     "no_model.py": ("x = 1\n", "it defines no model; give one that defines"),
-    "model_is_text.py": ("model = 'VanillaNet'\n", "its model is 'VanillaNet', no dict"),
+    "model_is_text.py": ("model = 'VanillaNet'\n", "its model is 'VanillaNet', not a dict"),
     "syntax.py": ("x = 1\nmodel = dict(\n", r"line 2: .*never closed; correct the file"),
     "own_base.py": ("_base_ = 'own_base.py'\n", r"inherits from itself by _base_: .* → .*own_base"),
     "exits.py": ("import sys\nsys.exit(0)\n", r"ended the program by sys\.exit\(0\)"),
