@@ -602,6 +602,9 @@ REFUSED = dict(
 )
 
 # Why a class is not run: it ignores the argument, or nothing here can run it.
+# What the fork has more than the original toolboxes.
+FORK_ONLY = {("mmdet", "CLRFPN")}
+
 _SKIPS_ITS_PARENT = "does not hand it on: its constructor leaves that of AnchorFreeHead out"
 NOT_RUN: dict[str, dict[str, str]] = dict(
     mmdet=dict(

@@ -125,9 +125,9 @@ def test_refusals(exported, tmp_path):
     cfg, path = exported
     out = tmp_path / "out.onnx"
     for count in (0, -1):
-        with pytest.raises(ValueError, match="number of train images must be at least 1"):
+        with pytest.raises(ValueError, match="calibration_images must be at least 1"):
             quantize_classifier(cfg, path, out, calibration_images=count)
-        with pytest.raises(ValueError, match="number of test images must be at least 1"):
+        with pytest.raises(ValueError, match="test_images must be at least 1"):
             quantize_classifier(cfg, path, out, test_images=count)
     with pytest.raises(ValueError, match="is also an input"):
         quantize_classifier(cfg, path, path, overwrite=True)

@@ -20,7 +20,7 @@ from mmvanilla.deploy.comparison import first_mismatch
 from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.numerics import largest, relative_difference
 from tests.helpers import randomise
-from tests.pair_networks import CASES, IGNORED, NOT_RUN, REFUSED, Case, Network, networks
+from tests.pair_networks import CASES, FORK_ONLY, IGNORED, NOT_RUN, REFUSED, Case, Network, networks
 
 pytestmark = [pytest.mark.toolbox(name) for name in ("mmdet", "mmseg", "mmpretrain")]
 
@@ -121,7 +121,8 @@ def test_every_network_that_takes_a_conv_cfg_has_an_entry():
         for toolbox, names in table.items()
         for name in names
     }
-    assert entries == found
+    assert found <= entries
+    assert entries - found <= FORK_ONLY
 
 
 def right_or_refused(network: Network) -> None:
