@@ -69,7 +69,7 @@ def test_a_bad_config_is_one_error_with_file_and_reason(folder, name):
 def test_a_circle_of_bases_is_shown(tmp_path):
     (tmp_path / "a.py").write_text("_base_ = 'b.py'\n")
     (tmp_path / "b.py").write_text("_base_ = 'a.py'\n")
-    with pytest.raises(ValueError, match=r"a\.py → .*b\.py → .*a\.py; take one"):
+    with pytest.raises(ValueError, match=r"a\.py → .*b\.py → .*a\.py; remove one"):
         load_config(str(tmp_path / "a.py"))
 
 
