@@ -155,7 +155,7 @@ def _require(path: str, root: str, place: str) -> None:
     )
     listed = ", ".join(names[:_MANY]) + (", …" if len(names) > _MANY else "")
     raise FileNotFoundError(
-        f"{path} does not exist (its {place}); found in {above.resolve()}: {listed or 'nothing'}. "
+        f"{path} is not there (its {place}); found in {above.resolve()}: {listed or 'nothing'}. "
         f"{_remedy(root or path)}"
     )
 

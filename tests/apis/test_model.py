@@ -90,7 +90,7 @@ def test_outputs_that_a_model_does_not_have_are_refused():
         TensorModel(Classifier(), "boxes")
     with pytest.raises(ValueError, match="Detector has no head that gives logits"):
         TensorModel(Detector(), "logits")
-    with pytest.raises(ValueError, match="is no segmenter"):
+    with pytest.raises(ValueError, match="is not a segmenter"):
         TensorModel(Classifier(), "full_size_logits")
 
 
