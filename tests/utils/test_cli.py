@@ -71,6 +71,15 @@ def test_a_config_that_calls_exit_does_not_end_well(monkeypatch, capsys):
     assert code == 1 and "sys.exit(0)" in error
 
 
+@pytest.fixture
+def _ctrl_c_arrives():
+    """A shell starts what runs in its background with Ctrl-C ignored: these tests, maybe."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_arrives")
 def test_sigterm_and_ctrl_c_clean_up(monkeypatch, capsys, tmp_path):
     def work(number):
         try:
