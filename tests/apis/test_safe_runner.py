@@ -71,7 +71,10 @@ def test_an_unknown_scheme_is_refused(monkeypatch, hostile, victim):
 
     schemes = dict(CheckpointLoader._schemes)
     monkeypatch.setattr(CheckpointLoader, "_schemes", {"new://": load_from_new, **schemes})
-    with safe_loading(), pytest.raises(ValueError, match="new://x has a scheme whose loader is not known"):
+    with (
+        safe_loading(),
+        pytest.raises(ValueError, match="new://x has a scheme whose loader is not known"),
+    ):
         CheckpointLoader.load_checkpoint("new://x")
 
 
