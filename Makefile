@@ -6,7 +6,8 @@ STACK  ?= fork
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 
-# It makes the environment; tools/*.sh, which know a variable of that name too, run inside.
+# PYTHON only creates the environment. It is not exported, since tools/*.sh, which run inside of the
+# environment, use a variable of the same name.
 unexport PYTHON
 
 .PHONY: help env demo test test-all test-original lint format clean
@@ -14,14 +15,14 @@ unexport PYTHON
 help:
 	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
 	@echo 'make test           set up, then run the tests (PYTEST_ARGS="-m \"not slow\"" for fewer)'
-	@echo 'make test-all       all tests, those that take minutes too'
-	@echo 'make test-original  the same tests on the last releases of the original OpenMMLab'
+	@echo 'make test-all       run all tests, including those that take minutes'
+	@echo 'make test-original  run the tests with the last releases of the original OpenMMLab'
 	@echo 'make lint           check style, format and types'
 	@echo 'make format         let ruff correct style and format'
 	@echo 'make env            only set up $(VENV)'
 	@echo 'make clean          delete environments, caches and what training wrote'
 
-# Does nothing when the environment is as the lock files say.
+# Does nothing if the environment matches the lock files.
 env:
 	@$(PYTHON) requirements/install.py $(STACK) $(VENV)
 

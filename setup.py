@@ -1,4 +1,4 @@
-"""Packaging of mmvanilla. The configs and tools of the repository travel inside the package."""
+"""Packaging of mmvanilla; the configs and tools of the repository become part of the package."""
 
 import re
 import shutil
@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parent
 
 
 class BuildWithConfigsAndTools(build_py):
-    """Copy configs/ and tools/ to mmvanilla/.mim of what is built, where OpenMMLab expects them.
+    """Copy configs/ and tools/ to mmvanilla/.mim in the build, where OpenMMLab expects them.
 
-    An editable install copies nothing: mmvanilla/utils/paths.py then looks into the clone.
+    An editable install copies nothing, since mmvanilla/utils/paths.py finds them in the clone.
     """
 
     def run(self) -> None:
@@ -55,7 +55,7 @@ setup(
     packages=find_packages(include=["mmvanilla", "mmvanilla.*"]),
     include_package_data=False,
     python_requires=">=3.10",
-    # Neither mmengine nor mmcv is named here, though nothing works without them. The maintained
+    # mmengine and mmcv are required, but not named here. The maintained
     # fork (onedl-mmengine, onedl-mmcv) and the original (mmengine, mmcv, mmcv-lite) are different
     # distributions of the same import names: requiring one of them would make pip write it over
     # the other in the environments of those who use that. `import mmvanilla` checks what is there

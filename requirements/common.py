@@ -1,4 +1,4 @@
-"""What the two halves of the set-up share: the stacks, messages, running commands."""
+"""The parts that install.py and mmcv_wheel.py share: stacks, messages, running commands."""
 
 import contextlib
 import os
@@ -7,12 +7,12 @@ import subprocess
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where two set-ups at once are the user's affair
+except ImportError:  # Windows does not have it, so two set-ups at once are not prevented there
     fcntl = None
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# Of each stack: mmcv's distribution, the installer of its prebuilt wheels, and the Pythons for
-# which everything it pins exists.
+# For each stack: the distribution of mmcv, the installer of its prebuilt wheels, and the versions
+# of Python for which all pinned packages exist.
 STACKS = {
     "fork": ("onedl-mmcv", "onedl-mim", ((3, 10), (3, 11), (3, 12))),
     "original": ("mmcv", "openmim", ((3, 10), (3, 11))),
@@ -20,7 +20,7 @@ STACKS = {
 
 
 class SetupError(Exception):
-    """A reason to stop that the user can do something about."""
+    """An error that the user can correct."""
 
 
 def say(text):
@@ -29,16 +29,16 @@ def say(text):
 
 @contextlib.contextmanager
 def locked(path, what):
-    """Let one set-up at a time do its work; a second one waits for it.
+    """Let only one set-up work at a time; a second one waits.
 
-    The system frees the lock when the process ends, however it ends.
+    The system releases the lock when the process ends, even if it is killed.
 
     Args:
-        path: The lock file. It is made, and stays.
-        what: Where the other one is working, for the message.
+        path: Path of the lock file. It is created, and remains.
+        what: Folder that the lock protects, for the message.
 
     Yields:
-        The open lock file, to read from and to append to.
+        The open lock file, for reading and appending.
     """
     with open(path, "a+") as file:
         if fcntl is not None:
@@ -51,12 +51,12 @@ def locked(path, what):
 
 
 def run(command):
-    """Run a command whose failure ends the set-up; the command has said why by then."""
+    """Run a command; its failure ends the set-up, after the command itself printed the reason."""
     try:
         subprocess.run(command, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise SetupError(
-            f"this command failed: {' '.join(command)} ({error}). Correct what it complains about "
+            f"this command failed: {' '.join(command)} ({error}). Correct the cause "
             "(network, disk space, ...) and run again: finished steps are kept."
         ) from error
 

@@ -2,10 +2,11 @@
 """Set up one environment of the project: `python3 requirements/install.py STACK VENV`.
 
 STACK is `fork` (the maintained fork, the default of `make`) or `original` (OpenMMLab's last
-releases); VENV is the folder of the virtual environment. Nothing is done twice: a stamp in VENV
-holds a hash of what decides its content, and is written last of all.
+releases); VENV is the folder of the virtual environment. Nothing is done twice: a stamp file in
+VENV, which is written last, holds a hash of everything that determines its content.
 
-Needs the standard library alone, and no new Python to say that a new Python is needed.
+The script needs only the standard library, and runs on old versions of Python, too, in order to say
+that a newer one is needed.
 """
 
 import argparse
@@ -23,14 +24,14 @@ from mmcv_wheel import check_ops, install_mmcv
 
 ROOT = os.path.dirname(HERE)
 STAMP = "mmvanilla-setup.json"
-# Installed ahead of the rest: mmcv's setup.py imports them, and without torch in sight it silently
-# builds a wheel that has no ops.
+# Installed before the rest, since mmcv's setup.py imports them: without torch it builds a wheel
+# that has no ops, and does not report it.
 BUILD_TOOLS = ["torch", "numpy", "setuptools", "wheel", "ninja", "packaging", "psutil"]
 
 
 def fingerprint(stack):
-    """Return a hash of everything that decides what the environment holds."""
-    # The project is installed editable, so that its folder counts as well.
+    """Return a hash of everything that determines the content of the environment."""
+    # The install of the project is editable, so its folder counts, too.
     digest = hashlib.sha256(f"{stack} {ROOT}".encode())
     scripts = [os.path.join(HERE, name) for name in ("install.py", "mmcv_wheel.py", "common.py")]
     project = [os.path.join(ROOT, name) for name in ("setup.py", "pyproject.toml")]
@@ -80,12 +81,13 @@ def create_venv(stack, venv, note):
     Args:
         stack: Name of the stack.
         venv: Folder of the environment.
-        note: An open file that outlives a kill; it says whether a creation was begun and not ended.
+        note: Open file that is not deleted if the process is killed; it has content while the
+            environment is being created.
     """
     python = os.path.join(venv, "bin", "python")
     note.seek(0)
     if note.read() and os.path.isdir(venv):
-        say(f"{venv} is unfinished, since a set-up was killed: it is made anew")
+        say(f"{venv} is incomplete, since a set-up was killed: it is created again")
         shutil.rmtree(venv)
     if not os.path.exists(python):
         check_python(stack, sys.version_info[:2])
@@ -117,12 +119,12 @@ def create_venv(stack, venv, note):
 
 
 def set_up(stack, venv):
-    """Bring the environment to what the lock files say; return False when it was so already."""
+    """Install what the lock files pin; return False if the environment was up to date already."""
     venv = os.path.abspath(venv)
     if is_up_to_date(venv, fingerprint(stack)):
         return False
     os.makedirs(os.path.dirname(venv), exist_ok=True)
-    # Beside the environment, which a new attempt may delete.
+    # The lock file is beside the environment, since a new attempt may delete the environment.
     with locked(venv + ".lock", venv) as note:
         return _set_up(stack, venv, note)
 
@@ -132,7 +134,7 @@ def _set_up(stack, venv, note):
     key = fingerprint(stack)
     if is_up_to_date(venv, key):
         return False
-    # From here to the last line the environment counts as unfinished.
+    # From here to the last line the environment counts as incomplete.
     with contextlib.suppress(FileNotFoundError):
         os.remove(stamp)
 
@@ -142,7 +144,7 @@ def _set_up(stack, venv, note):
     run([*pip, "--constraint", lock_file(stack), *BUILD_TOOLS])
     folder = install_mmcv(stack, python)
     say(f"installing what requirements/{stack}.txt and requirements/dev.txt pin")
-    # Without isolation source packages, too, are built with the pinned setuptools.
+    # Without isolation, source packages are built with the pinned setuptools, too.
     run([*pip, "--no-build-isolation", "-r", lock_file(stack), "-r", lock_file("dev")])
     run([*pip, "--no-build-isolation", "--no-deps", "--editable", ROOT])
     check_ops(python, folder)
@@ -154,7 +156,7 @@ def _set_up(stack, venv, note):
 
 
 def stop(number, frame):
-    """Let SIGTERM clean up as Ctrl-C does."""
+    """Treat SIGTERM as Ctrl-C, so that the same clean-up runs."""
     raise KeyboardInterrupt
 
 

@@ -1,8 +1,8 @@
-"""mmcv with compiled ops, from a wheel folder that all clones on the machine share.
+"""Install mmcv with compiled ops, from a folder of wheels that all clones on a machine share.
 
-mmcv is source-only on the package index and has to be compiled against the torch it will run with.
-pip's own cache keeps such a wheel without regard to torch; here the folder is named after torch's
-version, the Python tag and what the ops were built for, and pip's cache is not asked.
+The package index has only the source of mmcv, which must be compiled for the installed torch. pip's
+own cache would keep such a wheel without regard to torch, so it is not used; the folder here is
+named after the version of torch, the Python tag and the device that the ops were built for.
 """
 
 import glob
@@ -17,7 +17,7 @@ import zipfile
 
 from common import HERE, STACKS, SetupError, ask, locked, pinned_version, run, say
 
-# What decides for which machine the ops are built, asked from the environment's own torch.
+# Asks the environment's own torch for what determines the build of the ops.
 PROBE = """
 import json, sys, sysconfig, torch
 from torch.utils.cpp_extension import CUDA_HOME
@@ -43,17 +43,17 @@ def cuda_release(cuda_home):
 
 
 def plan_build(stack, probe, nvcc):
-    """Decide for what the ops are built.
+    """Decide for which device the ops are built.
 
     Args:
         stack: Name of the stack.
-        probe: What PROBE printed.
-        nvcc: Release of the CUDA compiler, None without one.
+        probe: Output of ``PROBE``, as a dict.
+        nvcc: Release of the CUDA compiler; None if there is none.
 
     Returns:
-        The end of the wheel folder's name and the environment variables of the build.
+        The end of the name of the wheel folder, and the environment variables of the build.
     """
-    # A GPU that must not be used is hidden, or mmcv would ask for the CUDA compiler.
+    # Hide a GPU that must not be used, or mmcv would require the CUDA compiler.
     cpu = ("cpu", {"CUDA_VISIBLE_DEVICES": ""})
     if probe["arch"] is None:
         return cpu
@@ -82,7 +82,7 @@ def cache_folder():
 
 
 def build_jobs():
-    """Return how many compilers fit: one a core, and 2 GiB of memory for each."""
+    """Return the number of parallel compilers: one per core, with 2 GiB of memory for each."""
     try:
         cores = len(os.sched_getaffinity(0))
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -158,7 +158,7 @@ def install_mmcv(stack, python):
     pattern = f"{distribution.replace('-', '_')}-{version}-*-{platform}.whl"
     os.makedirs(folder, exist_ok=True)
     with locked(os.path.join(folder, ".lock"), folder):
-        # Nobody else works here now: what is left of a build was killed.
+        # No other process works here now, so such folders are left from killed builds.
         for scratch in glob.glob(os.path.join(folder, ".building-*")):
             shutil.rmtree(scratch, ignore_errors=True)
         wheels = glob.glob(os.path.join(folder, pattern))
@@ -167,14 +167,14 @@ def install_mmcv(stack, python):
         else:
             wheel = compile_wheel(python, f"{distribution}=={version}", folder, variables)
     say(f"installing {wheel}")
-    # pip takes a wheel of the installed version for done, even when what is installed is broken.
+    # pip skips a wheel of the installed version, even if the installed files are broken.
     force = ["--force-reinstall"] if ops_error(python) else []
     run([python, "-m", "pip", "install", "-qq", "--no-deps", *force, wheel])
     return folder
 
 
 def ops_error(python):
-    """Import the compiled ops, as mmdet will; return what went wrong, None when nothing did."""
+    """Import the compiled ops as mmdet does; return the error, or None without one."""
     done = subprocess.run(
         [python, "-c", "import mmcv.ops"],
         cwd=HERE,
@@ -193,5 +193,5 @@ def check_ops(python, folder):
     if error is not None:
         raise SetupError(
             f"`import mmcv.ops` fails ({error}): the wheel does not fit this torch. Delete the "
-            f"folder {folder} and run again: the ops are then compiled anew"
+            f"folder {folder} and run again: the ops are then compiled again"
         )

@@ -36,8 +36,8 @@ class Reading(NamedTuple):
 
     Attributes:
         memory_mb: Resident memory in 10⁶ bytes.
-        files: Open file descriptors.
-        threads: Threads of the process, as the kernel counts them.
+        files: Number of open file descriptors.
+        threads: Number of threads of the process, as the kernel counts them.
         python_threads: Threads that Python knows.
     """
 

@@ -97,3 +97,15 @@ def test_the_tests_mirror_the_rooms():
         "requirements",
         "tools",
     }
+
+
+@pytest.mark.parametrize(
+    "module",
+    [name for name, path in MODULES.items() if path.name != "__init__.py" and room_of(name)],
+)
+def test_the_map_of_the_rooms_has_every_file_as_it_describes_itself(module):
+    path = MODULES[module]
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert text, f"{module} has no docstring"
+    line = f"- `{path.name}`: {text.splitlines()[0].replace('``', '`')}\n"
+    assert line in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

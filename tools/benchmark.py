@@ -1,7 +1,7 @@
 """Time VanillaNets, a plain reference and peers against each other: tools/benchmark.py [options].
 
 All networks of one setting are timed in turns in one process. Weights are random; accuracies are
-the published ones. Writes benchmark.json, benchmark.md and, where classification was timed,
+the published ones. Writes benchmark.json, benchmark.md and, if classification was timed,
 benchmark.png.
 """
 
@@ -89,7 +89,7 @@ def build_parser() -> ArgumentParser:
 def make_plan(args: Namespace) -> Plan:
     if args.sizes or args.feature_size:
         print(
-            "warning: --sizes and --feature-size will go; take --shape H W and --feature-shape H W",
+            "warning: --sizes and --feature-size are deprecated; use --shape and --feature-shape",
             file=sys.stderr,
         )
     shapes = args.shape or args.sizes or Plan().sizes
@@ -129,7 +129,7 @@ def benchmark(args: Namespace) -> None:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    # Redrawn between runs only: a bar that redraws itself would take time from what is measured.
+    # The bar is redrawn between runs only; automatic redrawing would disturb the measurements.
     with Progress(*columns, console=console, auto_refresh=False) as progress:
         task = progress.add_task("starting", total=None)
 

@@ -20,7 +20,7 @@ def parse_arch(text: str | None) -> str | dict[str, Any] | None:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"--arch is no JSON: {error}; found {text}") from error
+        raise ValueError(f"--arch is not valid JSON: {error}; found {text}") from error
 
 
 def build_parser() -> ArgumentParser:
@@ -29,8 +29,8 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("output", type=Path, metavar="OUT", help="the file to write")
     parser.add_argument(
         "--arch",
-        help="the variant, where the weights leave it open: a name such as 13-1.5x-ada, or JSON "
-        'such as \'{"dims": [16, 32, 64], "strides": [2, 2]}\'; also checks that it is that one',
+        help="the variant, if the weights do not determine it: a name such as 13-1.5x-ada, or JSON "
+        'such as \'{"dims": [16, 32, 64], "strides": [2, 2]}\'; the weights are checked against it',
     )
     parser.add_argument(
         "--strides",
@@ -51,7 +51,7 @@ def build_parser() -> ArgumentParser:
         help="adapt the stem to images of N channels: 1 for gray, 6 for six bands (default: leave "
         "it as it is)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser
 
 

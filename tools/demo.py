@@ -43,7 +43,7 @@ def demo(args: Namespace) -> None:
     console.print(f"tools/train.py {config} --work-dir {work_dir}", style="bold", soft_wrap=True)
     runner = build_train_runner(config, work_dir=str(work_dir))
     runner.train()
-    # mmengine notes there which checkpoint is the newest.
+    # mmengine writes the name of the newest checkpoint to this file.
     trained = work_dir / Path((work_dir / "last_checkpoint").read_text()).name
 
     console.rule("3. testing")
@@ -56,14 +56,14 @@ def demo(args: Namespace) -> None:
     )
     report = fuse_checkpoint(config, str(trained), str(fused), overwrite=True)
 
-    console.rule("5. testing what was fused")
+    console.rule("5. testing the fused model")
     pictures = work_dir / "pictures"
     command = f"tools/test.py {report.config} {fused} --show-dir {pictures}"
     console.print(command, style="bold", soft_wrap=True)
     after = test(str(report.config), fused, work_dir, str(pictures))
 
     show(report, before, after, console)
-    console.print(f"pictures with predictions (right; left is the truth): {pictures}")
+    console.print(f"pictures with predictions (right) and ground truth (left): {pictures}")
     console.print(f"took {time.monotonic() - start:.0f} s")
 
 

@@ -34,7 +34,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--part",
         choices=(*PARTS, "detector"),
-        help="default: what the model is; for a detector its backbone",
+        help="default: the whole classifier or segmenter; for a detector its backbone",
     )
     parser.add_argument(
         "--images", help="--part detector: an image or folder with objects to compare on"
@@ -46,7 +46,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--fixed-size",
         action="store_true",
-        help="serve --shape alone; default: any height and width",
+        help="accept only --shape; default: any height and width",
     )
     parser.add_argument(
         "--softmax", action="store_true", help="classifier: probabilities instead of logits"
@@ -67,7 +67,7 @@ def build_parser() -> ArgumentParser:
 
 def export_whole_detector(args: Namespace, console: Console) -> None:
     if not args.images:
-        raise ValueError("--part detector needs --images, something to detect and compare on")
+        raise ValueError("--part detector needs --images; give images with objects to compare on")
     with console.status("loading") as status:
         report = export_detector(
             load_config(args.config, args.cfg_options),
@@ -89,7 +89,7 @@ def export_whole_detector(args: Namespace, console: Console) -> None:
 def export(args: Namespace) -> None:
     console = Console()
     if args.size is not None:
-        print("warning: --size will go; it is called --shape now", file=sys.stderr)
+        print("warning: --size is deprecated; use --shape", file=sys.stderr)
         args.shape = args.size
     if args.part == "detector":
         export_whole_detector(args, console)

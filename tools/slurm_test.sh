@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Test under Slurm: slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of test.py].
-# Variables: as slurm_train.sh has them.
+# Variables: the same as for slurm_train.sh.
 set -euo pipefail
 if [[ $# -lt 4 ]]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]" >&2

@@ -1,4 +1,4 @@
-"""Pictures of what a model predicts and sees: tools/visualize.py KIND CONFIG CHECKPOINT IMAGES OUT.
+"""Draw what a model predicts and sees: tools/visualize.py KIND CONFIG CHECKPOINT IMAGES OUT.
 
 predict: predictions drawn into each image; OUT is a folder
 cam: Grad-CAM of a classifier, beside a second one if --peer is given; OUT is a .png file
@@ -67,7 +67,7 @@ def visualize(args: Namespace) -> None:
     if out.suffix != ".png":
         raise ValueError(f"the output must be a .png file, found {out}")
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
+        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into; make it first")
     sources = [(args.config, args.checkpoint)]
     if args.kind == "cam" and args.peer:
         sources.append(tuple(args.peer))

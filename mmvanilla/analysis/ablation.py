@@ -16,8 +16,8 @@ from mmvanilla.apis.config import load_config
 from mmvanilla.apis.runners import build_train_runner, release
 from mmvanilla.models.fusion import fuse_model
 
-# What a switch changes, as --cfg-options on one of configs/ablations/, whose `custom_hooks` hold
-# nothing but the DeepTrainingHook: without pairs of convolutions nothing has a λ.
+# Options of the switches, as --cfg-options for one of configs/ablations/. Their `custom_hooks` have
+# only the DeepTrainingHook, which fails without pairs of convolutions, since nothing has a λ then.
 _SINGLE_CONVOLUTIONS: dict[str, Any] = {
     "model.backbone.deep_training": False,
     "model.head.deep_training": False,
@@ -35,11 +35,11 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "shortcut_before_act": {"model.backbone.shortcut": "before_act"},
     "shortcut_after_act": {"model.backbone.shortcut": "after_act"},
 }
-"""The paper's ablations: the options of each, by which any tool can run it."""
+"""The paper's ablations by name: the options with which any tool can train each of them."""
 
 
 def options_line(switch: str) -> str:
-    """A switch of ``SWITCHES`` as the command line of any of OpenMMLab's tools takes it."""
+    """Write a switch of ``SWITCHES`` as options for the command line of OpenMMLab's tools."""
     options = [f"{key}={value}" for key, value in SWITCHES[switch].items()]
     return " ".join(["--cfg-options", *options]) if options else ""
 
@@ -49,10 +49,10 @@ class AblationRun:
     """The result of one training.
 
     Attributes:
-        config: Name of the config, without folder and ending, and of the switch.
-        seed: The seed of all random numbers.
-        trained: The validation metric after training, as trained.
-        fused: The same metric of the fused model.
+        config: Name of the config, without folder and suffix, and name of the switch.
+        seed: Seed of all random numbers.
+        trained: Validation metric of the model as trained.
+        fused: Validation metric of the fused model.
         num_fused: Number of layers that fusing replaced.
         parameters: Number of parameters after fusing.
     """
@@ -75,11 +75,11 @@ def run_ablation(
     """Train one config with one seed, then validate the model as trained and fused.
 
     Args:
-        config: A config file with one validation metric.
-        seed: Replaces the config's seed.
-        work_dir: Logs and checkpoints go into a folder in here.
+        config: Path of a config file with one validation metric.
+        seed: Seed of all random numbers, instead of the config's.
+        work_dir: Folder in which the run gets a folder for its logs and checkpoints.
         switch: Name of the options, which becomes a part of the run's name.
-        cfg_options: Dotted keys and their values, merged over the config.
+        cfg_options: Values by dotted key, which override entries of the config.
 
     Raises:
         RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
@@ -115,11 +115,11 @@ def run_ablations(
     """Train every config with every switch and every seed, seed by seed.
 
     Args:
-        configs: Config files.
-        seeds: Seeds, at least one.
-        work_dir: Folder that the runs' folders go into.
-        switches: Names of ``SWITCHES``.
-        report: Called with each result as soon as it is there.
+        configs: Paths of the config files.
+        seeds: Seeds to train with, at least one.
+        work_dir: Folder in which each run gets a folder of its own.
+        switches: Keys of ``SWITCHES`` to train with. Default: only ``'full'``.
+        report: Function that is called with each result when it is available.
 
     Returns:
         The results in the order of training.
@@ -138,10 +138,11 @@ def run_ablations(
         twice = sorted({entry for entry in entries if entries.count(entry) > 1})
         if twice:
             raise ValueError(
-                f"{what} {', '.join(twice)} given twice; their results could not be told apart"
+                f"{what} {', '.join(twice)} given twice, whose results could not be distinguished; "
+                "give each only once"
             )
     for config in configs:
-        load_config(config)  # a misspelt one must not fail after hours
+        load_config(config)  # fail now, not after hours of training
     runs = []
     for seed in seeds:
         for config in configs:
@@ -152,7 +153,7 @@ def run_ablations(
 
 
 def ablation_table(runs: Sequence[AblationRun]) -> str:
-    """Make a Markdown table: a row for each config and switch, mean ± deviation over the seeds."""
+    """Make a Markdown table of means ± deviations over the seeds, for each config and switch."""
     rows = [
         "| config | seeds | metric | metric, fused | parameters, fused | layers fused |",
         "|---|---|---|---|---|---|",

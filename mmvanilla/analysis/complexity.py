@@ -1,6 +1,6 @@
-"""Parameters and multiply-accumulates of a model, and of a config's model in both forms.
+"""Count the parameters and multiply-accumulates (MACs) of a model.
 
-torch's own counter does the counting: mmengine's get_model_complexity_info traces the model, which
+This uses torch's own counter, since mmengine's get_model_complexity_info traces the model, which
 fails on the meta device.
 """
 
@@ -19,24 +19,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import TensorModel, explain_build_error, fixed_input_size
 
-#: Height and width in pixels at which each toolbox's tables count.
+#: Height and width in pixels that the tables of each toolbox are for.
 DEFAULT_SIZES: dict[str, tuple[int, int]] = {
     "mmdet": (800, 1280),
     "mmseg": (512, 512),
     "mmpretrain": (224, 224),
 }
 FORMS = ("training", "deploy")
-# What an RoI head gets where the config does not say: the toolbox's own numbers.
+# The inputs of an RoI head if the config does not say otherwise: the defaults of the toolbox.
 _PROPOSALS, _DETECTIONS = 1000, 100
 
 
 class Complexity(NamedTuple):
-    """How large a model is and how much it computes.
+    """The size of a model and the amount of its computations.
 
     Attributes:
-        params: Parameters of the whole model.
-        macs: Multiply-accumulates of convolutions and matrix products in one forward pass of one
-            image (what OpenMMLab's tables call FLOPs).
+        params: Number of parameters of the whole model.
+        macs: Number of multiply-accumulates of convolutions and matrix products in one forward pass
+            of one image (what OpenMMLab's tables call FLOPs).
     """
 
     params: int
@@ -48,7 +48,8 @@ def measure_complexity(
 ) -> Complexity:
     """Count a model's parameters, and its MACs for one image.
 
-    Counts what :class:`~mmvanilla.apis.model.TensorModel` runs. Works on the meta device too.
+    The MACs are those of a :class:`~mmvanilla.apis.model.TensorModel`. The model may be on the meta
+    device.
 
     Args:
         model: A model of any toolbox, or a bare backbone.
@@ -65,7 +66,7 @@ def measure_complexity(
         if "too small" not in str(error):
             raise
         raise ValueError(
-            f"shape: an input of {size[0]}x{size[1]} pixels (height x width) leaves nothing for "
+            f"shape: an input of {size[0]}x{size[1]} pixels (height x width) is too small for "
             "this model's last layers; give a larger one"
         ) from error
     finally:
@@ -74,11 +75,11 @@ def measure_complexity(
 
 
 def count_macs(module: nn.Module, *inputs: Any) -> int:
-    """Multiply-accumulates of convolutions and matrix products in one forward pass.
+    """Count the multiply-accumulates of convolutions and matrix products in one forward pass.
 
     Args:
-        module: Any module, on any device.
-        inputs: The arguments of its forward method.
+        module: A module of any kind, on any device.
+        inputs: Arguments of its forward method.
 
     Returns:
         The number of multiply-accumulates, for all images of the inputs together.
@@ -90,14 +91,14 @@ def count_macs(module: nn.Module, *inputs: Any) -> int:
 
 
 class Count(NamedTuple):
-    """How large one part of a model is in one form.
+    """The size of one part of a model in one form.
 
     Attributes:
-        form: ``'training'`` or ``'deploy'``.
+        form: Form of the model, ``'training'`` or ``'deploy'``.
         part: Name of the part, such as ``'backbone and neck'`` or ``'whole model'``.
-        params: Number of parameters.
-        macs: Multiply-accumulates of convolutions and matrix products for one image; one is two
-            floating-point operations.
+        params: Number of parameters of the part.
+        macs: Number of multiply-accumulates of convolutions and matrix products for one image; one
+            is two floating-point operations.
     """
 
     form: str
@@ -109,21 +110,21 @@ class Count(NamedTuple):
 def count_config(
     cfg: Config, size: tuple[int, int] | None = None, forms: tuple[str, ...] = FORMS
 ) -> tuple[list[Count], tuple[int, int]]:
-    """Count a config's model, and each head of a detector. No weights are needed or made.
+    """Count the model of a config and each head of a detector, without allocating weights.
 
     An RoI head is counted as at inference, with as many proposals and masks as ``test_cfg`` allows.
 
     Args:
-        cfg: A config of any of the three toolboxes.
-        size: Height and width in pixels. None: the toolbox's own (:data:`DEFAULT_SIZES`), or the
-            one size that the model serves.
-        forms: Some of :data:`FORMS`.
+        cfg: Config of a model of any of the three toolboxes.
+        size: Height and width of the image in pixels. None: the only size that the model accepts,
+            or else the usual one of the toolbox (:data:`DEFAULT_SIZES`).
+        forms: Forms to count, from :data:`FORMS`. Default: both.
 
     Returns:
-        The counts, and the height and width they are for.
+        The counts, and the height and width of their image.
 
     Raises:
-        ValueError: The height or width is below 1, or too small for the model, or the model cannot
+        ValueError: The height or width is below 1 or too small for the model, or the model cannot
             be built.
     """
     scope = cfg.get("default_scope", "mmengine")
@@ -144,12 +145,12 @@ def count_config(
 
 
 def _build_on_meta(model_cfg: Any) -> nn.Module:
-    """Build a model with shapes alone: on the meta device nothing is allocated or computed."""
+    """Build a model on the meta device, where tensors have shapes but no data."""
     try:
         with torch.device("meta"):
             return MODELS.build(copy.deepcopy(model_cfg))
     except RuntimeError:
-        # Some constructors read values from tensors, as ResNet's do for stochastic depth.
+        # Some constructors read values of tensors, for stochastic depth for example.
         return MODELS.build(copy.deepcopy(model_cfg)).to("meta")
 
 
@@ -190,7 +191,7 @@ def _detection_heads(model: Any, size: tuple[int, int]) -> list[tuple[str, nn.Mo
             if not isinstance(head, nn.Module):
                 continue
             extractor: Any = getattr(roi_head, f"{kind}_roi_extractor", None)
-            if not isinstance(extractor, nn.Module):  # masks may share the boxes' one
+            if not isinstance(extractor, nn.Module):  # masks may share that of the boxes
                 extractor = roi_head.bbox_roi_extractor
             stages = list(head) if isinstance(head, nn.ModuleList) else [head]
             if isinstance(extractor, nn.ModuleList):

@@ -1,4 +1,4 @@
-"""Pictures of what a model sees: class activation maps and feature maps, as PNG files."""
+"""Draw class activation maps and feature maps of a model, as PNG files."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mmvanilla.apis.model import TensorModel, load_model
 from mmvanilla.checkpoints.writing import write_whole
 
 _PANEL_INCHES = 3.0
-# The strongest channels are shown in a square; this is its width in channels.
+# The strongest channels are shown in a square of this many channels on each side.
 _SHOWN_CHANNELS = 2
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """A trained model with what turns an image file into its input.
+    """A trained model and the reader of its images.
 
     Attributes:
         name: Name of the config, for titles.
-        model: The model, in eval mode.
-        reader: Loads images as the config's test pipeline does.
+        model: Trained model in eval mode.
+        reader: Reader that loads images as the config's test pipeline does.
         classes: Names of the classes; empty if the checkpoint has none.
     """
 
@@ -43,13 +43,13 @@ class Viewer:
         """Build the model and load the checkpoint strictly.
 
         Args:
-            config: A config file.
-            checkpoint: A checkpoint file, or an address that mmengine's loader knows.
-            device: The device that the model is moved to. Default: CPU.
+            config: Path of the config file.
+            checkpoint: Path of a checkpoint file, or an address that mmengine's loader knows.
+            device: Device that the model is moved to. Default: CPU.
 
         Raises:
             FileNotFoundError: One of the files does not exist.
-            ValueError: The file is no checkpoint, or the config has no test pipeline.
+            ValueError: The file is not a checkpoint, or the config has no test pipeline.
             RuntimeError: The weights do not fit.
         """
         cfg = load_config(config)
@@ -61,21 +61,21 @@ class Viewer:
 def class_activation(
     viewer: Viewer, path: str | Path, layer: str | None = None, category: int | None = None
 ) -> tuple[np.ndarray, str]:
-    """Draw Grad-CAM of a classifier's decision (by the library grad-cam) over the image.
+    """Draw the Grad-CAM of a classifier's decision over the image, with the library grad-cam.
 
     Args:
-        viewer: A classifier.
-        path: The image file.
-        layer: Name of the module to look at. None: the last one of the backbone that keeps height
-            and width.
-        category: The class to explain; None: the predicted one.
+        viewer: Viewer of a classifier.
+        path: Path of the image file.
+        layer: Name of the module whose output is used. None: the last stage or block of the
+            backbone.
+        category: Index of the class to explain. None: the predicted class.
 
     Returns:
         The picture, (H, W, 3) uint8, and the prediction in words.
 
     Raises:
         ImportError: grad-cam is not installed.
-        ValueError: The model is no classifier, or has no such layer or class.
+        ValueError: The model is not a classifier, or has no such layer or class.
     """
     try:
         from pytorch_grad_cam import GradCAM  # type: ignore[import-untyped]
@@ -89,7 +89,7 @@ def class_activation(
         raise ImportError("grad-cam is not installed; run `pip install grad-cam==1.4.8`") from error
     if not hasattr(viewer.model, "head") or not hasattr(viewer.model, "backbone"):
         raise ValueError(
-            f"the model of {viewer.name} is no classifier, so it has no class to explain; take "
+            f"the model of {viewer.name} is not a classifier, so it has no class to explain; use "
             "`features`, which shows the backbone's outputs"
         )
     inputs, pixels = viewer.reader.read(path)
@@ -120,7 +120,7 @@ def _target_layer(model: Any, name: str | None) -> nn.Module:
 
 
 def _last(model: Any) -> str:
-    """Name the backbone's last stage or block, which its last output comes from."""
+    """Name the backbone's last stage or block, which gives its last output."""
     children = [(name, child) for name, child in model.backbone.named_children()]
     name, child = [pair for pair in children if any(True for _ in pair[1].parameters())][-1]
     if isinstance(child, nn.ModuleList | nn.Sequential) and len(child):
@@ -139,12 +139,12 @@ def save_activation_sheet(
     """Save a sheet with a row for each image: the image, then one Grad-CAM for each model.
 
     Args:
-        viewers: Classifiers.
-        images: The image files.
-        out: The ``.png`` file to write.
-        layers: For each model the ``layer`` of :func:`class_activation`.
-        category: The class to explain; None: the predicted one.
-        overwrite: Replace an existing file.
+        viewers: Viewers of classifiers.
+        images: Paths of the image files.
+        out: Path of the ``.png`` file to write.
+        layers: Names of the modules to use, one for each model, as in :func:`class_activation`.
+        category: Index of the class to explain. None: the predicted class.
+        overwrite: Whether to replace an existing file. Default: False.
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
@@ -164,20 +164,20 @@ def save_activation_sheet(
 def save_feature_sheet(
     viewer: Viewer, path: str | Path, out: str | Path, overwrite: bool = False
 ) -> None:
-    """Save a sheet of a backbone's levels: the mean over all channels, the strongest channels.
+    """Save a sheet of a backbone's outputs: the means of all channels, and the strongest channels.
 
     Args:
-        viewer: Any model with a backbone.
-        path: The image file.
-        out: The ``.png`` file to write.
-        overwrite: Replace an existing file.
+        viewer: Viewer of a model with a backbone.
+        path: Path of the image file.
+        out: Path of the ``.png`` file to write.
+        overwrite: Whether to replace an existing file. Default: False.
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
         ValueError: The model has no backbone.
     """
     if not isinstance(getattr(viewer.model, "backbone", None), nn.Module):
-        raise ValueError(f"the model of {viewer.name} has no backbone, so no features to show")
+        raise ValueError(f"the model of {viewer.name} has no backbone to show; use another one")
     inputs, pixels = viewer.reader.read(path)
     with torch.no_grad():
         levels = TensorModel(viewer.model, "backbone")(inputs)
@@ -196,7 +196,7 @@ def save_feature_sheet(
 
 
 def _strongest_channels(level: Tensor) -> np.ndarray:
-    """Arrange the strongest channels of a (C, H, W) level in a square, with NaN between them."""
+    """Arrange the strongest channels of an output, (C, H, W), in a square, with NaN between."""
     order = level.abs().mean(dim=(1, 2)).argsort(descending=True)[: _SHOWN_CHANNELS**2]
     tiles = []
     for channel in level[order].numpy():

@@ -1,4 +1,4 @@
-"""Predictions drawn into images, by the inferencer of each toolbox."""
+"""Draw predictions into images, with the inferencer of each toolbox."""
 
 from __future__ import annotations
 
@@ -28,33 +28,32 @@ def draw_predictions(
     score_threshold: float = 0.3,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Predict on images and write each with its prediction drawn in.
+    """Predict on images, draw the predictions into them, and write them.
 
     Args:
-        config: Config file of a detector, segmenter or classifier.
-        checkpoint: Its weights.
-        images: The image files.
-        out_dir: The folder to write to; made where it is missing.
-        device: The device that the model runs on.
-        score_threshold: Detections with a lower score are not drawn.
-        overwrite: Replace existing pictures.
+        config: Path of the config file of a detector, segmenter or classifier.
+        checkpoint: Path or address of the checkpoint with its weights.
+        images: Paths of the image files.
+        out_dir: Folder to write to; it is created if it does not exist.
+        device: Device that the model runs on. Default: CPU.
+        score_threshold: Lowest score of the detections that are drawn.
+        overwrite: Whether to replace existing pictures. Default: False.
 
     Returns:
-        The files written.
+        Paths of the pictures that were written.
 
     Raises:
         FileNotFoundError: The config or checkpoint does not exist.
         FileExistsError: A picture exists already and ``overwrite`` is False.
-        ValueError: The config is of a toolbox that has no inferencer here, or has no visualizer; a
-            file is no image, or too narrow.
+        ValueError: The config is not of one of the three toolboxes, or has no visualizer; or a file
+            is not an image, or is too narrow.
         RuntimeError: The weights do not fit.
     """
     cfg = load_config(config)
     scope = cfg.get("default_scope")
     if scope not in _SCOPES:
         raise ValueError(
-            f"default_scope of {config} is {scope!r}; predictions are drawn for "
-            f"{', '.join(_SCOPES)}"
+            f"default_scope of {config} is {scope!r}; use a config of {', '.join(_SCOPES)}"
         )
     if scope != "mmpretrain" and not cfg.get("visualizer"):
         raise ValueError(
@@ -86,14 +85,14 @@ def draw_predictions(
 
 
 def _picture(scope: str, image: Path) -> Path:
-    """The name that a toolbox gives to the picture of an image, within the folder of outputs."""
+    """Return the path of an image's picture within the output folder, as a toolbox names it."""
     return Path(f"{image.stem}.png") if scope == "mmpretrain" else Path("vis", image.name)
 
 
 def _inferencer(scope: str, model: nn.Module, meta: dict, cfg: Config, device: str) -> Any:
-    """Build a toolbox's inferencer around a model that is loaded already.
+    """Build a toolbox's inferencer for a model that was loaded already.
 
-    Left alone it would load the checkpoint itself: not strictly, and with whatever is pickled.
+    By default it would load the checkpoint itself, not strictly, and unpickle anything in it.
     """
     if scope == "mmdet":
         from mmdet.apis import DetInferencer as Inferencer
@@ -103,7 +102,7 @@ def _inferencer(scope: str, model: nn.Module, meta: dict, cfg: Config, device: s
     class Loaded(Inferencer):
         def _init_model(self, cfg: Any, weights: Any, device: str = "cpu") -> nn.Module:
             model.cfg = cfg
-            # The weights are in; this gives it the names and colours of the classes.
+            # The weights are loaded already; this sets the names and colours of the classes.
             self._load_weights_to_model(model, dict(state_dict=model.state_dict(), meta=meta), cfg)
             return model
 
@@ -115,5 +114,5 @@ def _draw_classes(model: Any, meta: dict, cfg: Config, paths: Sequence[str], fol
 
     model._config, model._dataset_meta = cfg, meta.get("dataset_meta") or {}
     inferencer = ImageClassificationInferencer(model, pretrained=False)
-    # Small images are drawn larger, or the class would not fit into them.
+    # Small images are enlarged, so that there is room for the name of the class.
     inferencer(list(paths), show_dir=str(folder), resize=224)

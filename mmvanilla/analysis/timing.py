@@ -1,4 +1,4 @@
-"""Timing several runs against each other on one machine."""
+"""Time several runs on one machine, in turns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch.utils.benchmark import timer as synchronised_clock
 
-# Worker threads spin for a while after a run, waiting for more work; without a rest the next run,
-# which may have other workers, would share its cores with them.
+# Rest between runs in seconds. Worker threads stay active for a while after a run; without a rest
+# the next run, which may have other workers, would share the cores with them.
 _REST = 0.02
 
 
@@ -20,12 +20,12 @@ class Timing:
     """Times of repeated runs, in milliseconds.
 
     Attributes:
-        median: Median time.
-        low: First quartile.
-        high: Third quartile.
-        fastest: Shortest time.
-        slowest: Longest time.
-        rounds: Number of runs.
+        median: Median of the times.
+        low: First quartile of the times.
+        high: Third quartile of the times.
+        fastest: Shortest of the times.
+        slowest: Longest of the times.
+        rounds: Number of timed runs.
     """
 
     median: float
@@ -42,16 +42,16 @@ def time_interleaved(
     warmup: int = 2,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Timing]:
-    """Time several things in turns, so that a machine whose speed drifts does so for all of them.
+    """Time several runs in turns, so that changes of the machine's speed affect all of them.
 
-    The clock waits for a GPU before it is read, if there is one. Before each run there is a rest of
-    20 ms.
+    If there is a GPU, the clock waits until its work is finished. Before each run there is a rest
+    of 20 ms.
 
     Args:
-        runs: The runs to time, by name.
-        rounds: Number of timed runs of each, at least 2.
-        warmup: Number of untimed runs of each before.
-        advance: Called after each run, timed or not.
+        runs: Functions to time, by name.
+        rounds: Number of timed runs of each function, at least 2.
+        warmup: Number of untimed runs of each function before these.
+        advance: Function that is called after each run, timed or not.
 
     Returns:
         The times, by name.

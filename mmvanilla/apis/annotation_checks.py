@@ -1,4 +1,4 @@
-"""Check that the files of a data set fit its classes, without reading all of them."""
+"""Check that the files of a data set fit its classes, without reading all of the files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _MANY = 8  # names that a message lists
 
 
 class ClassFolders:
-    """Data sets with a folder for each class, which all splits must have alike.
+    """Checks data sets with a folder for each class, which must be the same in all splits.
 
-    MMPretrain numbers the folders by their sorted names: where one is missing, every class behind
-    it gets another number, silently.
+    MMPretrain numbers the folders by their sorted names: if one is missing, every class after it
+    gets another number, without an error.
 
     Args:
-        num_classes: Classes of the model's head; None if unknown.
+        num_classes: Number of classes of the model's head; None if unknown.
     """
 
     def __init__(self, num_classes: int | None) -> None:
@@ -31,10 +31,10 @@ class ClassFolders:
         """Check one of MMPretrain's data sets, built without its samples.
 
         Args:
-            dataset: A ``CustomDataset``; one that reads an annotation file is left alone.
+            dataset: A ``CustomDataset``; one that reads an annotation file is not checked.
 
         Raises:
-            ValueError: Class folders are missing or left over.
+            ValueError: Class folders are missing or unexpected.
         """
         folder = dataset.img_prefix
         if dataset.ann_file or not dataset.with_label or "://" in folder:
@@ -45,8 +45,8 @@ class ClassFolders:
         if self.first is not None and names != self.first[1]:
             other, expected = self.first
             raise ValueError(
-                f"{folder} has not the class folders of {other}: "
-                f"{_differences(expected, names)}; add or remove folders until both are alike"
+                f"the class folders of {folder} differ from those of {other}: "
+                f"{_differences(expected, names)}; add or remove folders until both are the same"
             )
         self.first = self.first or (folder, names)
         for wanted, what in (
@@ -57,18 +57,18 @@ class ClassFolders:
                 raise ValueError(
                     f"{folder} has {len(names)} class folders ({_listed(names)}), but {what} "
                     f"{'are' if what.startswith('the') else 'is'} {wanted}; add the missing "
-                    "folders, remove those left over, or correct the number in the config"
+                    "folders, remove the unexpected ones, or correct the number in the config"
                 )
 
 
 def check_segmentation(dataset: Any) -> None:
-    """Check that one of MMSegmentation's data sets finds an image, and its label map.
+    """Check that one of MMSegmentation's data sets finds an image and its label map.
 
     Args:
         dataset: A ``BaseSegDataset``, built without its list of files.
 
     Raises:
-        ValueError: Not one image ends as ``img_suffix`` says, or the first has no label map.
+        ValueError: No image name ends with ``img_suffix``, or the first image has no label map.
     """
     images = dataset.data_prefix.get("img_path") or ""
     maps = dataset.data_prefix.get("seg_map_path") or ""
@@ -95,17 +95,17 @@ def check_segmentation(dataset: Any) -> None:
 
 
 def check_coco(dataset: Any) -> None:
-    """Check a COCO annotation file: its categories, and where its first image is.
+    """Check the categories of a COCO annotation file, and the path of its first image.
 
-    MMDetection leaves out classes that the file does not have and numbers the others by their order
-    in the file, both silently.
+    MMDetection leaves out classes that the file does not have, and numbers the others by their
+    order in the file; it does both without an error.
 
     Args:
         dataset: A ``CocoDataset``, built without its annotations.
 
     Raises:
-        ValueError: The file is not COCO's format, lacks classes of the data set, has them in
-            another order, or names images that are not in their folder.
+        ValueError: The file is not in COCO's format, lacks classes of the data set, has them in
+            another order, or names an image that is not in its folder.
     """
     from mmdet.datasets import CocoDataset
 
@@ -123,15 +123,15 @@ def check_coco(dataset: Any) -> None:
     in_file = [name for name in found if name in classes]
     if in_file != classes:
         raise ValueError(
-            f"{path} has its categories in another order ({_listed(in_file)}) than the data set "
-            f"its classes ({_listed(classes)}), so that labels would get wrong names; give "
+            f"the categories of {path} ({_listed(in_file)}) are in another order than the classes "
+            f"of the data set ({_listed(classes)}), so labels would get wrong names; give "
             "metainfo=dict(classes=...) in the order of the file"
         )
     _check_first_image(path, dataset.data_prefix.get("img") or "")
 
 
 def _categories(path: str) -> list[str]:
-    """The names of a COCO file's categories, found without parsing its annotations."""
+    """Find the names of a COCO file's categories without parsing its annotations."""
     with open(path, "rb") as file:
         if os.path.getsize(path) == 0:
             raise ValueError(f"{path} is empty; a COCO annotation file is expected")
@@ -171,7 +171,7 @@ def _check_first_image(path: str, folder: str) -> None:
         return
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         match = re.search(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', data)
-        text = match[1] if match else None  # while the file is open
+        text = match[1] if match else None  # a copy, since the file will be closed
     if text is None:
         raise ValueError(f"{path} names no image; correct ann_file")
     name = json.loads(text)

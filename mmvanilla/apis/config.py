@@ -1,4 +1,4 @@
-"""Reading a config file."""
+"""Read a config file."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ _READERS = ("_file2dict", "_parse_lazy_import", "_is_lazy_import")  # of mmengin
 def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config, apply ``--cfg-options``, and check that its toolbox is installed.
 
-    A config is Python code, and reading it runs that code: read none that you do not trust.
+    A config is Python code, and reading it runs that code, so read only configs that you trust.
 
     Args:
-        path: A config file.
-        options: Dotted keys and their values, merged over the file.
+        path: Path of the config file.
+        options: Values by dotted key, which override entries of the file.
 
     Raises:
         FileNotFoundError: The file, or one that it inherits from, does not exist.
         ImportError: The config's toolbox, or something it needs, is not installed.
-        ValueError: The file cannot be read as a config, has no model, or the options do not fit it.
+        ValueError: The file cannot be read as a config or has no model, or the options do not fit.
     """
     _check_file(Path(path))
     _refuse_circle((os.path.abspath(path),))
     try:
         cfg = Config.fromfile(path)
-    # A config may do anything, call sys.exit() too; nothing of it may pass for our own failure.
+    # A config may run any code, such as sys.exit(), so every error is reported as one of the
+    # config.
     except (Exception, SystemExit) as error:
         raise _explained(error, path) from error
     if options:
@@ -47,7 +48,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
                 "the keys with those of the config"
             ) from error
     if not isinstance(cfg.get("model"), Mapping):
-        found = f"its model is {cfg.model!r}, no dict" if "model" in cfg else "it defines no model"
+        found = f"its model is {cfg.model!r}, not a dict" if "model" in cfg else "it has no model"
         raise ValueError(
             f"{path} is not the config of a model: {found}; give one that defines "
             "model = dict(type=...), or inherits it by _base_"
@@ -73,13 +74,13 @@ def _refuse_circle(trail: tuple[str, ...]) -> None:
         names = Config._get_base_files(trail[-1])
         bases = [os.path.abspath(Config._get_cfg_path(name, trail[-1])[0]) for name in names]
     except (Exception, SystemExit):
-        return  # whatever is wrong, reading the file says it better
+        return  # reading the file will explain the error better
     for base in bases:
         if base in trail:
             circle = " → ".join([*trail[trail.index(base) :], base])
             raise ValueError(
-                f"{trail[0]} inherits from itself by _base_: {circle}; take one of these files out "
-                "of the circle"
+                f"{trail[0]} inherits from itself by _base_: {circle}; remove one of these "
+                "files from its _base_"
             )
         _refuse_circle((*trail, base))
 
@@ -96,7 +97,7 @@ def _check_scope(cfg: Config, path: str) -> None:
 
 
 def _explained(error: BaseException, path: str) -> Exception:
-    """An error of reading a config as one that names the file, the reason and a remedy."""
+    """Turn an error of reading a config into one that names the file, reason and remedy."""
     chain = _files_being_read(error) or [path]
     where = chain[-1] if len(chain) > 1 else path
     if isinstance(error, metadata.PackageNotFoundError | ModuleNotFoundError):
@@ -113,7 +114,7 @@ def _explained(error: BaseException, path: str) -> Exception:
         if "://" in where.replace(":/", "://"):
             remedy = "_base_ takes files only, so download it beside the config and name that file"
         return FileNotFoundError(
-            f"{chain[-2]} inherits by _base_ from {where}, which is no file; {remedy}"
+            f"{chain[-2]} inherits by _base_ from {where}, which is not a file; {remedy}"
         )
     if isinstance(error, SystemExit):
         reason = f"it ended the program by sys.exit({error.code!r})"
@@ -130,7 +131,7 @@ def _explained(error: BaseException, path: str) -> Exception:
 
 
 def _words(error: BaseException) -> str:
-    # mmengine's message for a failed import goes on with the whole of sys.path.
+    # mmengine's message for a failed import ends with the whole of sys.path.
     text = str(error).partition(", the current sys.path is")[0]
     if error.__cause__ is not None:
         text += f" ({_words(error.__cause__)})"
@@ -138,7 +139,7 @@ def _words(error: BaseException) -> str:
 
 
 def _files_being_read(error: BaseException) -> list[str]:
-    """The config that mmengine was reading when the error came, behind those that inherit it."""
+    """List the configs that mmengine was reading at the error, the inheriting ones first."""
     files: list[str] = []
     for frame, _ in traceback.walk_tb(error.__traceback__):
         name = frame.f_locals.get("filename")

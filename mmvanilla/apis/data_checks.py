@@ -20,18 +20,18 @@ _MANY = 8  # names that a message lists
 
 
 def require_data(cfg: Config, *dataloaders: str) -> None:
-    """Refuse a config whose data sets are not where, or not what, it expects.
+    """Refuse a config whose data sets are missing or do not fit it.
 
-    Files behind an address (``s3://`` and the like) are not looked at, nor those of data sets that
-    download themselves.
+    Data sets with an address (such as ``s3://``) are not checked, nor those that download their
+    files themselves.
 
     Args:
-        cfg: The config; messages name its file.
-        dataloaders: Names of the entries to look at; one that the config lacks is left out.
+        cfg: Config whose data sets are checked; messages name its file.
+        dataloaders: Names of the entries to check; those that the config lacks are skipped.
 
     Raises:
-        FileNotFoundError: A data set's folder or annotation file is not there.
-        ValueError: The classes, or the files, of a data set do not fit the config.
+        FileNotFoundError: A folder or annotation file of a data set does not exist.
+        ValueError: The classes or files of a data set do not fit the config.
     """
     init_default_scope(cfg.get("default_scope") or "mmengine")
     folders = ClassFolders(_num_classes(cfg))
@@ -40,7 +40,8 @@ def require_data(cfg: Config, *dataloaders: str) -> None:
             try:
                 _check(node, folders)
             except (FileNotFoundError, ValueError) as error:
-                # Not type(error): a UnicodeDecodeError, for one, takes more than a message.
+                # Not type(error), since some types, such as UnicodeDecodeError, need more
+                # arguments.
                 kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
                 raise kind(f"{cfg.filename or 'the config'}, {name}: {error}") from error
 
@@ -57,7 +58,8 @@ def _check(node: Mapping[str, Any], folders: ClassFolders) -> None:
     dataset = _built(node)
     if dataset is None:
         return
-    # Again, for what only the class itself knows: the folder of ImageNet's split, for example.
+    # Check again the paths that only the class itself knows, such as the folder of ImageNet's
+    # split.
     for place, path in _places(dataset, node):
         _require(path, root, place)
     if _is_a(dataset, "mmpretrain.datasets", "CustomDataset"):
@@ -69,7 +71,7 @@ def _check(node: Mapping[str, Any], folders: ClassFolders) -> None:
 
 
 def _datasets(node: Any) -> Iterator[Mapping[str, Any]]:
-    """Every innermost data set of a dataloader, through wrappers such as RepeatDataset."""
+    """Find the data sets of a dataloader, inside wrappers such as RepeatDataset."""
     if isinstance(node, Mapping):
         if any(key in node for key in ("data_root", "ann_file", "data_prefix")):
             yield node
@@ -98,7 +100,7 @@ def _class_of(node: Mapping[str, Any]) -> type | None:
 
 
 def _joined(node: Mapping[str, Any]) -> Any:
-    """The paths of a data set as mmengine's BaseDataset joins them, from the config alone."""
+    """Join the paths of a data set as mmengine's BaseDataset does, without building it."""
     prefix = node.get("data_prefix") or {}
     paths = SimpleNamespace(
         data_root=node.get("data_root") or "",
@@ -110,7 +112,7 @@ def _joined(node: Mapping[str, Any]) -> Any:
 
 
 def _built(node: Mapping[str, Any]) -> Any:
-    """The data set without its pipeline and its annotations; None if it cannot do without them."""
+    """Build a data set without pipeline and annotations; None if its class needs them."""
     kind = _class_of(node)
     if kind is None or not issubclass(kind, BaseDataset):
         return None
@@ -127,7 +129,7 @@ def _built(node: Mapping[str, Any]) -> Any:
 
 
 def _places(paths: Any, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The files and folders that a data set reads: the setting that names each, and its path."""
+    """List the files and folders that a data set reads: the setting's name, and the path."""
     if isinstance(paths.ann_file, str) and paths.ann_file:
         yield "ann_file", paths.ann_file
     steps = node.get("pipeline")
@@ -164,13 +166,13 @@ def _remedy(root: str) -> str:
         folder = Path(*parts[: parts.index("shapes") + 1])
         return f"Make it with: {tool_command('make_shapes')} {folder}"
     return (
-        "Put it there, link it, or correct the path in the config (`--cfg-options`); `make demo` "
-        "needs no data set of yours"
+        "Put the data there, link it, or correct the path in the config (`--cfg-options`); "
+        "`make demo` runs without any data set"
     )
 
 
 def _is_a(dataset: Any, module: str, name: str) -> bool:
-    """Tell whether a data set is of a toolbox's class, whose package is then imported already."""
+    """Tell whether a data set is of a class of a toolbox, without importing the toolbox."""
     return any(
         kind.__name__ == name and kind.__module__.startswith(module)
         for kind in type(dataset).__mro__

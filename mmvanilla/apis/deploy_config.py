@@ -1,4 +1,4 @@
-"""From the config of a model in training form to the config of its deploy form."""
+"""Turn the config of a model in training form into the config of its deploy form."""
 
 from __future__ import annotations
 
@@ -13,27 +13,31 @@ from mmengine.registry import MODELS
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 
-# The arguments of a ConvPair that a plain convolution does not have.
+# The arguments of a ConvPair that a plain convolution does not take.
 _OF_PAIRS_ALONE = ("type", "deploy", "mid_channels", "norm_cfg", "last_norm", "init_cfg")
 
 
 def deploy_config(cfg: Config, plain_networks: bool = False) -> Config:
-    """The config whose model is what fusing ``cfg``'s model gives.
+    """Make the config of the model that fusing the model of ``cfg`` gives.
 
-    VanillaNet, its head, and every ``ConvPair`` get ``deploy=True``, under whatever key they stand
-    and however they are spelt (a name, a name with a scope, a class). Nothing is fetched when the
-    model is built or trained.
+    VanillaNet, its head, and every ``ConvPair`` get ``deploy=True``, whatever their key is and
+    however their type is written (as a name, a name with a scope, or a class). Entries that would
+    fetch weights are removed.
 
     Args:
         cfg: Config of a model in training form.
-        plain_networks: Take the pairs out of the config instead, so that the network becomes what
-            it is without them. Its convolutions then have the biases that the network itself asks
-            for: it takes the weights of ``fuse_model(model)``, and only if every bias found a norm
-            to go to. False: they all have one, as after ``fuse_model(model, move_bias=False)``.
+        plain_networks: Whether to remove the pairs from the config instead, so that it describes
+            the plain network. Its convolutions then have a bias only where the network itself asks
+            for one, so the weights of ``fuse_model(model)`` fit only if every other bias moved into
+            a norm. Default: False: all convolutions have a bias, as after
+            ``fuse_model(model, move_bias=False)``.
+
+    Returns:
+        A new config; ``cfg`` is not changed.
     """
     cfg = copy.deepcopy(cfg)
     for node in list(_dicts(cfg._cfg_dict)):
-        # Text has no classes: a config that imports them is written with their full names.
+        # A text file cannot hold classes, so they are written by their full names.
         for key, value in list(node.items()):
             if isinstance(value, type) and value.__module__ != "builtins":
                 node[key] = f"{value.__module__}.{value.__qualname__}"
@@ -60,19 +64,19 @@ def _dicts(node: Any) -> Iterator[ConfigDict]:
 
 
 def _is_a(node: Any, classes: Any) -> bool:
-    """Whether a dict is the config of one of these classes or of a subclass."""
+    """Tell whether a value is the config of one of these classes or of a subclass."""
     kind = node.get("type") if isinstance(node, dict) else None
     if isinstance(kind, str):
         try:
             kind = MODELS.get(kind)
         except Exception:
-            return False  # of another registry, or not installed: building will tell
+            return False  # from another registry, or not installed: building will report it
     return isinstance(kind, type) and issubclass(kind, classes)
 
 
 def _plain_conv(key: str, pair_cfg: ConfigDict) -> ConfigDict | None:
     rest = {name: value for name, value in pair_cfg.items() if name not in _OF_PAIRS_ALONE}
-    # Networks take None for their own default, which they may write as they like.
+    # With None a network uses its own default, which need not be the type Conv2d.
     return None if key == "conv_cfg" and not rest else ConfigDict(type="Conv2d", **rest)
 
 

@@ -13,17 +13,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-# Pipelines and drawing enlarge an image by its shorter side, so that of a narrow one the longer
-# side explodes: 4000x1 pixels became 19 GB.
+# Pipelines and drawing scale an image by its shorter side, which makes the longer side of a narrow
+# image huge: an image of 4000x1 pixels took 19 GB.
 _LARGEST_ASPECT_RATIO = 50
 
 
 def find_images(source: str | Path, limit: int | None = None) -> list[Path]:
-    """List the images of a folder by name, or the one image given.
+    """List the images of a folder, sorted by name, or the one image given.
 
     Args:
-        source: An image file or a folder.
-        limit: Largest number of images to list, at least 1. None: all.
+        source: Path of an image file or a folder.
+        limit: Largest number of images to list, at least 1. None: all images.
 
     Raises:
         FileNotFoundError: The source does not exist, or the folder has no image.
@@ -35,15 +35,17 @@ def find_images(source: str | Path, limit: int | None = None) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise FileNotFoundError(f"no image or folder at {source}")
+        raise FileNotFoundError(f"no image or folder at {source}; check the path")
     images = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
-        raise FileNotFoundError(f"no image ({', '.join(IMAGE_SUFFIXES)}) in {source}")
+        raise FileNotFoundError(
+            f"no image ({', '.join(IMAGE_SUFFIXES)}) in {source}; check the path"
+        )
     return images[:limit]
 
 
 def check_image(path: str | Path) -> None:
-    """Refuse a file that is no whole image, or one that would take too much memory.
+    """Refuse a file that is not a complete image, or would need too much memory.
 
     Raises:
         ValueError: The file cannot be read as an image, is too narrow, or has too many pixels.
@@ -58,7 +60,7 @@ def check_image(path: str | Path) -> None:
                     f"{_LARGEST_ASPECT_RATIO} times as long as the other, so cut or pad the image"
                 )
             else:
-                image.load()  # a truncated one shows only when its pixels are read
+                image.load()  # only reading the pixels shows that an image is truncated
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}; give another one") from error
     if too_narrow:
@@ -70,7 +72,7 @@ class ImageReader:
 
     Args:
         model: A model of any toolbox with a data preprocessor.
-        cfg: Its config.
+        cfg: Config of the model.
 
     Raises:
         ValueError: The config has no test pipeline.
@@ -93,20 +95,19 @@ class ImageReader:
         """Load an image as a batch of one.
 
         Args:
-            path: The image file.
+            path: Path of the image file.
 
         Returns:
             The network's input, (1, 3, H, W), and the toolbox's data samples.
 
         Raises:
-            ValueError: The file cannot be read as an image, or is refused by
-                :func:`check_image`.
+            ValueError: The file cannot be read as an image, or :func:`check_image` refuses it.
         """
         check_image(path)
         init_default_scope(self.scope)
         try:
             sample = Compose(self.steps)(dict(img_path=str(path), img_id=0, img=None))
-        except (AssertionError, AttributeError, ValueError) as error:  # as the toolbox has it
+        except (AssertionError, AttributeError, ValueError) as error:  # raised by the toolbox
             raise ValueError(
                 f"{path} cannot be read as an image: {error}; give another one"
             ) from error
@@ -117,13 +118,13 @@ class ImageReader:
         """Load an image as the network's input and as the same pixels before normalisation.
 
         Args:
-            path: The image file.
+            path: Path of the image file.
 
         Returns:
             The network's input, (1, 3, H, W), and the same pixels as RGB, (H, W, 3) uint8.
 
         Raises:
-            ValueError: As in :meth:`batch`.
+            ValueError: :meth:`batch` refuses the file.
         """
         inputs, _ = self.batch(path)
         preprocessing = describe_preprocessing(self.model)
@@ -136,13 +137,13 @@ class ImageReader:
 
 
 def describe_preprocessing(model: nn.Module) -> dict[str, Any]:
-    """Describe how an image becomes the network's input, as the model's data preprocessor does it.
+    """Describe how the model's data preprocessor turns an image into the network's input.
 
     Args:
         model: A model of any toolbox. Without a data preprocessor nothing is normalised.
 
     Returns:
-        Entries fit for JSON: ``channel_order``, ``mean`` and ``std`` of each channel (None without
+        A dict for JSON: ``channel_order``, ``mean`` and ``std`` of each channel (None without
         normalisation), and the formula in words.
     """
     preprocessor = getattr(model, "data_preprocessor", None)
@@ -150,7 +151,7 @@ def describe_preprocessing(model: nn.Module) -> dict[str, Any]:
     swaps = getattr(preprocessor, "to_rgb", getattr(preprocessor, "_channel_conversion", False))
     return {
         "inside_graph": False,
-        # OpenMMLab reads images as BGR; the preprocessor swaps where the network wants RGB.
+        # OpenMMLab reads images as BGR; the preprocessor converts them if the network needs RGB.
         "channel_order": "RGB" if swaps else "BGR",
         "mean": None if mean is None else [float(value) for value in mean.flatten()],
         "std": None if std is None else [float(value) for value in std.flatten()],

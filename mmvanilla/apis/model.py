@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a model, and from a model to tensors."""
+"""Build a model from a config and a checkpoint, and use a model as a function of tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmvanilla.checkpoints.safe_loading import load_address
 from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.models.vanillanet import VanillaNet
 
-# How mmengine's registries begin their error.
+# The beginning of the error of mmengine's registries.
 _NOT_REGISTERED = re.compile(r"'?([\w.]+) is not in the \S+ registry")
 
 
@@ -24,16 +24,16 @@ def build_model(cfg: Config) -> nn.Module:
     """Build a config's model, with its data preprocessor; no weights are loaded or fetched.
 
     Args:
-        cfg: A config of any of the three toolboxes.
+        cfg: Config of a model of any of the three toolboxes.
 
     Raises:
-        ValueError: The config's model cannot be built; the message says why.
+        ValueError: The model cannot be built; the message says why.
     """
-    # What it would fetch by init_cfg is not fetched: building alone does not initialise.
+    # Building does not initialise the model, so init_cfg fetches nothing.
     init_default_scope(cfg.get("default_scope", "mmengine"))
-    # A copy, since some modules change the lists that they are built from.
+    # A copy, since some modules change the lists in their config.
     model_cfg = copy.deepcopy(cfg.model)
-    if cfg.get("data_preprocessor"):  # as the Runner does; a classifier's config has it there
+    if cfg.get("data_preprocessor"):  # as the Runner does, for classifiers
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
     try:
         return revert_sync_batchnorm(MODELS.build(model_cfg))
@@ -45,8 +45,8 @@ def explain_build_error(cfg: Config, error: Exception) -> ValueError:
     """Say which config could not be built, why, and what to do about it.
 
     Args:
-        cfg: The config.
-        error: What building its model raised.
+        cfg: The config whose model was built.
+        error: The exception that was raised.
     """
     reason = " ".join(str(error).split()) or type(error).__name__
     unknown = _NOT_REGISTERED.search(reason)
@@ -59,21 +59,21 @@ def explain_build_error(cfg: Config, error: Exception) -> ValueError:
 
 
 def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Module, dict]:
-    """Build a config's model and load a checkpoint into it, leaving nothing random.
+    """Build a config's model and load a checkpoint into it, so that no weight stays random.
 
     Args:
-        cfg: A config of any of the three toolboxes.
-        checkpoint: A file, or an address that mmengine's loader knows.
-        device: The device that the model is moved to. Default: CPU.
+        cfg: Config of a model of any of the three toolboxes.
+        checkpoint: Path of a file, or an address that mmengine's loader knows.
+        device: Device that the model is moved to. Default: CPU.
 
     Returns:
         The model in eval mode, and the checkpoint's ``meta``.
 
     Raises:
         FileNotFoundError: The checkpoint does not exist.
-        ValueError: The model cannot be built, or the file is no checkpoint, or holds NaN weights or
-            a negative variance.
-        RuntimeError: Its weights do not fit the config's model, or some are missing or left over.
+        ValueError: The model cannot be built, or the file is not a checkpoint, or holds NaN or a
+            negative variance.
+        RuntimeError: The weights do not fit the model, or some are missing or unexpected.
     """
     model = build_model(cfg)
     loaded = load_address(checkpoint)
@@ -89,7 +89,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     return model.to(device).eval(), dict(loaded.get("meta") or {})
 
 
-#: What a :class:`TensorModel` can give, in words.
+#: The outputs that a :class:`TensorModel` can give, in words.
 OUTPUTS: dict[str, str] = {
     "backbone": "features of the backbone",
     "neck": "features of the backbone and neck",
@@ -100,18 +100,18 @@ OUTPUTS: dict[str, str] = {
 
 
 class TensorModel(nn.Module):
-    """A model of any toolbox as a function from an image batch to tensors.
+    """A model of any toolbox as a function from a batch of images to tensors.
 
-    It is what exporters, counters, comparisons and clocks run. The model itself is not changed.
+    Exporting, counting, comparing and timing run models in this way. The model is not changed.
 
     Args:
         model: A detector, segmenter, classifier or bare backbone.
-        output: One of :data:`OUTPUTS`. None: logits of a classifier or segmenter, what backbone
-            and neck of a detector extract (its heads need proposals and data samples), the
-            features of a bare backbone.
+        output: Name of the output, a key of :data:`OUTPUTS`. None: the logits of a classifier or
+            segmenter, the features of a detector's backbone and neck (its heads need proposals and
+            data samples), or the features of a bare backbone.
 
     Raises:
-        ValueError: There is no such output, or this model does not have it.
+        ValueError: The output is unknown, or this model does not have it.
     """
 
     def __init__(self, model: nn.Module, output: str | None = None) -> None:
@@ -121,15 +121,19 @@ class TensorModel(nn.Module):
         elif output not in OUTPUTS:
             raise ValueError(f"unknown output {output!r}; choose from {', '.join(OUTPUTS)}")
         elif output.endswith(("logits", "probabilities")) and not _gives_logits(model):
-            raise ValueError(f"{type(model).__name__} gives no {output}: it has no head for them")
+            raise ValueError(
+                f"{type(model).__name__} has no head that gives {output}; choose backbone or neck"
+            )
         elif output == "full_size_logits" and not hasattr(model, "decode_head"):
-            raise ValueError(f"{type(model).__name__} gives no {output}: it is no segmenter")
+            raise ValueError(
+                f"{type(model).__name__} is not a segmenter and gives no {output}; choose logits"
+            )
         self.model: Any = model
         self.output = output
 
     @property
     def what(self) -> str:
-        """What the outputs are, in words."""
+        """The kind of the outputs, in words."""
         return OUTPUTS[self.output]
 
     def forward(self, inputs: Tensor) -> Any:
@@ -146,7 +150,7 @@ class TensorModel(nn.Module):
             return getattr(self.model, "backbone", self.model)(inputs)
         if self.output == "neck":
             return self.model.extract_feat(inputs)
-        outputs = self.model(inputs)  # every model of OpenMMLab gives tensors unless told otherwise
+        outputs = self.model(inputs)  # OpenMMLab's models return tensors by default
         if self.output == "probabilities":
             return functional.softmax(outputs, dim=1)
         if self.output == "full_size_logits":
@@ -171,13 +175,14 @@ def _gives_logits(model: nn.Module) -> bool:
 
 
 def fixed_input_size(model: nn.Module) -> tuple[int, int] | None:
-    """Find the only height and width that a model serves.
+    """Find the only height and width that a model accepts.
 
     Args:
-        model: Any model.
+        model: A model of any kind.
 
     Returns:
-        Height and width in pixels where a VanillaNet inside pools adaptively; None: any size.
+        Height and width in pixels, if the model contains a VanillaNet that pools adaptively; None
+        if the model accepts any size.
     """
     for module in model.modules():
         if isinstance(module, VanillaNet) and module.fixed_input_size is not None:

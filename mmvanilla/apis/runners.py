@@ -16,7 +16,7 @@ from mmvanilla.apis.data_checks import require_data
 from mmvanilla.apis.safe_runner import build_runner
 from mmvanilla.engine import cpu_distributed
 
-# Where the three toolboxes keep the switches of their visualization hook.
+# The options of the visualization hooks of the three toolboxes.
 _SHOW_OPTIONS: dict[str, dict[str, str]] = {
     "mmdet": dict(switch="draw", out_dir="test_out_dir"),
     "mmseg": dict(switch="draw"),
@@ -33,28 +33,30 @@ def build_train_runner(
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
 ) -> Runner:
-    """The Runner that ``tools/train.py`` trains with.
+    """Build the Runner that ``tools/train.py`` trains with.
 
     Args:
-        config: A config file.
+        config: Path of the config file.
         work_dir: Folder for logs and checkpoints. Default: the config's ``work_dir``, or
             ``work_dirs/<name of the config>``.
-        amp: Train with automatic mixed precision.
-        auto_scale_lr: Scale the learning rate from the config's base batch size to the actual one.
-        resume: ``'auto'`` for the newest checkpoint in ``work_dir``, or a checkpoint file.
-        cfg_options: Merged over the config.
-        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        amp: Whether to train with automatic mixed precision. Default: False.
+        auto_scale_lr: Whether to scale the learning rate from the config's base batch size to the
+            actual one. Default: False.
+        resume: Path of the checkpoint to resume from, or ``'auto'`` for the newest one in
+            ``work_dir``. None: the training starts from the beginning.
+        cfg_options: Values by dotted key, which override entries of the config.
+        launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        FileNotFoundError: The config, or the data set it names, is not there.
-        ValueError: The config cannot be read or is not for training, or ``auto_scale_lr`` is given
-            and it has no base batch size.
+        FileNotFoundError: The config, or a data set that it names, does not exist.
+        ValueError: The config cannot be read or is not for training, or ``auto_scale_lr`` is True
+            and the config has no base batch size.
     """
     cfg = _read(config, work_dir, cfg_options, launcher)
     _require_entries(cfg, "training", "train_dataloader", "train_cfg", "optim_wrapper")
     for name in ("max_epochs", "max_iters"):
         length = cfg.train_cfg.get(name)
-        if isinstance(length, int) and length < 1:  # mmengine would train for no time, silently
+        if isinstance(length, int) and length < 1:  # mmengine would not train, without an error
             raise ValueError(f"{cfg.filename}: train_cfg.{name} must be at least 1, found {length}")
     require_data(cfg, "train_dataloader", "val_dataloader")
     if amp:
@@ -63,8 +65,8 @@ def build_train_runner(
     if auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(
-                f"{config} has no auto_scale_lr.base_batch_size, so --auto-scale-lr cannot know "
-                "from which batch size to scale; add auto_scale_lr=dict(base_batch_size=...)"
+                f"{config} has no auto_scale_lr.base_batch_size, from which --auto-scale-lr would "
+                "scale; add auto_scale_lr=dict(base_batch_size=...)"
             )
         cfg.auto_scale_lr.enable = True
     if resume is not None:
@@ -85,24 +87,25 @@ def build_test_runner(
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
 ) -> Runner:
-    """The Runner that ``tools/test.py`` tests with.
+    """Build the Runner that ``tools/test.py`` tests with.
 
     Args:
-        config: A config file.
-        checkpoint: Weights for the config's model: a file, or an address that mmengine's loader
-            knows.
-        work_dir: Folder for logs; the default is that of :func:`build_train_runner`.
-        out: A ``.pkl`` file for the raw predictions.
-        show: Show each prediction in a window.
-        show_dir: A folder for pictures of the predictions.
-        wait_time: Seconds that each window stays.
-        tta: Test-time augmentation, by the config's ``tta_model`` and ``tta_pipeline``.
-        cfg_options: Merged over the config.
-        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        config: Path of the config file.
+        checkpoint: Weights for the config's model: the path of a file, or an address that
+            mmengine's loader knows.
+        work_dir: Folder for logs. Default: as in :func:`build_train_runner`.
+        out: Path of a ``.pkl`` file for the raw predictions. None: they are not saved.
+        show: Whether to show each prediction in a window. Default: False.
+        show_dir: Folder for pictures of the predictions. None: none are drawn.
+        wait_time: Time in seconds for which each window is shown.
+        tta: Whether to use test-time augmentation, with the config's ``tta_model`` and
+            ``tta_pipeline``. Default: False.
+        cfg_options: Values by dotted key, which override entries of the config.
+        launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        FileNotFoundError: The config, the checkpoint or the data set is not there.
-        ValueError: An option that this config cannot serve.
+        FileNotFoundError: The config, the checkpoint or the data set does not exist.
+        ValueError: An option does not fit this config.
     """
     if "://" not in checkpoint and not Path(checkpoint).is_file():
         raise FileNotFoundError(
@@ -141,7 +144,8 @@ def release(runner: Runner) -> None:
             handler.close()
             runner.logger.removeHandler(handler)
     for kept in (runner.logger, runner.message_hub, runner.visualizer):
-        type(kept)._instance_dict.pop(kept.instance_name, None)
+        for kind in type(kept).__mro__:  # a toolbox's visualizer is kept by its parent, too
+            getattr(kind, "_instance_dict", {}).pop(kept.instance_name, None)
 
 
 def _read(
@@ -163,8 +167,8 @@ def _require_entries(cfg: Config, purpose: str, *names: str) -> None:
 
 
 def _build_runner(cfg: Config) -> Runner:
-    # Only now that everything else is known to be there: whoever fails after joining the process
-    # group leaves the other processes waiting.
+    # This comes last, after all other checks: a process that fails after joining the process group
+    # leaves the others waiting.
     cpu_distributed.prepare(cfg)
     return build_runner(cfg)
 

@@ -1,4 +1,4 @@
-"""A Runner that runs nothing from a checkpoint, writes whole ones, and resumes from a whole one."""
+"""A Runner that runs no code from checkpoints, writes them atomically, and skips damaged ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mmvanilla.checkpoints.reading import find_damage
 from mmvanilla.checkpoints.safe_loading import forget_last_read, last_read, safe_loading
 from mmvanilla.checkpoints.weights import check_weights
 
-_LAST = "last_checkpoint"  # as mmengine's CheckpointHook names it
+_LAST = "last_checkpoint"  # the name that mmengine's CheckpointHook uses
 _SAVED = re.compile(r"^(?:epoch|iter)_(\d+)\.pth$")
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the Runner of a config, as mmengine does, with :class:`SafeFiles` before its class.
+    """Build the Runner of a config as mmengine does, with :class:`SafeFiles` as a mixin.
 
     Raises:
         ValueError: The config's ``runner_type`` is unknown.
@@ -34,7 +34,8 @@ def build_runner(cfg: Config) -> Runner:
         base = RUNNERS.get(name) if isinstance(name, str) else name
         if base is None:
             raise ValueError(
-                f"unknown runner_type {name!r}; is its module in the config's custom_imports?"
+                f"unknown runner_type {name!r}; correct it, or add its module to the config's "
+                "custom_imports"
             )
     safe: Any = type(f"Safe{base.__name__}", (SafeFiles, base), {})
     with safe_loading():  # some models load weights while they are built
@@ -42,7 +43,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 class SafeFiles:
-    """What our tools' Runner does with files, to be put before a class of Runner."""
+    """A mixin for Runners that makes them read and write checkpoints safely."""
 
     _resumed_from: str | None = None
 
@@ -62,23 +63,22 @@ class SafeFiles:
             return super().test()  # type: ignore[misc]
 
     def load_or_resume(self) -> None:
-        """See mmengine's Runner; of the checkpoints in the work dir the newest whole one counts."""
+        """See mmengine's Runner; resumes from the newest undamaged checkpoint in the work dir."""
         runner: Any = self
         is_automatic = runner._resume and runner._load_from is None and not runner._has_loaded
         if not is_automatic:
             return super().load_or_resume()  # type: ignore[misc]
         newest, damaged = newest_whole_checkpoint(Path(runner.work_dir))
         for reason in damaged:
-            runner.logger.warning(f"a damaged checkpoint is passed over: {reason}")
+            runner.logger.warning(f"skipping a damaged checkpoint: {reason}")
         if newest is None and damaged:
             raise RuntimeError(
-                f"{runner.work_dir} has no whole checkpoint to go on from; delete its checkpoints "
-                "to begin anew, or name a checkpoint with --resume"
+                f"{runner.work_dir} has no undamaged checkpoint to resume from; delete its "
+                "checkpoints to start again, or name a checkpoint with --resume"
             )
         if newest is None:
             runner.logger.warning(
-                f"{runner.work_dir} has no checkpoint to go on from: training starts at the "
-                "beginning"
+                f"{runner.work_dir} has no checkpoint to resume from: training starts from scratch"
             )
             return None
         runner._load_from = str(newest)
@@ -100,7 +100,7 @@ class SafeFiles:
             raise explain_build_error(self.cfg, error) from error  # type: ignore[attr-defined]
 
     def _init_model_weights(self) -> None:
-        """See mmengine's Runner; it fetches and loads what ``init_cfg`` names."""
+        """See mmengine's Runner; this fetches and loads the weights that ``init_cfg`` names."""
         with _naming_what_was_read():
             super()._init_model_weights()  # type: ignore[misc]
 
@@ -110,7 +110,7 @@ class SafeFiles:
             return super().load_checkpoint(*args, **kwargs)  # type: ignore[misc]
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """See mmengine's Runner; a checkpoint is looked at before any hook sees it."""
+        """See mmengine's Runner; a checkpoint is checked before any hook gets it."""
         if fn_name == "after_load_checkpoint":
             checkpoint = kwargs["checkpoint"]
             if self._resumed_from is not None:
@@ -123,7 +123,7 @@ class SafeFiles:
 
 @contextmanager
 def _naming_what_was_read() -> Iterator[None]:
-    """Let an error about weights name the file or address that they are from."""
+    """Let an error about weights name the file or address that they come from."""
     forget_last_read()
     try:
         yield
@@ -138,18 +138,18 @@ def _naming_what_was_read() -> Iterator[None]:
 
 
 def newest_whole_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
-    """Find what to go on from, also after a kill in the middle of writing.
+    """Find the checkpoint to resume from, also if the run was killed while it was writing.
 
-    The file ``last_checkpoint`` names the newest one, unless the run was killed before it was
-    written: then a checkpoint of a higher number is younger than it. Where that one is damaged,
-    the youngest whole one of the others is taken.
+    The file ``last_checkpoint`` names the newest checkpoint, unless the run was killed before that
+    file was written: then there is a newer checkpoint with a higher number. If the newest one is
+    damaged, the newest undamaged one of the others is chosen.
 
     Args:
         work_dir: Folder of one training run.
 
     Returns:
-        The checkpoint, None without a whole one; and for each damaged one passed over a line that
-        names it.
+        The checkpoint, None if there is no undamaged one; and one line for each damaged checkpoint
+        that was skipped, with its name.
     """
     saved = [path for path in work_dir.glob("*.pth") if _SAVED.match(path.name)]
     saved.sort(key=lambda path: (path.stat().st_mtime, _number(path)), reverse=True)
@@ -185,7 +185,7 @@ def _read_note(note: Path) -> Path | None:
         return None
     if not text:
         return None
-    # The work dir may have been moved since, or the tool started elsewhere.
+    # The work dir may have been moved, or the tool may run in another folder now.
     return Path(text) if Path(text).is_file() else note.parent / Path(text).name
 
 
@@ -207,9 +207,9 @@ def _check_resumable(checkpoint: Any, filename: str) -> None:
 
 
 def _tame_meta(checkpoint: Any) -> None:
-    """Leave of a config in ``meta['config']`` the one line that mmengine asks it for.
+    """Reduce the config in ``meta['config']`` to the one line that mmengine needs.
 
-    mmengine executes that text as Python when it resumes, to compare the number of GPUs.
+    On resuming, mmengine executes this text as Python to compare the number of GPUs.
     """
     meta = checkpoint.get("meta") if isinstance(checkpoint, Mapping) else None
     if not isinstance(meta, dict) or "config" not in meta:

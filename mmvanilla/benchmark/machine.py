@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on, and the memory that a run takes there."""
+"""Describe the machine of a benchmark, and measure the memory of a run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[nn.Pa
     Every storage counts once, however many operators save it; parameters do not count.
 
     Args:
-        forward: A forward pass that returns the tensor where backward would start.
-        parameters: The model's parameters.
+        forward: Function that runs a forward pass and returns the tensor for backward.
+        parameters: Parameters of the model, which are not counted.
 
     Returns:
         The number of bytes.
@@ -44,22 +44,22 @@ def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[nn.Pa
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         outcome = forward()
-    # The graph is alive until here, so no address was given out twice.
+    # The graph exists until here, so no address was used twice.
     assert outcome.requires_grad
     return sum(storages.values())
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
-    """Measure how much memory a run needs at its peak beyond what was in use before it.
+    """Measure the peak memory of a run, beyond the memory in use before it.
 
-    On a GPU the allocator counts; on a CPU the kernel counts for the process (Linux only).
+    The figures come from the allocator on a GPU, and from the kernel on a CPU (Linux only).
 
     Args:
-        run: The run to measure; it is called once.
-        device: The device that it runs on.
+        run: Function to measure; it is called once.
+        device: Device that it runs on.
 
     Returns:
-        The number of bytes; None where it cannot be measured.
+        The number of bytes; None if it cannot be measured.
     """
     gc.collect()
     if device.type == "cuda":
@@ -79,7 +79,7 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
 
 
 def _return_free_memory() -> None:
-    # What the allocator holds back would hide what the run takes from it.
+    # Free memory that the allocator keeps would hide the memory that the run takes.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -92,14 +92,17 @@ def _process_bytes(entry: str) -> int:
 
 
 def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure the speed of a large dense layer, in 10⁹ floating-point operations a second.
+    """Measure the speed of a large dense layer, in 10⁹ floating-point operations per second.
 
-    A 1×1 convolution from 2048 channels to 2048, over 2048 pixels (on a GPU 8192 of each); the
-    fastest of ten runs. A yardstick, not a bound.
+    The layer is a 1×1 convolution from 2048 to 2048 channels over 2048 pixels (8192 of each on a
+    GPU); the fastest of ten runs counts. The speed is for orientation and not an upper bound.
 
     Args:
-        device: The device to run on.
+        device: Device to run on.
         dtype: Data type of weights and pixels.
+
+    Returns:
+        The speed in GFLOP/s.
     """
     channels = 2048 if device.type == "cpu" else 8192
     channels_last: Any = dict(memory_format=torch.channels_last)
@@ -115,13 +118,13 @@ def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Describe device, threads and versions, without which a measurement means nothing.
+    """Describe the device, threads and versions of a measurement.
 
     Args:
-        device: The device that is measured.
+        device: Device of the measurement.
 
     Returns:
-        Entries fit for JSON.
+        A dict for JSON.
     """
     versions = {"python": platform.python_version()}
     for name in _NAMED_PACKAGES:

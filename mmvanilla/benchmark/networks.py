@@ -1,4 +1,4 @@
-"""What ``tools/benchmark.py`` times: our networks, the plain reference, and peers."""
+"""Build the networks of ``tools/benchmark.py``: VanillaNets, the plain reference, and peers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PUBLISHED_TOP1: dict[str, float] = {
     "13-1.5x-ada": 83.11,
 }
 
-#: Short names of peers and what MMPretrain's model zoo calls them.
+#: Short names of peers, and their names in MMPretrain's model zoo.
 PEERS: dict[str, str] = {
     "resnet18": "resnet18_8xb32_in1k",
     "resnet50": "resnet50_8xb32_in1k",
@@ -41,15 +41,15 @@ PEERS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Contender:
-    """One network.
+    """One network of a benchmark.
 
     Attributes:
-        name: Name that tables and plots show.
-        kind: ``'ours'``, ``'reference'`` or ``'peer'``.
-        arch: Variant of a VanillaNet; for a peer its name in MMPretrain's model zoo.
-        model: The training form, in eval mode, on the CPU; weights are random.
-        fused: The form for inference; a peer's batch norms are folded into its convolutions.
-        published_top1: Published top-1 accuracy in %; None if not known.
+        name: Name in tables and plots.
+        kind: Kind of the network: ``'ours'``, ``'reference'`` or ``'peer'``.
+        arch: Variant of a VanillaNet, or name of a peer in MMPretrain's model zoo.
+        model: Training form with random weights, in eval mode, on the CPU.
+        fused: Form for inference; the batch norms of a peer are folded into its convolutions.
+        published_top1: Published top-1 accuracy in %; None if unknown.
     """
 
     name: str
@@ -70,10 +70,11 @@ def build_ours(arch: str, with_cp: bool = False) -> Contender:
 
     Args:
         arch: Name of a variant.
-        with_cp: Recompute activations in backward instead of keeping them. Default: False.
+        with_cp: Whether to recompute activations in backward instead of keeping them.
+            Default: False.
 
     Raises:
-        ValueError: There is no such variant.
+        ValueError: The variant is unknown.
         ImportError: MMPretrain is not installed.
     """
     require("mmpretrain")
@@ -93,10 +94,10 @@ def build_ours(arch: str, with_cp: bool = False) -> Contender:
 
 
 def build_reference(ours: Contender) -> Contender:
-    """Build the plain network that computes the same as one of ours, with the same weights.
+    """Build the plain network that computes the same function as one of ours, with its weights.
 
     Args:
-        ours: What :func:`build_ours` built.
+        ours: Network from :func:`build_ours`.
 
     Raises:
         ValueError: The variant pools adaptively, which the reference does not.
@@ -113,7 +114,7 @@ def build_peer(name: str) -> Contender:
     """Build a classifier of MMPretrain's model zoo, untrained.
 
     Args:
-        name: One of :data:`PEERS`, or a name of the zoo.
+        name: Key of :data:`PEERS`, or a name in the zoo.
 
     Raises:
         ValueError: MMPretrain's zoo has no such model.
@@ -142,9 +143,9 @@ def build_peer(name: str) -> Contender:
 
 
 def _calibrate(model: nn.Module, size: int) -> None:
-    """Give batch norms the statistics of noise, so that random weights keep values in range.
+    """Set the statistics of batch norms from noise, so that activations stay in range.
 
-    Untrained networks fade to denormal numbers, which some CPUs compute many times slower.
+    In untrained networks they shrink to denormal numbers, with which some CPUs are much slower.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]

@@ -1,4 +1,4 @@
-"""Which operators a forward pass spends its time in."""
+"""Find the operators that take the time of a forward pass."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _MOST = 8
 
 
 def profile_operators(run: Callable[[], object], device: torch.device) -> list[dict[str, Any]]:
-    """Find the operators that take most of a run, by PyTorch's profiler.
+    """Find the operators that take most of the time of a run, with PyTorch's profiler.
 
     Args:
-        run: The run to profile; it should have run before.
-        device: The device that it runs on.
+        run: Function to profile; it should have run before.
+        device: Device that it runs on.
 
     Returns:
         The 8 operators that take longest, longest first: ``operator``, ``shapes`` of its first two
-        inputs, ``calls`` for each run, ``ms`` for each run. Empty for what does not run in PyTorch.
+        inputs, ``calls`` per run, and ``ms`` per run. Empty if the run is not in PyTorch.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
@@ -35,7 +35,7 @@ def profile_operators(run: Callable[[], object], device: torch.device) -> list[d
         total = _time_on_gpu(event) if on_gpu else event.self_cpu_time_total
         shapes = [shape for shape in event.input_shapes if shape][:2]
         if not shapes:
-            continue  # not an operator but a frame around some
+            continue  # not an operator, but a group of operators
         rows.append(
             dict(
                 operator=event.key,
@@ -48,6 +48,6 @@ def profile_operators(run: Callable[[], object], device: torch.device) -> list[d
 
 
 def _time_on_gpu(event: Any) -> float:
-    # torch 2.1 has it under its older name.
+    # torch 2.1 has only the older name.
     name = "self_device_time_total"
     return getattr(event, name if hasattr(event, name) else "self_cuda_time_total")

@@ -1,9 +1,9 @@
-"""The network as the paper writes it down, for comparison: nothing in it is meant to be fast.
+"""A plain implementation of the paper's network, as a reference without optimisations.
 
-Training form: two convolutions and two norms a layer, with every leaky ReLU computed, at λ = 1 too.
-Deploy form: convolution, pooling, ReLU, depthwise convolution, all in NCHW. ``tools/benchmark.py``
-measures ours against it. It takes its weights from a classifier of ours, so that both compute the
-same function.
+The training form has two convolutions and two norms in each layer, and computes every leaky ReLU,
+also at λ = 1. The deploy form has convolution, pooling, ReLU and depthwise convolution, all in
+NCHW. ``tools/benchmark.py`` compares our networks with it. Its weights come from a classifier of
+ours, so that both compute the same function.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ACT_NUM = 3
 
 
 class ReferenceActivation(nn.Module):
-    """ReLU, then a depthwise convolution; with batch norm in training form."""
+    """ReLU and a depthwise convolution, followed by batch norm in the training form."""
 
     def __init__(self, channels: int, act_num: int, deploy: bool) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class ReferenceActivation(nn.Module):
 
 
 class ReferencePair(nn.Module):
-    """Two convolutions with norms and a leaky ReLU between them; one convolution in deploy form."""
+    """Two convolutions with norms and a leaky ReLU between; in deploy form one convolution."""
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class ReferenceBackbone(nn.Module):
     """Stem and blocks of a plain VanillaNet.
 
     Args:
-        arch: A variant without adaptive pooling.
-        deploy: Build the deploy form instead of the training form.
+        arch: Variant without adaptive pooling.
+        deploy: Whether to build the deploy form instead of the training form.
     """
 
     def __init__(self, arch: Arch, deploy: bool) -> None:
@@ -107,8 +107,8 @@ class ReferenceVanillaNet(nn.Module):
     """A plain VanillaNet classifier of 1000 classes, with a 7×7 series activation (n = 3).
 
     Args:
-        arch: A variant without adaptive pooling.
-        deploy: Build the deploy form instead of the training form. Default: False.
+        arch: Variant without adaptive pooling.
+        deploy: Whether to build the deploy form instead of the training form. Default: False.
 
     Raises:
         ValueError: ``arch`` pools adaptively.
@@ -128,13 +128,13 @@ class ReferenceVanillaNet(nn.Module):
         return self.head(x).flatten(1)
 
     def load_ours(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Take the weights of a classifier of ours in the same form.
+        """Load the weights of a classifier of ours in the same form.
 
         Args:
-            state_dict: The classifier's weights, with ``backbone.`` and ``head.`` keys.
+            state_dict: Weights of the classifier, with keys below ``backbone.`` and ``head.``.
 
         Raises:
-            RuntimeError: The weights are of another form or arch.
+            RuntimeError: The weights are those of another form or arch.
         """
         renamed = {}
         for key, value in state_dict.items():

@@ -1,4 +1,4 @@
-"""What a benchmark's results say: ratios, a table, a plot."""
+"""Turn the results of a benchmark into ratios, tables and a plot."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _SETTING = ("mode", "dtype", "batch", "height", "width")
 
 
 def compare_with_reference(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Compare speed and activations saved for backward of ours with the plain reference.
+    """Compare our networks with the plain reference: speed, and activations saved for backward.
 
-    Inference is compared with the reference's deploy form, training with its training step. Over
-    several variants the geometric mean counts.
+    Inference is compared with the deploy form of the reference, training with its training step.
+    The results of several variants are combined by the geometric mean.
 
     Args:
-        results: The ``results`` of :func:`mmvanilla.benchmark.run.run_benchmark`.
+        results: Entry ``results`` of the report of :func:`mmvanilla.benchmark.run.run_benchmark`.
 
     Returns:
-        An entry for each setting and form: ``archs``, ``times_as_fast``, ``saved_ratio``.
+        A dict for each setting and form, with ``archs``, ``times_as_fast`` and ``saved_ratio``.
     """
     references = {
         (tuple(entry[key] for key in _SETTING), entry["arch"]): entry
@@ -73,10 +73,10 @@ def tabulate(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str
     """Make a table for each setting and each profile, and one of speed-ups over the reference.
 
     Args:
-        report: The result of :func:`mmvanilla.benchmark.run.run_benchmark`.
+        report: Result of :func:`mmvanilla.benchmark.run.run_benchmark`.
 
     Returns:
-        Title, column names and rows of each table.
+        The title, the column names and the rows of each table.
     """
     tables = []
     for title, entries in _by_setting(report["results"]):
@@ -153,7 +153,7 @@ def _cells(entry: dict[str, Any], is_training: bool) -> list[str]:
 
 
 def _gflops(entry: dict[str, Any]) -> str:
-    # Billions of operations in milliseconds; a multiplication and an addition are two.
+    # 10⁹ operations per second; a multiplication and an addition are two operations.
     if "ms" not in entry:
         return ""
     return f"{2e3 * entry['gmacs'] * entry['batch'] / entry['ms']['median']:.0f}"
@@ -176,12 +176,12 @@ def _by_setting(results: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[
 
 
 def can_plot(report: dict[str, Any]) -> bool:
-    """Say whether there is anything that :func:`save_plot` could draw."""
+    """Tell whether there is anything that :func:`save_plot` can draw."""
     return any(_plotted(entry) for entry in report["results"])
 
 
 def _plotted(entry: dict[str, Any]) -> bool:
-    """True for classification with a published accuracy; the reference has none of its own."""
+    """Tell whether an entry is plotted: classification with a published accuracy."""
     return (
         entry["mode"] == "forward"
         and entry["kind"] != "reference"
@@ -194,8 +194,8 @@ def save_plot(report: dict[str, Any], path: str | Path) -> None:
     """Plot measured latency against published accuracy, with a panel for each setting.
 
     Args:
-        report: The result of :func:`mmvanilla.benchmark.run.run_benchmark`.
-        path: The ``.png`` file to write.
+        report: Result of :func:`mmvanilla.benchmark.run.run_benchmark`.
+        path: Path of the ``.png`` file to write.
 
     Raises:
         ValueError: There is nothing to plot.

@@ -1,4 +1,4 @@
-"""Forward passes, detection features and training steps of several networks, timed in one run."""
+"""Time forward passes, detection features and training steps of several networks in one run."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ Step = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What one benchmark measures.
+    """The settings of one benchmark.
 
     Attributes:
-        modes: Some of :data:`MODES`.
-        archs: Variants of VanillaNet.
-        peers: Names that :func:`mmvanilla.benchmark.networks.build_peer` knows.
-        reference: Also measure the plain reference of each VanillaNet.
-        forms: Some of :data:`mmvanilla.benchmark.runtimes.RUNTIMES`.
-        dtypes: Some of :data:`mmvanilla.benchmark.runtimes.DTYPES`.
-        batches: Batch sizes of ``forward`` and ``train``; ``features`` takes one image.
+        modes: Modes to measure, from :data:`MODES`.
+        archs: Names of the variants of VanillaNet to measure.
+        peers: Names of the peers to measure, as in
+            :func:`mmvanilla.benchmark.networks.build_peer`.
+        reference: Whether to measure the plain reference of each VanillaNet, too.
+        forms: Forms to measure, keys of :data:`mmvanilla.benchmark.runtimes.RUNTIMES`.
+        dtypes: Data types to measure, keys of :data:`mmvanilla.benchmark.runtimes.DTYPES`.
+        batches: Batch sizes of ``forward`` and ``train``; ``features`` uses one image.
         sizes: Heights and widths in pixels of ``forward`` and ``train``.
         feature_size: Height and width in pixels of ``features``.
-        device: The device to run on.
-        threads: Number of threads on the CPU; 0: torch's default.
-        rounds: Number of timed runs of each.
-        warmup: Number of untimed runs of each before.
-        profile: Also find the operators that take most of each forward pass.
+        device: Name of the device to run on.
+        threads: Number of threads on the CPU. 0: torch's default.
+        rounds: Number of timed runs of each network and form.
+        warmup: Number of untimed runs of each before these.
+        profile: Whether to find the operators that take most of each forward pass, too.
     """
 
     modes: tuple[str, ...] = ("forward",)
@@ -67,7 +68,7 @@ class Plan:
     profile: bool = False
 
     def check(self) -> None:
-        """Refuse what cannot be measured at all, before anything is built.
+        """Refuse a plan that cannot be measured, before anything is built.
 
         Raises:
             ValueError: A mode, variant, form or dtype is unknown, or a number is out of range.
@@ -80,7 +81,7 @@ class Plan:
                     f"unknown {name} {', '.join(unknown)}; choose from {', '.join(known)}"
                 )
         for arch in self.archs:
-            resolve_arch(arch)  # a misspelt one must not fail after minutes
+            resolve_arch(arch)  # fail now, not after minutes of building
         if self.rounds < 2 or self.warmup < 0:
             raise ValueError(
                 f"there must be at least 2 rounds and no negative warm-up, found {self.rounds} "
@@ -94,7 +95,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all networks share that are timed in turns."""
+    """The settings that all networks share which are timed in turns."""
 
     mode: str
     dtype: str
@@ -110,13 +111,14 @@ def run_benchmark(plan: Plan, step: Step = lambda what, done, total: None) -> di
     """Measure everything in a plan.
 
     Args:
-        plan: The plan.
-        step: Called after each step with what runs, how much of it is done, and of how much.
+        plan: Settings of the benchmark.
+        step: Function that is called after each step with the name of the current work, the number
+            of its finished steps, and their total number.
 
     Returns:
-        ``machine``, ``plan``, ``results`` (a list, one entry a network, form and setting, with
-        times in ms, and GMACs an image in forward passes) and ``speedups`` over the reference; all
-        of it fit for JSON.
+        A dict for JSON: ``machine``, ``plan``, ``results`` (a list with one entry for each network,
+        form and setting, with times in ms and, for forward passes, GMACs per image) and
+        ``speedups`` over the reference.
 
     Raises:
         ValueError: An entry of the plan is out of range or unknown.
@@ -191,7 +193,7 @@ def _run_forward(
     features = setting.mode == "features"
     for index, (contender, form) in enumerate(pairs):
         if contender.kind == "reference" and form not in ("training", "fused"):
-            continue  # the other forms are what ours is compared in
+            continue  # only our networks are measured in the other forms
         key = f"{contender.name} {form}"
         step(f"preparing {key}", index, len(pairs))
         entries[key] = _entry(contender, form, setting)
@@ -220,14 +222,14 @@ def _run_training(
         key = f"{contender.name} {form}"
         entry = entries[key] = _entry(contender, form, setting)
         if setting.dtype == "fp16":
-            entry["not_measured"] = "a plain fp16 step would overflow; take bf16"
+            entry["not_measured"] = "a plain fp16 step would overflow; use bf16"
             continue
         model = contender.model.to(device, images.dtype).train()
         forward = _loss(model, images, labels)
         runs[key] = _training_step(model, forward)
         step(f"counting {key}", 0, 1)
         entry["saved_mb"] = saved_for_backward(forward, model.parameters()) / 1e6
-        runs[key]()  # gradients exist from now on, and are no part of the peak
+        runs[key]()  # now the gradients exist, and do not count for the peak
         peak = peak_memory(runs[key], device)
         entry["peak_mb"] = None if peak is None else peak / 1e6
     _time(plan, setting, runs, entries, step)
@@ -248,7 +250,7 @@ def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Tens
 
 def _training_step(model: nn.Module, forward: Callable[[], Tensor]) -> Callable[[], object]:
     def run() -> None:
-        # Zeroed in place: what is measured is the step, not the allocator.
+        # Zeroed in place, so that the step is measured and not the allocator.
         model.zero_grad(set_to_none=False)
         forward().backward()
 

@@ -35,13 +35,13 @@ class Unmeasurable(RuntimeError):
 
 
 class Job(NamedTuple):
-    """What is to be run.
+    """A network, its input, and the output to compute.
 
     Attributes:
-        contender: The network.
-        images: (N, 3, H, W); the network moves to their device and data type.
-        output: The output to compute, as :class:`~mmvanilla.apis.model.TensorModel` names it.
-        threads: Number of threads for ONNX Runtime; 0: it chooses.
+        contender: Network to run.
+        images: Images, (N, 3, H, W); the network is moved to their device and data type.
+        output: Name of the output, as in :class:`~mmvanilla.apis.model.TensorModel`.
+        threads: Number of threads for ONNX Runtime. 0: it chooses.
     """
 
     contender: Contender
@@ -55,27 +55,27 @@ class Job(NamedTuple):
         return self.images.device.type == "cuda"
 
     def network(self, form: str) -> nn.Module:
-        """Copy the network in training form or fused, on the images' device."""
+        """Copy the network, in training form or fused, to the device of the images."""
         return _network(self.contender, form, self.output).to(self.images.device, self.images.dtype)
 
 
 def prepare(
     contender: Contender, form: str, images: Tensor, features: bool = False, threads: int = 0
 ) -> Run:
-    """Make a network ready in one form.
+    """Prepare a network to run in one form.
 
     Args:
-        contender: The network.
-        form: One of :data:`RUNTIMES`.
-        images: (N, 3, H, W); the network moves to their device and data type.
-        features: Run the backbone alone.
-        threads: Number of threads for ONNX Runtime; 0: it chooses.
+        contender: Network to run.
+        form: Name of the form, a key of :data:`RUNTIMES`.
+        images: Images, (N, 3, H, W); the network is moved to their device and data type.
+        features: Whether to run only the backbone. Default: False.
+        threads: Number of threads for ONNX Runtime. 0 (default): it chooses.
 
     Returns:
-        One forward pass, to be timed.
+        A function that runs one forward pass.
 
     Raises:
-        ValueError: There is no such form.
+        ValueError: The form is unknown.
         Unmeasurable: The form cannot be run here.
     """
     if form not in RUNTIMES:
@@ -84,7 +84,7 @@ def prepare(
 
 
 def count_macs(contender: Contender, form: str, images: Tensor, features: bool = False) -> int:
-    """Count the multiply-accumulates of one image in one form. Arguments as :func:`prepare`."""
+    """Count the multiply-accumulates of one image; the arguments are those of :func:`prepare`."""
     net = _network(contender, form, _output(features), copied=False)
     return complexity.count_macs(net, images[:1].float().cpu())
 
@@ -134,12 +134,12 @@ def _compiled(job: Job) -> Run:
 
     net, images = _in_channels_last(job)
     run = _runner(torch.compile(net), images)
-    # As an option of torch.compile it comes too late, and is ignored without a word.
+    # As an option of torch.compile, freezing would be ignored without a warning.
     freezing = contextlib.nullcontext() if job.on_gpu else inductor.patch(freezing=True)
     try:
         with freezing:
             run()
-    except Exception as error:  # a missing compiler shows in many ways
+    except Exception as error:  # a missing compiler causes various errors
         raise Unmeasurable(f"torch.compile: {_first_line(error)}") from error
     return run
 
@@ -174,13 +174,15 @@ def _onnxruntime(job: Job, int8: bool = False) -> Run:
                 path,
                 size=(height, width),
                 part="backbone" if job.output == "backbone" else None,
-                dynamic=is_ours,  # some peers' graphs hold their input's size
-                # Theirs is not the export that we answer for, and random weights are no mild test.
+                dynamic=is_ours,  # the graphs of some peers depend on the input size
+                # A peer's export is not ours to check strictly, and random weights amplify
+                # differences.
                 tolerance=DEFAULT_TOLERANCE if is_ours else 1e-3,
             )
             if int8:
                 quantized = path.with_name("int8.onnx")
-                # Random weights have no accuracy to lose: one image gives ranges enough.
+                # The accuracy of random weights does not matter, so one image is enough for the
+                # ranges.
                 quantize_file(path, quantized, [job.images[:1].numpy()])
                 path = quantized
             session = open_session(path, job.threads, cuda=job.on_gpu)
@@ -204,16 +206,17 @@ class Runtime(NamedTuple):
     """One way to run a network.
 
     Attributes:
-        meaning: What it is, for the help of the tool.
-        prepare: Makes a job ready; raises :class:`Unmeasurable` where it cannot be run.
+        meaning: Description for the help of the tool.
+        prepare: Function that prepares a job; it raises :class:`Unmeasurable` if the job cannot
+            run.
     """
 
     meaning: str
     prepare: Callable[[Job], Run]
 
 
-#: The forms to run a network in. All but ``training`` start from the fused one (for a peer: with
-#: its batch norms folded into its convolutions).
+#: The forms to run a network in. All but ``training`` use the fused network (for a peer, the one
+#: with its batch norms folded into its convolutions).
 RUNTIMES: dict[str, Runtime] = {
     "training": Runtime("as trained, in eval mode", _training),
     "fused": Runtime("fused, NCHW", _fused),

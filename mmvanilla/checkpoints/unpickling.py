@@ -74,9 +74,7 @@ class PlainUnpickler(_Unpickler):
         try:
             return super().load()
         except KeyError as error:  # an unknown opcode, or a reference to a missing value
-            raise pickle.UnpicklingError(
-                "it holds an opcode that torch.save never writes"
-            ) from error
+            raise pickle.UnpicklingError("it has an opcode torch.save never writes") from error
 
     def find_class(self, module: str, name: str) -> Any:
         """Look a name up in our table, never in a module."""

@@ -1,4 +1,4 @@
-"""How far two forms of a model are apart, at every output that a user of it sees."""
+"""Compare all outputs of two forms of a model."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class _Call(NamedTuple):
 
 @torch.no_grad()
 def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]) -> float:
-    """Run both on the same two random images; compare every output.
+    """Run two models on the same two random images and compare every output.
 
-    Compared are the outputs that :class:`~mmvanilla.apis.model.TensorModel` gives (logits, or a
-    neck's levels) and, one by one, the parts of the model that hold fusable layers: backbone, neck
-    and heads. Each part of ``other`` is given what that part of ``model`` was given, so that a
-    detector's heads are compared on the same proposals.
+    This compares the outputs of :class:`~mmvanilla.apis.model.TensorModel` (logits, or the levels
+    of a neck) and those of each part of the model that has fusable layers: backbone, neck and
+    heads. Each part of ``other`` gets the inputs of that part of ``model``, so that the heads of a
+    detector are compared on the same proposals.
 
     Args:
         model: A model in eval mode.
-        other: The same model in another form, in eval mode.
+        other: Another form of this model, in eval mode.
         size: Height and width in pixels.
 
     Returns:
         The largest difference of any output, relative to that output's largest value; NaN if
-        either gave one.
+        either of the models gives NaN.
     """
     inputs = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     output, calls = _run_and_record(model, inputs)
@@ -53,13 +53,13 @@ def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]
 
 
 def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
-    """Say where two models of the same form are not the same, without running them.
+    """Find a difference between two models of the same form, without running them.
 
-    Compared are the names and classes of all modules, the geometry of the convolutions, and every
+    This compares the names and classes of all modules, the geometry of the convolutions, and every
     number of the state dicts.
 
     Returns:
-        The first mismatch in words; None if there is none.
+        The first difference in words; None if there is none.
     """
     parts, others = dict(model.named_modules()), dict(other.named_modules())
     for name in [*parts, *others]:
@@ -81,7 +81,7 @@ def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
 
 
 def _predict_as_detector(model: nn.Module, inputs: Tensor) -> bool:
-    """Run a detector with its heads; False if this is none, or one that needs more than images."""
+    """Run a detector with its heads; False if it is not one, or needs more than images."""
     if not any(base.__module__.startswith("mmdet.") for base in type(model).__mro__):
         return False
     from mmdet.structures import DetDataSample
@@ -94,19 +94,20 @@ def _predict_as_detector(model: nn.Module, inputs: Tensor) -> bool:
     try:
         model(inputs, samples, mode="predict")
     except Exception:
-        # Captions, tracks, …: its features are compared, and first_mismatch() holds its heads.
+        # It needs captions, tracks, …: then only its features are compared, and first_mismatch()
+        # checks its heads.
         return False
     return True
 
 
 def _run_and_record(model: nn.Module, inputs: Tensor) -> tuple[Any, list[_Call]]:
-    """Run as much of a model as images alone can.
+    """Run as much of a model as is possible with images alone.
 
     Returns:
-        What :class:`TensorModel` gives, and the outermost calls of parts with fusable layers.
+        The outputs of :class:`TensorModel`, and the outermost calls of parts with fusable layers.
     """
     calls: list[_Call] = []
-    given: list[Any] = []  # of the parts that are running, from the outermost in
+    given: list[Any] = []  # arguments of the running parts, the outermost first
 
     def before(_module: nn.Module, args: Any, kwargs: Any) -> None:
         given.append(None if given else _copied((args, kwargs)))
@@ -140,7 +141,7 @@ def _run_and_record(model: nn.Module, inputs: Tensor) -> tuple[Any, list[_Call]]
 
 
 def _copied(value: Any) -> Any:
-    # Layers may work in place on what they were given.
+    # Layers may change their inputs in place.
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):

@@ -1,8 +1,8 @@
-"""From a trained checkpoint to a fused one: what tools/fuse_backbone.py does.
+"""Turn a trained checkpoint into a fused one, as tools/fuse_backbone.py does.
 
-It takes any detector, segmenter or classifier with something of ours inside. Five steps: load it
-strictly, fuse it, write both files aside and compare what is read back from them with the trained
-model, measure both forms, and let the files appear under their names.
+This works for any detector, segmenter or classifier with fusable layers. There are five steps: load
+the model strictly; fuse it; write both files to a scratch folder, read them back and compare the
+result with the trained model; measure both forms; move the files to their places.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mmvanilla.models.fusion import FusableLayer, fuse_model
 from mmvanilla.utils.numerics import largest
 from mmvanilla.version import __version__
 
-# Odd sizes, oblong ones, and one that is no multiple of 32.
+# A square, an oblong, and an odd size that is not a multiple of 32.
 COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))
 DEFAULT_TOLERANCE = 1e-4
 _LATENCY_ROUNDS = 9
@@ -41,10 +41,10 @@ _KEPT_META = ("dataset_meta", "epoch", "iter")
 
 
 class Measurement(NamedTuple):
-    """One form of a model: its size, its work, and how long it takes.
+    """The complexity and the latency of one form of a model.
 
     Attributes:
-        complexity: Parameters of the whole model, MACs of one forward pass.
+        complexity: Number of parameters of the whole model, and of MACs of one forward pass.
         latency_ms: Median time of a forward pass of one image, in milliseconds.
     """
 
@@ -54,14 +54,14 @@ class Measurement(NamedTuple):
 
 @dataclass(frozen=True)
 class FuseReport:
-    """What :func:`fuse_checkpoint` did and measured.
+    """The result of :func:`fuse_checkpoint`.
 
     Attributes:
-        num_fused: Layers replaced.
+        num_fused: Number of layers that were replaced.
         max_difference: Largest difference of any output, relative to that output's maximum.
         before: Measurement of the training form.
         after: Measurement of the deploy form.
-        measured: What was run to count MACs and measure latency, in words.
+        measured: Description of the forward pass whose MACs and latency were measured.
         checkpoint: Path of the fused checkpoint.
         config: Path of the config beside it.
     """
@@ -76,7 +76,7 @@ class FuseReport:
 
     @property
     def forms(self) -> tuple[Measurement, Measurement]:
-        """Before and after."""
+        """The measurements before and after fusing."""
         return self.before, self.after
 
 
@@ -93,32 +93,33 @@ def fuse_checkpoint(
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> FuseReport:
-    """Fuse a trained checkpoint; write it and a config that runs with it.
+    """Fuse a trained checkpoint, and write it with a config that builds its model.
 
     Args:
         config: Path of the config that the model was trained with.
         checkpoint: Path of the weights of the training form.
-        out: The ``.pth`` file to write; the config goes beside it as ``.py``.
-        cfg_options: Dotted keys and their values, merged over the config.
-        sizes: Input heights and widths in pixels on which fused and unfused outputs are compared.
-            None: :data:`COMPARED_SIZES`, or the one size that the model serves.
-        measured_size: Height and width at which MACs and latency are measured. None: 224×224.
+        out: Path of the ``.pth`` file to write; the config gets the same name with ``.py``.
+        cfg_options: Values by dotted key, which override entries of the config.
+        sizes: Input heights and widths in pixels at which fused and unfused outputs are compared.
+            None: :data:`COMPARED_SIZES`, or the only size that the model accepts.
+        measured_size: Height and width in pixels at which MACs and latency are measured. None:
+            the only size that the model accepts, or 224×224.
         tolerance: Largest difference allowed, relative to each output's maximum. Default: 1e-4.
-        force: Fuse a model whose λ is not 1 as if it were; its outputs then change.
-        overwrite: Replace existing files.
+        force: Whether to fuse a model whose λ is not 1, which changes its outputs. Default: False.
+        overwrite: Whether to replace existing files. Default: False.
         progress: Function that is called with the name of each step.
 
     Raises:
         FileExistsError: An output exists and ``overwrite`` is False.
-        FileNotFoundError: The config or checkpoint is not there.
+        FileNotFoundError: The config or checkpoint does not exist.
         ValueError: There is nothing to fuse, ``out`` does not end in ``.pth``, an output is an
-            input, or the tolerance is no number of at least 0.
-        RuntimeError: The weights do not fit, λ is not 1, or what would be written does not give
-            the trained model's outputs.
+            input, or the tolerance is not a number of at least 0.
+        RuntimeError: The weights do not fit, λ is not 1, or the fused files do not give the trained
+            model's outputs.
     """
     out_path = Path(out).expanduser()
     outputs = out_path, out_path.with_suffix(".py")
-    if not tolerance >= 0:  # a NaN is neither
+    if not tolerance >= 0:  # written with `not` so that NaN fails
         raise ValueError(f"tolerance must be a number of at least 0, found {tolerance}")
     if out_path.suffix != ".pth":
         raise ValueError(f"the fused checkpoint must be a .pth file, found {out}")
@@ -161,30 +162,30 @@ class _Candidate(NamedTuple):
 
 
 def _load(cfg: Config, checkpoint: str, force: bool) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained model at λ = 1, and the checkpoint's meta."""
+    """Load the trained model at λ = 1, and the checkpoint's meta."""
     model, meta = load_model(cfg, checkpoint)
     act_lambda = get_act_lambda(model)
     if act_lambda not in (None, 1.0):
         if not force:
             raise RuntimeError(
                 f"{checkpoint} was saved at λ = {act_lambda:g}, before the end of deep training "
-                "(λ = 1): fused it would compute something else; train to the end, or add --force"
+                "(λ = 1): fusing would change its outputs; train to the end, or add --force"
             )
         set_act_lambda(model, 1.0)
     return model, meta
 
 
 def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
-    """What could be written, the best first.
+    """Fuse the model in each way that can be written, the best one first.
 
-    The plain network, where every pair's bias has found a norm that provably takes it; and the
-    network whose pairs are built as plain convolutions, each with its bias.
+    The first way is the plain network, if the bias of every pair provably moved into a norm; the
+    second way is the network whose pairs are built as plain convolutions with a bias.
     """
     moved, num_fused = fuse_model(model)
     if num_fused == 0:
         raise ValueError(
             f"nothing to fuse in the model of {cfg.filename}: it is fused already (deploy=True), "
-            "or nothing of mmvanilla is in it"
+            "or it has no layers of mmvanilla; give the config of a model in training form"
         )
     with_pairs, plain = deploy_config(cfg), deploy_config(cfg, plain_networks=True)
     expecting_no_bias = [
@@ -203,7 +204,7 @@ def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
 
 
 def _write(candidate: _Candidate, meta: dict[str, Any], aside: Sequence[Path]) -> None:
-    """Write a candidate's checkpoint and config where nobody sees them yet."""
+    """Write a candidate's checkpoint and config into the scratch folder."""
     weights = candidate.model.state_dict()
     state_dict = {key: value.contiguous() for key, value in weights.items()}
     write_checkpoint(dict(meta=meta, state_dict=state_dict), aside[0], overwrite=True)
@@ -218,13 +219,13 @@ def _compare(
     sizes: Sequence[tuple[int, int]],
     tolerance: float,
 ) -> tuple[nn.Module, float]:
-    """Write candidates aside until one, read back from its files, gives the trained outputs.
+    """Write the candidates until one, read back from its files, gives the trained outputs.
 
     Returns:
-        The model that was read back, and its largest difference.
+        The model that was read back, and the largest difference of its outputs.
 
     Raises:
-        RuntimeError: None of them does.
+        RuntimeError: No candidate gives the trained outputs.
     """
     for candidate in candidates:
         _write(candidate, meta, aside)
@@ -258,11 +259,11 @@ def _read_back(
             f"the fused model's outputs differ by {largest(differences):.2g} of their maximum, "
             f"more than {tolerance:g}; nothing was written"
         )
-    # Parts that images alone do not run (some heads) are held to be what was fused.
+    # Parts that do not run with images alone (some heads) are compared without running them.
     mismatch = first_mismatch(fused, written)
     if mismatch:
         raise RuntimeError(
-            f"the fused config builds another model than was fused: {mismatch}; nothing was written"
+            f"the fused config does not build the fused model: {mismatch}; nothing was written"
         )
     return written, largest(differences)
 
@@ -288,7 +289,7 @@ def _measure(
 
 
 def _plain_values(value: Any) -> Any:
-    """Reduce to what a reader that allows tensors and plain values alone accepts."""
+    """Convert a value to plain types, which any safe reader of checkpoints accepts."""
     if isinstance(value, Mapping):
         return {str(key): _plain_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

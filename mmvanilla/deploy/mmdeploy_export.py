@@ -1,7 +1,8 @@
-"""Whole detectors to ONNX, through MMDeploy.
+"""Export whole detectors to ONNX, with MMDeploy.
 
-MMDeploy rewrites what an exporter cannot trace (proposals, NMS, RoI align). Its last release was
-written for older versions of torch; what newer ones changed is put back here while it works.
+MMDeploy rewrites the parts that an exporter cannot trace (proposals, NMS, RoI align). Its last
+release was written for older versions of torch; while it runs, this module restores what newer
+versions of torch changed.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from mmvanilla.deploy.onnx_runtime import check_out, open_session, require_onnx
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.utils.scratch import scratch_folder
 
-# Its other requirements are installed already, or pinned to releases that conflict with ours.
+# MMDeploy's other requirements are installed already, or pinned to releases that conflict with
+# ours.
 INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"
 _OPSET = 11
 _FILE = "end2end.onnx"
-#: MMDeploy suppresses a region proposal network's boxes over all levels at once, MMDetection each
-#: level for itself, so the two may refine different proposals of one object. This share of the
-#: confident detections must overlap one of the same class on the other side.
+#: MMDeploy applies NMS to the region proposals of all levels together, MMDetection to each level
+#: alone, so the two may refine different proposals of one object. This share of the confident
+#: detections must overlap a detection of the same class on the other side.
 REQUIRED_AGREEMENT = 0.95
 CLOSE_IOU = 0.7
 DEFAULT_SCORE = 0.3
@@ -43,15 +45,16 @@ DEFAULT_SCORE = 0.3
 
 @dataclass(frozen=True)
 class DetectorReport:
-    """What :func:`export_detector` did.
+    """The result of :func:`export_detector`.
 
     Attributes:
-        path: The file written.
+        path: Path of the file that was written.
         output_names: Names of the graph's outputs.
-        exact: Number of confident detections of either side that the other one has within
-            tolerance.
-        close: Number of those that overlap one of the same class by :data:`CLOSE_IOU`.
-        compared: Number of confident detections of either side.
+        exact: Number of confident detections of both sides with an equal detection on the other
+            side, within tolerance.
+        close: Number of confident detections of both sides that overlap a detection of the same
+            class on the other side by at least :data:`CLOSE_IOU`, or are exact.
+        compared: Number of confident detections of both sides.
         size_bytes: Size of the file in bytes.
     """
 
@@ -74,34 +77,35 @@ def export_detector(
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> DetectorReport:
-    """Fuse a detector, export it with its post-processing, compare, and only then keep the file.
+    """Fuse a detector, export it with its post-processing, and write it if it gives equal results.
 
     The graph takes normalised images, (1, 3, H, W) with any H and W, and gives ``dets`` (1, N, 5:
     box and score), ``labels`` (1, N) and, of an instance segmenter, ``masks`` (1, N, 28, 28 or
     what its head has).
 
     Args:
-        cfg: The detector's config.
-        checkpoint: The detector's weights.
-        out: The ``.onnx`` file to write.
-        images: Images to compare on; there must be something to detect in one of them.
-        score: Detections with a score above this are compared.
+        cfg: Config of the detector.
+        checkpoint: Path or address of the detector's weights.
+        out: Path of the ``.onnx`` file to write.
+        images: Paths of images to compare on; at least one of them must show an object.
+        score: Score above which detections are compared.
         tolerance: Largest difference of scores, and of boxes relative to the image's size.
-        overwrite: Replace an existing file.
-        progress: Called with the name of each step.
+        overwrite: Whether to replace an existing file. Default: False.
+        progress: Function that is called with the name of each step.
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
         FileNotFoundError: The folder of ``out`` does not exist.
         ImportError: MMDeploy, onnx or onnxruntime is not installed.
         ValueError: The config is not a detector's, or ``out`` is an input.
-        RuntimeError: ONNX Runtime disagrees with PyTorch, or there was nothing to compare.
+        RuntimeError: ONNX Runtime disagrees with PyTorch, or nothing was detected.
     """
     out = Path(out)
     check_out(out, overwrite, (checkpoint, *images))
     if cfg.get("default_scope") != "mmdet":
         raise ValueError(
-            f"default_scope is {cfg.get('default_scope')!r}, expected a detector's, 'mmdet'"
+            f"default_scope is {cfg.get('default_scope')!r}, expected 'mmdet'; give the config of "
+            "a detector"
         )
     require_onnx()
     require_mmdeploy()
@@ -153,7 +157,7 @@ def require_mmdeploy() -> None:
 
 
 def _recipe(cfg: Config, has_masks: bool) -> Config:
-    """What MMDeploy calls a deploy config, with the thresholds of the model's own test_cfg."""
+    """Make MMDeploy's own kind of deploy config, with the thresholds of the model's test_cfg."""
     test_cfg = cfg.model.test_cfg
     last = test_cfg.get("rcnn", test_cfg)
     outputs = ["dets", "labels", *(["masks"] if has_masks else [])]
@@ -199,7 +203,7 @@ def _torch_as_mmdeploy_knows_it() -> Iterator[None]:
     opset9 = importlib.import_module("torch.onnx.symbolic_opset9")
     lacks_cast = not hasattr(opset9, "_cast_Long")
     if "dynamo" in inspect.signature(original).parameters:
-        # It hands over dynamic_axes, which only the TorchScript exporter understands.
+        # MMDeploy passes dynamic_axes, which only the TorchScript exporter understands.
         torch.onnx.export = functools.partial(original, dynamo=False)
     if lacks_cast:
         int64 = 7  # in ONNX's list of types
@@ -230,17 +234,17 @@ def compare_detections(
     """Look for a partner on the other side for each confident detection of either side.
 
     Args:
-        path: The ``.onnx`` file.
-        model: The detector, in eval mode.
-        cfg: The detector's config, for its test pipeline.
-        images: Images to detect in.
-        score: A detection with a score above this is confident; a partner may have any score.
+        path: Path of the ``.onnx`` file.
+        model: Detector in eval mode.
+        cfg: Config of the detector, for its test pipeline.
+        images: Paths of images to detect in.
+        score: Score above which a detection is confident; a partner may have any score.
         tolerance: Largest difference of a partner's score, and of its box relative to the image's
             size.
 
     Returns:
-        The number of detections with a partner of the same class within tolerance, the number of
-        those with one that overlaps by :data:`CLOSE_IOU`, and the number of detections.
+        Three numbers of confident detections: those with a partner of the same class within
+        tolerance, those with such a partner or one that overlaps by :data:`CLOSE_IOU`, and all.
     """
     from torchvision.ops import box_iou  # type: ignore[import-untyped]
 
@@ -252,7 +256,8 @@ def compare_detections(
         with torch.no_grad():
             found = model(inputs, samples, mode="predict")[0].pred_instances
         dets, labels = session.run(["dets", "labels"], {"input": inputs.numpy()})
-        # MMDetection's boxes are of the file, the graph's of the network's input.
+        # MMDetection's boxes are in pixels of the file, the graph's in pixels of the network's
+        # input.
         scale = np.array(tuple(samples[0].metainfo.get("scale_factor", (1.0, 1.0))) * 2)
         size = max(inputs.shape[-2:])
         columns = [found.bboxes.numpy() * scale / size, found.scores.numpy()[:, None]]
@@ -262,11 +267,11 @@ def compare_detections(
         for these, others in ((ours, theirs), (theirs, ours)):
             confident = these[these[:, 4] > score]
             total += len(confident)
-            # Two classes are at least 1 apart, which no tolerance allows.
+            # The indices of two classes differ by at least 1, which is above any tolerance.
             within = np.abs(confident[:, None] - others[None]).max(axis=2) <= tolerance
             overlaps = box_iou(*(torch.from_numpy(each[:, :4]) for each in (confident, others)))
             same = confident[:, None, 5] == others[None, :, 5]
             exact += int(within.any(axis=1).sum())
-            # A box without area overlaps nothing, not even itself.
+            # A box without area has no overlap, not even with itself, but may be within tolerance.
             close += int((within | (same & (overlaps.numpy() >= CLOSE_IOU))).any(axis=1).sum())
     return exact, close, total

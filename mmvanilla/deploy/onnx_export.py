@@ -39,16 +39,16 @@ _OPSET = 17
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What :func:`export_onnx` did.
+    """The result of :func:`export_onnx`.
 
     Attributes:
-        path: The file written.
-        part: ``'backbone'``, ``'classifier'`` or ``'segmenter'``.
+        path: Path of the file that was written.
+        part: Exported part: ``'backbone'``, ``'classifier'`` or ``'segmenter'``.
         output_names: Names of the graph's outputs.
-        dynamic: True if height and width are open (the batch always is).
+        dynamic: True if the file accepts any height and width (it accepts any batch size).
         node_counts: Number of nodes of each type in the graph.
         max_difference: Largest difference from PyTorch, relative to each output's maximum.
-        compared_shapes: Shapes of the inputs on which both were run, (N, C, H, W).
+        compared_shapes: Shapes of the inputs that were compared, (N, C, H, W).
         size_bytes: Size of the file in bytes.
     """
 
@@ -77,27 +77,28 @@ def export_onnx(
     metadata: dict[str, str] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> ExportReport:
-    """Fuse a model, export it, run the file in ONNX Runtime, compare, and only then keep it.
+    """Fuse a model, export it, compare ONNX Runtime with PyTorch, and write the file if they agree.
 
-    The graph takes images that are normalised already: what the model's data preprocessor does
-    (channel order, mean, std) is not inside, but written into the file's ``metadata_props`` under
+    The graph takes normalised images. The work of the model's data preprocessor (channel order,
+    mean, std) is not in the graph, but described in the file's ``metadata_props`` under
     ``preprocessing``, as JSON.
 
     Args:
-        model: A model in eval mode; it stays as it is.
-        out: The ``.onnx`` file to write.
-        size: Height and width in pixels to export with; the only ones where not ``dynamic``.
-        part: The part to export, as in :func:`mmvanilla.deploy.onnx_module.make_exportable`.
-        softmax: Let a classifier give probabilities instead of logits.
-        full_size: Let a segmenter give logits at the input's size instead of the head's.
-        dynamic: Leave height and width open. A model that serves one size only stays at it.
-        exporter: ``'torchscript'`` (default: the same graph from every supported torch) or
-            ``'dynamo'``, the one that torch is moving to (it needs onnxscript and a torch that
-            has it).
+        model: A model in eval mode, which is not changed.
+        out: Path of the ``.onnx`` file to write.
+        size: Height and width in pixels to export with; without ``dynamic`` the only ones.
+        part: Part to export, as in :func:`mmvanilla.deploy.onnx_module.make_exportable`.
+        softmax: Whether a classifier gives probabilities instead of logits. Default: False.
+        full_size: Whether a segmenter gives logits at the size of the input instead of that of its
+            head. Default: False.
+        dynamic: Whether the file accepts any height and width, if the model does. Default: True.
+        exporter: Name of torch's exporter: ``'torchscript'`` (default), which gives the same graph
+            in all supported versions of torch, or ``'dynamo'``, which needs onnxscript and a newer
+            version of torch.
         tolerance: Largest difference allowed, relative to each output's maximum.
-        overwrite: Replace an existing file.
+        overwrite: Whether to replace an existing file. Default: False.
         metadata: More entries for the file's ``metadata_props``.
-        progress: Called with the name of each step.
+        progress: Function that is called with the name of each step.
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
@@ -119,7 +120,7 @@ def export_onnx(
         size, dynamic = exportable.fixed_size, False
     in_channels = _in_channels(exportable.module)
     shapes = compared_shapes(in_channels, size, dynamic)
-    # Beside the target, so that moving it there is one step; gone again whatever happens.
+    # In a scratch folder beside the target, so that moving the file to its place is one step.
     with scratch_folder(out.parent, "exporting") as folder:
         aside = folder / out.name
         progress("exporting")
@@ -159,10 +160,10 @@ def _compare(
     difference = compare_with_torch(path, exportable.module, shapes)
     if math.isnan(difference):
         raise RuntimeError(
-            "an output holds NaN, so that PyTorch and ONNX Runtime cannot be compared and nothing "
-            "was written; look for NaN or overflow in the model's weights"
+            "an output holds NaN, so PyTorch and ONNX Runtime cannot be compared, and nothing was "
+            "written; check for NaN or overflow in the model's weights"
         )
-    if not difference <= tolerance:  # written like this so that a tolerance of NaN fails
+    if not difference <= tolerance:  # written with `not` so that a tolerance of NaN fails
         raise RuntimeError(
             f"ONNX Runtime's outputs differ from PyTorch's by {difference:.2g} of their "
             f"maximum, more than {tolerance:g}; nothing was written"
@@ -193,9 +194,9 @@ def _run_exporter(
                 output_names=list(exportable.output_names),
                 **options,
             )
-        except OSError as error:  # a full disk, mostly
+        except OSError as error:  # for example, the disk is full
             raise OSError(error.errno, error.strerror, str(path)) from error
-        except Exception as error:  # the exporters' errors share no class
+        except Exception as error:  # the exporters' errors have no common class
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise RuntimeError(
                 f"torch's {exporter} exporter cannot export this: {reason}"

@@ -1,7 +1,8 @@
-"""Preparing a model for an ONNX exporter.
+"""Prepare a model for an ONNX exporter.
 
-A detector gives its backbone, a classifier its logits, a segmenter its logit maps. Modules that
-would keep an exporter from leaving height and width open are replaced by equal ones that do not.
+A detector is reduced to its backbone; a classifier gives logits and a segmenter maps of logits.
+Modules that can be exported for one height and width only are replaced by equal ones without that
+limitation.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ class Exportable:
     """A model that is ready for an exporter.
 
     Attributes:
-        module: A module from images, (N, C, H, W), to a tensor or several; in eval mode, on the
+        module: Module from images, (N, C, H, W), to one or several tensors; in eval mode, on the
             CPU, in float32.
-        part: The entry of :data:`PARTS` that it is.
-        output_names: One name for each output tensor.
+        part: Name of the part, an entry of :data:`PARTS`.
+        output_names: Names of the output tensors.
         has_maps: True if the outputs have a height and a width.
-        fixed_size: The only height and width that it serves; None: any.
+        fixed_size: The only height and width in pixels that it accepts; None if it accepts any.
     """
 
     module: TensorModel
@@ -43,14 +44,15 @@ class Exportable:
 def make_exportable(
     model: nn.Module, part: str | None = None, softmax: bool = False, full_size: bool = False
 ) -> Exportable:
-    """Fuse a copy of a model and cut out what is to be exported.
+    """Fuse a copy of a model and take the part to export.
 
     Args:
         model: A detector, segmenter, classifier or bare backbone, in eval mode.
-        part: One of :data:`PARTS`. None: what the model is; for a detector the backbone.
-        softmax: Let a classifier end in probabilities instead of logits. Default: False.
-        full_size: Let a segmenter resize its logits to the size of the input, instead of
-            leaving them at the decode head's. Default: False.
+        part: Part to export, an entry of :data:`PARTS`. None: the whole classifier or segmenter, or
+            the backbone of any other model.
+        softmax: Whether a classifier gives probabilities instead of logits. Default: False.
+        full_size: Whether a segmenter resizes its logits to the size of the input, instead of
+            giving them at the size of the decode head. Default: False.
 
     Raises:
         ValueError: The model has no such part, or an option does not apply to it.
@@ -58,9 +60,9 @@ def make_exportable(
     """
     part = _resolve_part(model, part)
     if softmax and part != "classifier":
-        raise ValueError(f"softmax is for classifiers; this exports a {part}")
+        raise ValueError(f"softmax works for classifiers, but this exports a {part}; leave it out")
     if full_size and part != "segmenter":
-        raise ValueError(f"full_size is for segmenters; this exports a {part}")
+        raise ValueError(f"full_size works for segmenters, but this exports a {part}; leave it out")
     fused = fuse_model(copy.deepcopy(model).cpu().float(), inplace=True).model.eval()
     fixed_size = fixed_input_size(fused)
     for parent in list(fused.modules()):
@@ -92,7 +94,7 @@ def _resolve_part(model: nn.Module, part: str | None) -> str:
         raise ValueError(f"part must be one of {', '.join(PARTS)}, found {part!r}")
     if part not in (found, "backbone"):
         raise ValueError(
-            f"{type(model).__name__} is no {part}; choose {found}"
+            f"{type(model).__name__} is not a {part}; choose {found}"
             + ("" if found == "backbone" else " or backbone")
         )
     return part
@@ -109,13 +111,13 @@ def _level_names(backbone: nn.Module) -> tuple[str, ...]:
 
 
 class SizeFreeAvgPool(nn.Module):
-    """Adaptive average pooling as two matrix products, one an axis.
+    """Adaptive average pooling as two matrix products, one for each axis.
 
-    It equals ``nn.AdaptiveAvgPool2d``, whose bins an exporter can only write down for one input
-    size: here the bins are computed from the size inside the graph.
+    It equals ``nn.AdaptiveAvgPool2d``, whose bins an exporter can write only for one input size.
+    Here the graph itself computes the bins from the input size.
 
     Args:
-        output_size: Height and width in pixels.
+        output_size: Height and width of the output in pixels.
     """
 
     def __init__(self, output_size: tuple[int, int]) -> None:
@@ -123,7 +125,7 @@ class SizeFreeAvgPool(nn.Module):
         self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) in, (N, C, *output_size) out."""
+        """Map (N, C, H, W) to (N, C, *output_size)."""
         rows = _bins(x.shape[-2], self.output_size[0], x)
         columns = _bins(x.shape[-1], self.output_size[1], x)
         return rows @ x @ columns.transpose(0, 1)
@@ -151,7 +153,7 @@ def _free_adaptive_pools(parent: nn.Module) -> None:
 
 
 def _fix_adaptive_pools(model: nn.Module, size: tuple[int, int]) -> None:
-    """Replace adaptive max pooling by the plain one that equals it at the one size there is."""
+    """Replace adaptive max pooling by plain max pooling that equals it at the given size."""
     backbone = next(module for module in model.modules() if isinstance(module, VanillaNet))
     x = torch.zeros(1, backbone.stem.conv.in_channels, *size)
     with torch.no_grad():
@@ -165,11 +167,11 @@ def _fix_adaptive_pools(model: nn.Module, size: tuple[int, int]) -> None:
 
 
 def equal_max_pool(size: int, output_size: int) -> nn.MaxPool2d:
-    """The plain max pooling that takes ``size`` pixels to ``output_size`` with the adaptive bins.
+    """Find the plain max pooling that equals adaptive max pooling at one input size.
 
     Args:
-        size: Height and width of the input.
-        output_size: Height and width of the output.
+        size: Height and width of the input in pixels.
+        output_size: Height and width of the output in pixels.
 
     Raises:
         ValueError: No kernel, stride and padding give these bins.
@@ -185,6 +187,6 @@ def equal_max_pool(size: int, output_size: int) -> nn.MaxPool2d:
                 if [(max(at, 0), min(at + kernel, size)) for at in starts] == bins:
                     return nn.MaxPool2d(kernel, stride, padding)
     raise ValueError(
-        f"adaptive pooling from {size} to {output_size} pixels has bins of uneven steps, which no "
-        "max pooling in ONNX has; take output sizes of half the input's, rounded up"
+        f"adaptive pooling from {size} to {output_size} pixels has bins with uneven steps, which "
+        "max pooling in ONNX does not support; use output sizes of half the input, rounded up"
     )

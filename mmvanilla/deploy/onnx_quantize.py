@@ -1,4 +1,4 @@
-"""From a fused classifier in ONNX to int8: static post-training quantisation by ONNX Runtime."""
+"""Quantise a fused classifier in ONNX to int8: static quantisation with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class QuantizedForm:
     """Accuracy, speed and size of one form of a model.
 
     Attributes:
-        name: ``'fp32'`` or ``'int8'``.
+        name: Name of the form, ``'fp32'`` or ``'int8'``.
         accuracy: Top-1 accuracy in %.
-        agreement: Share of images in % that get the same class as in fp32.
-        logit_error: Root mean square difference from fp32's logits, in % of their own root mean
+        agreement: Share of images in % whose predicted class is that of fp32.
+        logit_error: Root mean square difference from the logits of fp32, in % of their root mean
             square.
-        latency: Time for one image.
+        latency: Times for one image.
         size_bytes: Size of the file in bytes.
     """
 
@@ -44,19 +44,19 @@ class QuantizedForm:
     size_bytes: int
 
 
-# How the counts of images of each split are called, here and on the command line.
+# The names of the numbers of images of each split, as arguments and on the command line.
 _NAMES = {"train": "calibration_images", "test": "test_images"}
 
 
 class _Samples:
-    """Normalised images and labels of a config's data set, by its test pipeline."""
+    """Normalised images and labels of a config's data set, loaded with its test pipeline."""
 
     def __init__(self, cfg: Config, split: str, count: int | None) -> None:
         if count is not None and count < 1:
             raise ValueError(f"{_NAMES[split]} must be at least 1, found {count}")
         if cfg.get("default_scope") != _DATA_SCOPE:
             raise ValueError(
-                f"quantisation is measured on classifiers; default_scope of this config is "
+                f"only classifiers can be quantised; default_scope of this config is "
                 f"{cfg.get('default_scope')!r}, expected {_DATA_SCOPE!r}"
             )
         init_default_scope(_DATA_SCOPE)
@@ -66,7 +66,7 @@ class _Samples:
         preprocessor = {"type": "ClsDataPreprocessor", **cfg.get("data_preprocessor", {})}
         self.preprocessor = MODELS.build(preprocessor)
         total = len(self.dataset)
-        # Data sets are sorted by class: take from all over.
+        # Data sets are sorted by class, so choose images from all parts.
         chosen = total if count is None else min(count, total)
         self.indices = np.linspace(0, total - 1, chosen).round().astype(int)
 
@@ -94,21 +94,21 @@ def quantize_classifier(
 ) -> list[QuantizedForm]:
     """Quantise a classifier, measure accuracy and latency before and after, and write it.
 
-    The weights of all layers become int8 (symmetric, one scale for each channel), activations
-    uint8 with the ranges that they have on calibration images of the training split.
+    The weights of all layers become int8 (symmetric, with one scale for each channel). Activations
+    become uint8, with the ranges that they have on calibration images of the training split.
 
     Args:
-        cfg: The classifier's config, for its data.
-        model: The fp32 file that ``tools/export_onnx.py`` wrote for it.
-        out: The ``.onnx`` file to write.
+        cfg: Config of the classifier, for its data sets.
+        model: Path of the fp32 file that ``tools/export_onnx.py`` wrote for it.
+        out: Path of the ``.onnx`` file to write.
         calibration_images: Number of images of the training split to calibrate with, at least 1.
-        test_images: Number of images of the test split to measure on, at least 1; None: all.
+        test_images: Number of images of the test split to measure on, at least 1. None: all.
         rounds: Number of timed runs of each form, at least 2.
-        overwrite: Replace an existing file.
-        progress: Called with the name of each step.
+        overwrite: Whether to replace an existing file. Default: False.
+        progress: Function that is called with the name of each step.
 
     Returns:
-        The fp32 form, then the int8 form.
+        Measurements of the fp32 form and of the int8 form.
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
@@ -138,9 +138,9 @@ def quantize_file(model: str | Path, out: str | Path, images: Iterable[np.ndarra
     """Quantise all layers of an ONNX file to int8, with one weight scale for each channel.
 
     Args:
-        model: The fp32 ``.onnx`` file.
-        out: The ``.onnx`` file to write.
-        images: Normalised images to calibrate with, each (1, C, H, W).
+        model: Path of the fp32 ``.onnx`` file.
+        out: Path of the ``.onnx`` file to write.
+        images: Normalised images to calibrate with, each of shape (1, C, H, W).
     """
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -159,8 +159,8 @@ def quantize_file(model: str | Path, out: str | Path, images: Iterable[np.ndarra
             return None if image is None else {INPUT_NAME: image}
 
     prepared = Path(out).with_suffix(".prepared.onnx")
-    # The symbolic part of it does not take every open size; ONNX's own inference is enough here.
-    # Where it cannot optimise, it prints a traceback and goes on; what then fails is raised.
+    # Symbolic shape inference does not support every dynamic size, and ONNX's own inference is
+    # enough. If the optimiser fails, it prints a traceback and continues, so its log is silenced.
     logging.getLogger(quant_pre_process.__module__).setLevel(logging.CRITICAL)
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
     quantize_static(

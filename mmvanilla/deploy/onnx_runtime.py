@@ -1,4 +1,4 @@
-"""Running ONNX files, and comparing what comes out with PyTorch."""
+"""Run ONNX files, and compare their outputs with PyTorch."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def require_onnx() -> None:
 
 
 def check_out(out: Path, overwrite: bool, inputs: Iterable[StrPath] = ()) -> None:
-    """Refuse a file that cannot be written, before any work is done for it.
+    """Refuse an output that cannot be written, before any work is done.
 
     Args:
-        out: The ``.onnx`` file to write.
-        overwrite: An existing file may be replaced.
-        inputs: The files that the work reads, none of which may be replaced.
+        out: Path of the ``.onnx`` file to write.
+        overwrite: Whether an existing file may be replaced.
+        inputs: Files that the work reads, none of which may be replaced.
 
     Raises:
-        ValueError: The output is no ``.onnx`` file, or one of the inputs.
+        ValueError: The output is not an ``.onnx`` file, or is also an input.
         FileExistsError: The output exists and ``overwrite`` is False.
         IsADirectoryError: The output is a folder.
         FileNotFoundError: The folder of the output does not exist.
@@ -53,22 +53,22 @@ def check_out(out: Path, overwrite: bool, inputs: Iterable[StrPath] = ()) -> Non
 
 
 def random_images(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Draw standard normal float32 values, as normalised images have; the same for one seed."""
+    """Draw standard normal float32 values, as in normalised images; a seed fixes them."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def compared_shapes(
     in_channels: int, size: tuple[int, int], dynamic: bool
 ) -> tuple[tuple[int, ...], ...]:
-    """Choose input shapes to compare on: two batch sizes, and odd and oblong sizes where open.
+    """Choose input shapes to compare on: two batch sizes and, if ``dynamic``, several sizes.
 
     Args:
         in_channels: Number of channels of an image.
         size: Height and width in pixels that the file was exported with.
-        dynamic: The file takes other heights and widths too.
+        dynamic: Whether the file accepts other heights and widths, too.
 
     Returns:
-        Shapes as (N, C, H, W).
+        Input shapes, each as (N, C, H, W).
     """
     height, width = size
     shapes = [(1, in_channels, height, width), (3, in_channels, height, width)]
@@ -86,13 +86,13 @@ def compare_with_torch(
     """Run a file in ONNX Runtime on the CPU and a module in PyTorch on the same random inputs.
 
     Args:
-        path: The ``.onnx`` file.
-        module: A module from one tensor to a tensor or several.
-        shapes: Input shapes, (N, C, H, W).
+        path: Path of the ``.onnx`` file.
+        module: Module that maps one tensor to one or several tensors.
+        shapes: Input shapes, each as (N, C, H, W).
 
     Returns:
         The largest difference of any output, relative to that output's largest magnitude; NaN if
-        either side gives one.
+        either side gives NaN.
 
     Raises:
         RuntimeError: ONNX Runtime cannot run the file on one of the shapes, or gives outputs of
@@ -107,7 +107,7 @@ def compare_with_torch(
         expected = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         try:
             found = session.run(None, {INPUT_NAME: images.numpy()})
-        except Exception as error:  # onnxruntime has a class of its own for each status
+        except Exception as error:  # onnxruntime's errors have no common class
             raise RuntimeError(f"ONNX Runtime cannot run an input of {shape}: {error}") from error
         for ours, theirs in zip(expected, found, strict=True):
             if tuple(ours.shape) != theirs.shape:
@@ -123,12 +123,12 @@ def open_session(path: str | Path, threads: int = 0, cuda: bool = False) -> Any:
     """Load a file into ONNX Runtime.
 
     Args:
-        path: The ``.onnx`` file.
-        threads: Number of threads within one operator; 0: ONNX Runtime chooses.
-        cuda: Run on a GPU instead of the CPU.
+        path: Path of the ``.onnx`` file.
+        threads: Number of threads within one operator. 0 (default): ONNX Runtime chooses.
+        cuda: Whether to run on a GPU instead of the CPU. Default: False.
 
     Returns:
-        An ``onnxruntime.InferenceSession``.
+        The ``onnxruntime.InferenceSession`` of the file.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -144,7 +144,7 @@ def open_session(path: str | Path, threads: int = 0, cuda: bool = False) -> Any:
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what goes wrong is raised, and need not be printed too
+    options.log_severity_level = 4  # errors are raised, so they need not be printed
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:

@@ -68,9 +68,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if num_layers is not None and (not _is_number(num_layers, int) or num_layers < 1):
             raise ValueError(f"num_layers must be an integer of at least 1, found {num_layers!r}")
         if self.base_lr is None:
-            raise ValueError(
-                "layer-wise decay scales the lr of the optimizer, which has none; add it"
-            )
+            raise ValueError("layer-wise decay scales the optimizer's lr, which is missing; add it")
 
     def add_params(
         self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **kwargs: Any

@@ -267,5 +267,5 @@ def test_no_visualizer_is_said(tmp_path, images):
 def test_cam_refuses_a_segmenter(tmp_path, images):
     pytest.importorskip("pytorch_grad_cam")
     viewer = Viewer.load(*write_model(tmp_path, "mmseg"))
-    with pytest.raises(ValueError, match="is no classifier"):
+    with pytest.raises(ValueError, match="is not a classifier"):
         class_activation(viewer, images / "a.png")

@@ -9,8 +9,8 @@ from mmvanilla.apis.config import load_config
 GOOD = "model = dict(type='X')\n"
 # name: content, and what the message says.
 BAD = {
-    "no_model.py": ("x = 1\n", "it defines no model; give one that defines"),
-    "model_is_text.py": ("model = 'VanillaNet'\n", "its model is 'VanillaNet', no dict"),
+    "no_model.py": ("x = 1\n", "it has no model; give one that defines"),
+    "model_is_text.py": ("model = 'VanillaNet'\n", "its model is 'VanillaNet', not a dict"),
     "syntax.py": ("x = 1\nmodel = dict(\n", r"line 2: .*never closed; correct the file"),
     "own_base.py": ("_base_ = 'own_base.py'\n", r"inherits from itself by _base_: .* → .*own_base"),
     "exits.py": ("import sys\nsys.exit(0)\n", r"ended the program by sys\.exit\(0\)"),
@@ -23,8 +23,8 @@ BAD = {
     "broken.json": ("{", "line 1 column 2"),
     "broken.yaml": ("a: [", "ParserError"),
     "web_base.py": ("_base_ = 'http://host/x.py'\n", "_base_ takes files only, so download it"),
-    "lost_base.py": ("_base_ = ['lost.py']\n", r"by _base_ from .*lost\.py, which is no file"),
-    "folder_base.py": ("_base_ = '.'\n", "which is no file; correct its _base_"),
+    "lost_base.py": ("_base_ = ['lost.py']\n", r"by _base_ from .*lost\.py, which is not a file"),
+    "folder_base.py": ("_base_ = '.'\n", "which is not a file; correct its _base_"),
     "bad_base.py": (
         "_base_ = 'raises.py'\n",
         r"bad_base\.py, which inherits from .*raises",
@@ -69,7 +69,7 @@ def test_a_bad_config_is_one_error_with_file_and_reason(folder, name):
 def test_a_circle_of_bases_is_shown(tmp_path):
     (tmp_path / "a.py").write_text("_base_ = 'b.py'\n")
     (tmp_path / "b.py").write_text("_base_ = 'a.py'\n")
-    with pytest.raises(ValueError, match=r"a\.py → .*b\.py → .*a\.py; take one"):
+    with pytest.raises(ValueError, match=r"a\.py → .*b\.py → .*a\.py; remove one"):
         load_config(str(tmp_path / "a.py"))
 
 

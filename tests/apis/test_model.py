@@ -88,9 +88,9 @@ def test_each_output_is_what_the_model_computes(build, output, natural):
 def test_outputs_that_a_model_does_not_have_are_refused():
     with pytest.raises(ValueError, match="unknown output 'boxes'; choose from backbone, neck"):
         TensorModel(Classifier(), "boxes")
-    with pytest.raises(ValueError, match="Detector gives no logits"):
+    with pytest.raises(ValueError, match="Detector has no head that gives logits"):
         TensorModel(Detector(), "logits")
-    with pytest.raises(ValueError, match="is no segmenter"):
+    with pytest.raises(ValueError, match="is not a segmenter"):
         TensorModel(Classifier(), "full_size_logits")
 
 

@@ -71,7 +71,10 @@ def test_an_unknown_scheme_is_refused(monkeypatch, hostile, victim):
 
     schemes = dict(CheckpointLoader._schemes)
     monkeypatch.setattr(CheckpointLoader, "_schemes", {"new://": load_from_new, **schemes})
-    with safe_loading(), pytest.raises(ValueError, match="new://x has a scheme that is not known"):
+    with (
+        safe_loading(),
+        pytest.raises(ValueError, match="new://x has a scheme whose loader is not known"),
+    ):
         CheckpointLoader.load_checkpoint("new://x")
 
 
@@ -151,7 +154,9 @@ def test_no_tool_runs_code_by_any_way(config, hostile, url, victim, tmp_path, wa
     where = url if by_url else str(hostile)
     work_dir = tmp_path / f"{way}{by_url}"
     pretrained = dict(type="Pretrained", checkpoint=where)
-    with pytest.raises((ValueError, RuntimeError), match="refused: it names|no whole checkpoint"):
+    with pytest.raises(
+        (ValueError, RuntimeError), match="refused: it names|no undamaged checkpoint"
+    ):
         if way == "load_from":
             train(config, work_dir, cfg_options=dict(load_from=where))
         elif way == "resume":
@@ -237,7 +242,7 @@ class TestResume:
         newest.write_bytes(newest.read_bytes()[:-2000])
         resumed = train(config, tmp_path / "run", epochs=4, resume="auto")
         output = capfd.readouterr()
-        assert "a damaged checkpoint is passed over" in output.out + output.err
+        assert "skipping a damaged checkpoint" in output.out + output.err
         assert str(newest) in output.out + output.err
         assert resumed.epoch == 4
         assert resumed.model.state_dict().keys() == whole.keys()
@@ -247,7 +252,7 @@ class TestResume:
     def test_without_any_whole_checkpoint_it_does_not_begin_anew_silently(self, config, tmp_path):
         train(config, tmp_path / "run", epochs=1)
         (tmp_path / "run" / "epoch_1.pth").write_bytes(b"")
-        with pytest.raises(RuntimeError, match="no whole checkpoint to go on from"):
+        with pytest.raises(RuntimeError, match="no undamaged checkpoint to resume from"):
             train(config, tmp_path / "run", epochs=2, resume="auto")
 
 

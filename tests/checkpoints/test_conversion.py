@@ -88,9 +88,9 @@ def test_a_file_from_the_middle_of_training_keeps_its_lambda(epoch, args, expect
 
 def test_errors_name_the_file(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"resnet\.pth: no VanillaNet weights"):
+    with pytest.raises(ValueError, match=r"resnet\.pth: these are not VanillaNet weights"):
         convert_file(tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"resnet\.pth: no VanillaNet weights"):
+    with pytest.raises(ValueError, match=r"resnet\.pth: these are not VanillaNet weights"):
         convert_and_write(tmp_path / "resnet.pth", tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
 
@@ -214,7 +214,7 @@ def _truncate(path):
         (_write_nan, (), "NaN or inf in stages.1.act.bn.bias"),
         (lambda path: path.write_text("text"), (), "in.pth"),
         (lambda path: None, (), "no such file"),
-        (lambda path: torch.save({"fc.weight": torch.zeros(1)}, path), (), "no VanillaNet"),
+        (lambda path: torch.save({"fc.weight": torch.zeros(1)}, path), (), "not VanillaNet"),
         (lambda path: torch.save(authors_weights(DIMS), path), (), "--strides"),
         (lambda path: torch.save(authors_weights(DIMS), path), ("--arch", "13"), "arch='13' has"),
         (lambda path: torch.save(authors_weights(DIMS), path), ("--arch", "{dims"), "no JSON"),

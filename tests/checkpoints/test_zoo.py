@@ -176,14 +176,14 @@ def test_a_bad_answer_leaves_nothing_and_says_what_to_do(mirror, cache, tmp_path
         mirror.truncated.add(name)
     elif spoil == "html":
         mirror.files[name] = b"<html>please log in</html>"
-        reasons["html"] = "what came"
+        reasons["html"] = "the fetched file"
     else:
         content = dict(model={"conv1.weight": torch.zeros(1)})
         if spoil == "attack":
             content["args"] = _Attack(tmp_path / "victim")
         torch.save(content, tmp_path / "served")
         mirror.files[name] = (tmp_path / "served").read_bytes()
-        reasons |= {"other network": "no VanillaNet weights", "attack": "refused"}
+        reasons |= {"other network": "not VanillaNet weights", "attack": "refused"}
     with pytest.raises(RuntimeError) as caught:
         CheckpointLoader.load_checkpoint("vanillanet://tiny")
     message = str(caught.value)
@@ -246,7 +246,7 @@ def test_the_address_without_a_mirror(monkeypatch, tmp_path):
 def test_a_file_put_there_by_hand(mirror, cache):
     cache.mkdir(parents=True)
     (cache / "tiny5.official.pth").write_bytes(mirror.files["tiny5.official.pth"][:1000])
-    with pytest.raises(ValueError, match="delete it, and it is fetched again"):
+    with pytest.raises(ValueError, match="delete it to fetch it again"):
         CheckpointLoader.load_checkpoint("vanillanet://tiny")
     assert mirror.requests == []
     (cache / "tiny5.official.pth").write_bytes(mirror.files["tiny5.official.pth"])
@@ -262,7 +262,7 @@ def test_what_was_fetched_is_checked_whenever_it_is_read_again(mirror, cache):
     content = bytearray((cache / NAMES[0]).read_bytes())
     content[-1] ^= 1  # behind everything that a reader looks at
     (cache / NAMES[0]).write_bytes(content)
-    with pytest.raises(ValueError, match="is not what was fetched.*delete both"):
+    with pytest.raises(ValueError, match="has changed since it was fetched.*delete both"):
         CheckpointLoader.load_checkpoint("vanillanet://tiny")
     for name in NAMES:
         (cache / name).unlink()

@@ -126,7 +126,7 @@ def test_refusals(detector, tmp_path):
     cfg, _, weights, image = detector
     with pytest.raises(ValueError, match=r"must be an \.onnx file"):
         export_detector(cfg, weights, tmp_path / "a.pth", [image])
-    with pytest.raises(ValueError, match="expected a detector's"):
+    with pytest.raises(ValueError, match="expected 'mmdet'; give the config of a detector"):
         export_detector(Config(dict(default_scope="mmseg")), weights, tmp_path / "a.onnx", [image])
     (tmp_path / "a.onnx").write_text("precious")
     with pytest.raises(FileExistsError, match="exists"):

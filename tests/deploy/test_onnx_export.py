@@ -244,7 +244,7 @@ def test_nan_is_a_disagreement(tmp_path):
     model = build_backbone()
     with torch.no_grad():
         model.blocks[-1].act.conv.conv.weight.fill_(float("nan"))
-    with pytest.raises(RuntimeError, match="holds NaN.*nothing was written; look for NaN"):
+    with pytest.raises(RuntimeError, match="holds NaN.*nothing was written; check for NaN"):
         export_onnx(model, tmp_path / "net.onnx", size=(64, 64))
     assert list(tmp_path.iterdir()) == []
 
@@ -264,7 +264,7 @@ def test_refusals(tmp_path):
         export_onnx(model, out, size=(0, 64))
     with pytest.raises(ValueError, match="is also an input"):
         check_out(out, overwrite=True, inputs=[tmp_path / ".." / tmp_path.name / "net.onnx"])
-    with pytest.raises(ValueError, match="VanillaNet is no segmenter; choose backbone"):
+    with pytest.raises(ValueError, match="VanillaNet is not a segmenter; choose backbone"):
         export_onnx(model, out, part="segmenter")
     with pytest.raises(ValueError, match="unknown exporter 'magic'; choose from torchscript"):
         export_onnx(model, out, exporter="magic")

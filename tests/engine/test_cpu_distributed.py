@@ -46,7 +46,7 @@ def start(script: str, *arguments, nodes: int = 1) -> tuple[int, str]:
 
     Args:
         script: A .py or .sh file there.
-        arguments: Its command line.
+        arguments: Arguments of the command line.
         nodes: Start it this often at once, as one would on so many machines.
     """
     shell = "bash" if script.endswith(".sh") else sys.executable

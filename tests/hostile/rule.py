@@ -66,8 +66,8 @@ class Tools:
 
         Args:
             tool: File name in tools/.
-            arguments: Its command line.
-            folder: Where it runs; its parent takes what it prints.
+            arguments: Arguments of the command line.
+            folder: Folder to run in; the output is written to its parent folder.
             order: ``limits`` (names of the resource module to numbers), ``timeout`` in seconds,
                 ``environment``.
         """
@@ -126,13 +126,13 @@ def assert_refused(
     """Hold a run against the rule.
 
     Args:
-        outcome: What the run left behind.
-        names: What the error line must contain: the file, or the option.
-        folder: Where it ran.
+        outcome: Result of the run.
+        names: Name of the file or option that the error line must contain.
+        folder: Folder in which the tool ran.
         may_write: Folders whose content may change: a work dir takes the log of a run.
 
     Returns:
-        The error line.
+        The one error line of the tool.
     """
     told = f"status {outcome.status}\n{outcome.output[-1500:]}\n{outcome.errors[-3000:]}"
     assert outcome.status > 0, told

@@ -147,9 +147,7 @@ class TestInAClassifier:
 
     def test_training_form_refuses_fused_weights(self):
         fused = randomise(make_classifier(deploy=True)).head.state_dict()
-        with pytest.raises(
-            RuntimeError, match="are fused, but the VanillaNetClsHead .training form. is not"
-        ):
+        with pytest.raises(RuntimeError, match="are fused, but the VanillaNetClsHead"):
             make_head().load_state_dict(fused, strict=False)
 
     def test_fine_tuning_to_other_classes_is_left_to_mmpretrain(self):

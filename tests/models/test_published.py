@@ -52,7 +52,7 @@ def test_widths_of_no_variant_need_strides():
     assert identify_arch((8, 16, 24), strides=[2, 1]) == dict(dims=(8, 16, 24), strides=(2, 1))
     with pytest.raises(ValueError, match="must be one longer than strides"):
         identify_arch((8, 16, 24), strides=[2])
-    with pytest.raises(ValueError, match="arch or strides, not both"):
+    with pytest.raises(ValueError, match="arch and strides; give only one"):
         identify_arch((8, 16, 24), arch="13", strides=[2, 1])
 
 

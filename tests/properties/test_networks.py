@@ -32,10 +32,10 @@ class Case:
     """A network on its way through the operations.
 
     Attributes:
-        options: What it was built from.
-        net: In eval mode, float64.
-        images: (2, C, H, W).
-        expected: Its outputs, which no operation may change.
+        options: Arguments that the network was built from.
+        net: Network in eval mode, in float64.
+        images: Inputs of the network, (2, C, H, W).
+        expected: Outputs of the network, which no operation may change.
     """
 
     options: dict[str, Any]
