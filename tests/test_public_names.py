@@ -1,0 +1,50 @@
+"""What users have written down in configs, scripts and links stays where it is."""
+
+import pytest
+
+import mmvanilla
+from tests.helpers import CONFIGS, ROOT
+
+NAMES = {
+    "ARCHS",
+    "Arch",
+    "ConvPair",
+    "DeepTrainingHook",
+    "FuseResult",
+    "LayerDecayOptimWrapperConstructor",
+    "ReseedHook",
+    "SqrtLRRunner",
+    "VanillaNet",
+    "config_path",
+    "fuse_model",
+    "get_act_lambda",
+    "load_from_vanillanet",
+    "pack_for_cpu",
+    "resolve_arch",
+    "set_act_lambda",
+}
+
+
+def test_the_package_exports_what_it_did():
+    assert set(mmvanilla.__all__) >= NAMES
+    assert all(hasattr(mmvanilla, name) for name in mmvanilla.__all__)
+
+
+@pytest.mark.toolbox("mmpretrain")
+def test_custom_imports_of_older_configs_work():
+    from mmengine.utils import import_modules_from_strings
+
+    _, old = import_modules_from_strings(["mmvanilla", "mmvanilla.cls_head"])
+    from mmvanilla.models.cls_head import VanillaNetClsHead
+
+    assert old.VanillaNetClsHead is VanillaNetClsHead
+
+
+@pytest.mark.parametrize("name", ["fuse_backbone", "train", "test"])
+def test_tools_are_where_they_were(name):
+    assert (ROOT / "tools" / f"{name}.py").is_file()
+
+
+@pytest.mark.parametrize("name", ["maskrcnn", "upernet", "retinanet"])
+def test_configs_are_where_they_were(name):
+    assert (CONFIGS / f"{name}_vanillanet.py").is_file()
