@@ -16,7 +16,6 @@ from mmengine.runner import Runner
 from mmvanilla.apis.model import explain_build_error
 from mmvanilla.checkpoints.reading import find_damage
 from mmvanilla.checkpoints.safe_loading import forget_last_read, last_read, safe_loading
-from mmvanilla.checkpoints.weights import check_weights
 
 _LAST = "last_checkpoint"  # the name that mmengine's CheckpointHook uses
 _SAVED = re.compile(r"^(?:epoch|iter)_(\d+)\.pth$")
@@ -115,8 +114,6 @@ class SafeFiles:
             checkpoint = kwargs["checkpoint"]
             if self._resumed_from is not None:
                 _check_resumable(checkpoint, self._resumed_from)
-            weights = checkpoint.get("state_dict", checkpoint)
-            check_weights(weights, self._resumed_from or self._load_from)  # type: ignore[attr-defined]
             _tame_meta(checkpoint)
         super().call_hook(fn_name, **kwargs)  # type: ignore[misc]
 

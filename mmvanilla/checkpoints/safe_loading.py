@@ -25,6 +25,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmvanilla.checkpoints.download import fetch_address
 from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint, read_values
+from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.checkpoints.writing import write_checkpoint
 from mmvanilla.models.published import SCHEME
 
@@ -46,6 +47,7 @@ KNOWN_SCHEMES = (
 
 _FILE_URL = "file://"
 _ADDRESS = re.compile(r"^(\S+:)?\w+://")
+_load_by_scheme = CheckpointLoader.load_checkpoint
 _save_to_backend = mmengine.runner.checkpoint.save_checkpoint
 # The file or address that was read last, for errors after the reading.
 _last_read: list[str] = []
@@ -63,6 +65,7 @@ def safe_loading() -> Iterator[None]:
             (torch, "load", _load),
             (mmengine.runner.checkpoint, "load_url", _load_url),
             (CheckpointLoader, "_schemes", _only_known(CheckpointLoader._schemes)),
+            (CheckpointLoader, "load_checkpoint", staticmethod(_load_checkpoint)),
             (mmengine.runner, "save_checkpoint", _save),
             (mmengine.runner.runner, "save_checkpoint", _save),
         ):
@@ -81,11 +84,21 @@ def load_address(address: str, map_location: MapLocation = "cpu") -> dict[str, A
     if "://" not in address:
         return read_checkpoint(address, map_location)
     with safe_loading():
-        loaded = CheckpointLoader.load_checkpoint(address, map_location=map_location)
+        return CheckpointLoader.load_checkpoint(address, map_location=map_location)
+
+
+def _load_checkpoint(filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Stands for mmengine's loader, by which ``load_from``, ``init_cfg`` and ``--resume`` read."""
+    _last_read[:] = [filename]
+    try:
+        loaded = _load_by_scheme(filename, *args, **kwargs)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no such file: {filename}; check its name") from error
     if not isinstance(loaded, dict):
         raise ValueError(
-            f"{address} holds a {type(loaded).__name__}; expected a dict with weights in it"
+            f"{filename} holds a {type(loaded).__name__}; expected a dict with weights in it"
         )
+    check_weights(loaded.get("state_dict", loaded), filename)
     return loaded
 
 
