@@ -1,4 +1,4 @@
-"""What torch.compile and torch.export need to be told, in the words of each version of torch."""
+"""Tell whether torch.compile or torch.export is tracing; keep from old ones what they break."""
 
 from __future__ import annotations
 

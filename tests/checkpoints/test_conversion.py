@@ -217,7 +217,11 @@ def _truncate(path):
         (lambda path: torch.save({"fc.weight": torch.zeros(1)}, path), (), "not VanillaNet"),
         (lambda path: torch.save(authors_weights(DIMS), path), (), "--strides"),
         (lambda path: torch.save(authors_weights(DIMS), path), ("--arch", "13"), "arch='13' has"),
-        (lambda path: torch.save(authors_weights(DIMS), path), ("--arch", "{dims"), "no JSON"),
+        (
+            lambda path: torch.save(authors_weights(DIMS), path),
+            ("--arch", "{dims"),
+            "not valid JSON",
+        ),
         (
             lambda path: torch.save(authors_weights(DIMS), path),
             ("--target", "detector"),

@@ -256,9 +256,9 @@ def test_refusals(tmp_path):
         export_onnx(model, tmp_path / "net.pth")
     with pytest.raises(FileNotFoundError, match="no folder"):
         export_onnx(model, tmp_path / "nowhere" / "net.onnx")
-    with pytest.raises(ValueError, match="is for classifiers"):
+    with pytest.raises(ValueError, match="softmax works for classifiers"):
         export_onnx(model, out, softmax=True)
-    with pytest.raises(ValueError, match="is for segmenters"):
+    with pytest.raises(ValueError, match="full_size works for segmenters"):
         export_onnx(model, out, full_size=True)
     with pytest.raises(ValueError, match="height and width must be at least 1"):
         export_onnx(model, out, size=(0, 64))

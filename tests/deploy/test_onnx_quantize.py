@@ -136,7 +136,7 @@ def test_refusals(exported, tmp_path):
     with pytest.raises(ValueError, match=r"must be an \.onnx file"):
         quantize_classifier(cfg, path, tmp_path / "out.pth")
     other = Config(dict(default_scope="mmdet"))
-    with pytest.raises(ValueError, match="measured on classifiers"):
+    with pytest.raises(ValueError, match="only classifiers can be quantised"):
         quantize_classifier(other, path, out)
     out.write_text("precious")
     with pytest.raises(FileExistsError, match="exists"):
