@@ -13,11 +13,14 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NAME = re.compile(r"^\.(?P<kind>[a-z]+)-(?P<owner>[0-9a-f]{8})-(?P<pid>\d+)-\w+$")
+_OLD_NAME = re.compile(r"^\.(exporting|quantizing|making)-[a-z0-9_]{8}$")
+_SURELY_OVER = 24 * 3600  # seconds; no export or data set takes that long
 
 
 @contextmanager
@@ -57,7 +60,11 @@ def abandoned(parent: str | os.PathLike[str], kind: str) -> list[Path]:
         found = sorted(Path(parent).glob(f".{kind}-*"))
     except OSError:
         return []
-    return [path for path in found if path.is_dir() and _is_abandoned(path.name)]
+    return [
+        path
+        for path in found
+        if path.is_dir() and (_is_abandoned(path.name) or _is_of_an_old_version(path))
+    ]
 
 
 def remove_abandoned(parent: str | os.PathLike[str], kind: str) -> None:
@@ -77,6 +84,15 @@ def _is_abandoned(name: str) -> bool:
     except OSError:  # it is alive and belongs to another user
         return False
     return False
+
+
+def _is_of_an_old_version(path: Path) -> bool:
+    """Tell whether version 0.1.0 left a folder, whose name does not say which process made it."""
+    try:
+        age = time.time() - path.stat().st_mtime
+    except OSError:
+        return False
+    return _OLD_NAME.match(path.name) is not None and age > _SURELY_OVER
 
 
 def _owner() -> str:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -44,6 +45,16 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
         with scratch_folder(tmp_path, "making"):
             assert not gone.exists()
         assert all(folder.exists() for folder in [living, *kept])
+
+
+def test_what_an_old_version_left_is_removed_a_day_later(tmp_path):
+    old, young = tmp_path / ".exporting-a1b2_c3d", tmp_path / ".exporting-e4f5g6h7"
+    for folder in (old, young):
+        folder.mkdir()
+    yesterday = time.time() - 25 * 3600
+    os.utime(old, (yesterday, yesterday))
+    with scratch_folder(tmp_path, "exporting"):
+        assert not old.exists() and young.exists()
 
 
 def test_a_kind_is_one_word(tmp_path):
