@@ -289,7 +289,7 @@ def test_killed_while_the_environment_is_made_it_is_made_anew(
     )
     monkeypatch.setattr(scripts["install"], "check_python", lambda stack, version: None)
     assert machine.set_up(tmp_path / "venv") == 0
-    assert "is unfinished, since a set-up was killed" in capsys.readouterr().out
+    assert "is incomplete, since a set-up was killed" in capsys.readouterr().out
     assert stamp_of(tmp_path / "venv").exists()
 
 
