@@ -330,7 +330,9 @@ def test_sizes_of_the_command_line(arguments, sizes, feature_size, capsys):
     tool = runpy.run_path(str(ROOT / "tools" / "benchmark.py"), run_name="tool")
     plan = tool["make_plan"](tool["build_parser"]().parse_args(arguments))
     assert (plan.sizes, plan.feature_size) == (sizes, feature_size)
-    assert ("use --shape and --feature-shape" in capsys.readouterr().err) == ("--sizes" in arguments)
+    assert ("use --shape and --feature-shape" in capsys.readouterr().err) == (
+        "--sizes" in arguments
+    )
 
 
 def test_tool_refuses_to_replace_results_before_it_measures(tmp_path):
