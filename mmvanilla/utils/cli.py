@@ -134,6 +134,8 @@ def _treat_sigterm_as_interrupt() -> None:
             os._exit(_STOPPED_STATUS)
         # A second SIGTERM ends the process at once, in case the clean-up hangs.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Destructors of what was half made complain, which nobody needs to read.
+        sys.unraisablehook = lambda unraisable: None
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, again)
             signal.setitimer(signal.ITIMER_REAL, _RETRY, _RETRY)

@@ -108,7 +108,7 @@ def test_paths_are_joined_as_mmengine_does(tmp_path, monkeypatch, root, absolute
     ],
 )
 def test_data_behind_an_address_is_not_looked_for(dataset):
-    require_data(Config(dict(a=dict(dataset=dict(type="Unknown", **dataset)))), "a")
+    assert require_data(Config(dict(a=dict(dataset=dict(type="Unknown", **dataset)))), "a") is None
 
 
 @pytest.mark.toolbox("mmpretrain")
