@@ -18,10 +18,9 @@ from types import TracebackType
 from typing import Any
 from xml.etree import ElementTree
 
-import mmvanilla
 from mmvanilla.benchmark.gpu_worker import BROKEN
 
-_ROOT = Path(mmvanilla.__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _GRACE = 120.0  # seconds that a group may take after the time is up
 _WORKER = "mmvanilla.benchmark.gpu_worker"
 

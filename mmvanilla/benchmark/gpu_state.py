@@ -77,7 +77,10 @@ def _query(device: torch.device, names: dict[str, str]) -> dict[str, Any]:
     values = [value.strip() for value in done.stdout.strip().split(",")]
     if len(values) != len(names):
         return {}
-    return dict(zip(names.values(), map(_number_or_text, values), strict=True))
+    found: dict[str, Any] = dict(zip(names.values(), map(_number_or_text, values), strict=True))
+    if "driver" in found:  # a version is no number: 580.10 is not 580.1
+        found["driver"] = values[list(names).index("driver_version")]
+    return found
 
 
 def _identify(device: torch.device) -> str:

@@ -93,7 +93,8 @@ def test_peak_memory_sees_what_a_run_takes():
 def test_machine_is_named():
     machine = describe_machine(CPU)
     assert machine["cpu"] and machine["threads"] >= 1
-    assert machine["versions"]["torch"] == torch.__version__.split("+")[0]
+    # The metadata of some builds have the version of CUDA, too, as in 2.10.0+cu128.
+    assert machine["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
 
 @pytest.mark.parametrize("form", ["training", "fused"])
