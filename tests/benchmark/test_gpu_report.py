@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -388,3 +389,12 @@ def test_tool_measures_everything_on_a_cpu_and_then_has_nothing_left(tmp_path):
     done = run()
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "results.json").read_text())["cells"] == before
+
+
+def test_make_runs_the_tool_with_what_is_installed():
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    command = ["make", "-n", "gpu-report", "VENV=nowhere", "PYTHON=python9", "ARGS=--minutes 5"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip().endswith("python9 tools/gpu_report.py --minutes 5")
+    assert f'PYTHONPATH="{ROOT}$' in done.stdout and "install" not in done.stdout

@@ -189,9 +189,9 @@ def test_compiled_weights_are_frozen(monkeypatch):
 def test_int8_is_quantised(tiny, monkeypatch):
     files = []
 
-    def opened(path, threads, cuda=False):
+    def opened(path, threads, **where):
         files.append(onnx.load(str(path)))
-        return open_session(path, threads, cuda)
+        return open_session(path, threads, **where)
 
     onnx = pytest.importorskip("onnx")
     monkeypatch.setattr("mmvanilla.benchmark.runtimes.open_session", opened)
@@ -299,6 +299,7 @@ def test_refusals(tiny):
 def build_ours_adaptive():
     class Ours:
         arch = "13-1.5x-ada"
+        width_mult = 1.0
 
     return Ours
 
