@@ -63,3 +63,12 @@ def test_all_peers_can_be_had_from_torchvision():
     assert all(hasattr(torchvision.models, name) for name in TORCHVISION_PEERS.values())
     with pytest.raises(ValueError, match="unknown peer 'resnet-eleven'; choose from resnet18"):
         build_torchvision_peer("resnet-eleven")
+
+
+def test_plain_classifier_is_exported():
+    pytest.importorskip("onnxruntime")
+    ours = build_plain_ours("5", width_mult=WIDTH)
+    images = torch.randn(2, 3, 64, 64)
+    (found,) = prepare(ours, "onnxruntime", images)()
+    expected = prepare(ours, "fused", images)()
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)

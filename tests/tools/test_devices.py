@@ -1,4 +1,4 @@
-"""Train, resume, fuse and test a classifier by the command line, on the CPU and on a GPU with AMP."""
+"""Train, resume, fuse and test a classifier by the command line, on a CPU and on a GPU with AMP."""
 
 import os
 import subprocess
