@@ -53,6 +53,8 @@ setup(
     long_description=read_readme(),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["mmvanilla", "mmvanilla.*"]),
+    py_modules=["mmvanilla_command"],
+    entry_points={"console_scripts": ["mmvanilla = mmvanilla_command:main"]},
     include_package_data=False,
     python_requires=">=3.10",
     # mmengine and mmcv are required, but not named here. The maintained
