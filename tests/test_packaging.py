@@ -104,7 +104,7 @@ def scripts_in(folder: str) -> set[str]:
     return {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".sh")
+        if path.suffix in (".py", ".sh", ".yml")
     }
 
 
@@ -134,7 +134,8 @@ class TestBuilds:
     @pytest.mark.parametrize("source", ["from_clone", "from_sdist"])
     def test_wheel_holds_package_configs_and_tools_only(self, wheels, source):
         names = set(zipfile.ZipFile(wheels[source]).namelist())
-        scripts = scripts_in("configs") | scripts_in("tools") | {"configs/_base_/probe.py"}
+        scripts = scripts_in("configs") | scripts_in("tools")
+        scripts |= {"configs/_base_/probe.py", "model-index.yml"}
         inside = {name for name in names if name.startswith("mmvanilla/.mim/")}
         assert inside == {f"mmvanilla/.mim/{name}" for name in scripts}
         modules = {name for name in scripts_in("mmvanilla") if "/.mim/" not in name}
