@@ -1,6 +1,5 @@
 """Pure Python: Mask R-CNN with a narrow VanillaNet-7 for MMDetection on made-up shapes."""
 
-from mmcv.ops import RoIAlign, nms
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
@@ -37,11 +36,12 @@ default_scope = "mmdet"
 num_classes = 3
 norm_cfg = dict(type="BN")
 coder = dict(type=DeltaXYWHBBoxCoder, target_means=[0.0] * 4)
+# RoIAlign and nms stand by name: MMDetection does not find them by the full names of a dump.
 extractor = dict(type=SingleRoIExtractor, out_channels=64, featmap_strides=[4, 8, 16, 32])
 assigner = dict(type=MaxIoUAssigner, ignore_iof_thr=-1)
 sampler = dict(type=RandomSampler, neg_pos_ub=-1)
 proposals = dict(
-    nms_pre=200, max_per_img=100, nms=dict(type=nms, iou_threshold=0.7), min_bbox_size=0
+    nms_pre=200, max_per_img=100, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
 )
 model = dict(
     type=MaskRCNN,
@@ -71,7 +71,7 @@ model = dict(
     roi_head=dict(
         type=StandardRoIHead,
         bbox_roi_extractor=dict(
-            extractor, roi_layer=dict(type=RoIAlign, output_size=7, sampling_ratio=0)
+            extractor, roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0)
         ),
         bbox_head=dict(
             type=ConvFCBBoxHead,
@@ -89,7 +89,7 @@ model = dict(
             loss_bbox=dict(type=L1Loss, loss_weight=1.0),
         ),
         mask_roi_extractor=dict(
-            extractor, roi_layer=dict(type=RoIAlign, output_size=14, sampling_ratio=0)
+            extractor, roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=0)
         ),
         mask_head=dict(
             type=FCNMaskHead,
@@ -134,7 +134,7 @@ model = dict(
         rpn=proposals,
         rcnn=dict(
             score_thr=0.05,
-            nms=dict(type=nms, iou_threshold=0.5),
+            nms=dict(type="nms", iou_threshold=0.5),
             max_per_img=100,
             mask_thr_binary=0.5,
         ),

@@ -5,10 +5,13 @@ import math
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 from mmvanilla.apis.config import load_config
+from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.datasets.shapes import make_shapes
+from mmvanilla.models.fusion import FusableLayer
 from tests.helpers import CONFIGS
 
 # name: toolbox, layout of the data, module that is inherited.
@@ -73,6 +76,12 @@ def test_a_config_of_a_user_trains_and_is_read_back(name, tmp_path, monkeypatch)
     assert len(losses) == 2 and all(math.isfinite(loss) for loss in losses)
     weights = torch.load("out/epoch_1.pth", weights_only=False)["state_dict"]
     assert any(key.startswith("backbone.stem") for key in weights)
+    # What is written beside the checkpoints builds the same model, in its deploy form too.
     again = load_config("out/mine.py")
-    assert again.model.backbone.width_mult == 1 / 32
     assert again.train_cfg.max_epochs == 1
+    expected = {key: value.shape for key, value in weights.items()}
+    found = MODELS.build(again.model).state_dict()
+    assert {key: value.shape for key, value in found.items()} == expected
+    deploy_config(again).dump("deployed.py")
+    deployed = MODELS.build(load_config("deployed.py").model)
+    assert not any(isinstance(module, FusableLayer) for module in deployed.modules())
