@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parent
 
 
 class BuildWithConfigsAndTools(build_py):
-    """Copy configs/ and tools/ to mmvanilla/.mim in the build, where OpenMMLab expects them.
+    """Copy configs/, tools/ and model-index.yml to mmvanilla/.mim, where OpenMMLab expects them.
 
-    An editable install copies nothing, since mmvanilla/utils/paths.py finds them in the clone.
+    An editable install copies nothing: the clone has links there.
     """
 
     def run(self) -> None:
@@ -29,6 +29,7 @@ class BuildWithConfigsAndTools(build_py):
                 inside / folder,
                 ignore=shutil.ignore_patterns("__pycache__", "*.pyc"),
             )
+        shutil.copy2(ROOT / "model-index.yml", inside)
 
 
 def read_version() -> str:
@@ -53,6 +54,8 @@ setup(
     long_description=read_readme(),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["mmvanilla", "mmvanilla.*"]),
+    py_modules=["mmvanilla_command"],
+    entry_points={"console_scripts": ["mmvanilla = mmvanilla_command:main"]},
     include_package_data=False,
     python_requires=">=3.10",
     # mmengine and mmcv are required, but not named here. The maintained

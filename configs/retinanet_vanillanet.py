@@ -1,5 +1,5 @@
-# RetinaNet with VanillaNet-13 on COCO, by the authors' recipe for 8 GPUs with 4 images each. The
-# FPN begins at the 1/8 level. Published by them: box AP 43.0.
+# RetinaNet with VanillaNet-13 on COCO: the authors' recipe (published AP: box 43.0).
+# It is for 8 GPUs with 4 images each. The FPN begins at the 1/8 level.
 _base_ = [
     "mmdet::_base_/models/retinanet_r50_fpn.py",
     "mmdet::_base_/datasets/coco_detection.py",

@@ -1,11 +1,11 @@
-# UPerNet with VanillaNet-13 on ADE20K. No segmentation recipe was published for VanillaNet: this
-# schedule is ours, MMSegmentation's for ConvNeXt (a backbone of about this size) taken over as it
-# is, with 8 GPUs of 2 images each, and the layer decay counted in VanillaNet's 11 blocks. It has
-# not been run in full.
+# UPerNet with VanillaNet-13 on ADE20K; the schedule is ours, not run in full.
+# No segmentation recipe was published for VanillaNet: this is MMSegmentation's for ConvNeXt (a
+# backbone of about this size) taken over as it is, with 8 GPUs of 2 images each, and the layer
+# decay counted in VanillaNet's 11 blocks.
 #
 # Testing slides a 512x512 window. The whole image at once:
 #   --cfg-options model.test_cfg.mode=whole
-# Six scales, each also flipped: tools/test.py ... --tta
+# Six scales, each also flipped: mmvanilla test ... --tta
 # `mmseg::` is spelt out: mmengine takes it only from a distribution named mmsegmentation, and the
 # maintained fork's has another name.
 _base_ = [

@@ -1,5 +1,5 @@
-# UPerNet with VanillaNet-6 on ADE20K: its levels are as wide as VanillaNet-13's, so that nothing
-# else of the model changes. The schedule is ours, as upernet_vanillanet.py says.
+# UPerNet with VanillaNet-6 on ADE20K; the schedule is ours, not run in full.
+# Its levels are as wide as VanillaNet-13's, so that nothing else of upernet_vanillanet.py changes.
 _base_ = ["upernet_vanillanet.py"]
 
 checkpoint_file = "vanillanet://6"

@@ -21,8 +21,13 @@ from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.fusion import FuseResult, fuse_model
 from mmvanilla.models.packed_conv import pack_for_cpu
 from mmvanilla.models.vanillanet import VanillaNet
+from mmvanilla.utils.config_prefix import register_prefix
+from mmvanilla.utils.model_hub import register_classifiers
 from mmvanilla.utils.paths import config_path
 from mmvanilla.version import __version__
+
+register_classifiers()
+register_prefix()
 
 __all__ = [
     "ARCHS",

@@ -104,7 +104,7 @@ def scripts_in(folder: str) -> set[str]:
     return {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".sh")
+        if path.suffix in (".py", ".sh", ".yml")
     }
 
 
@@ -134,12 +134,13 @@ class TestBuilds:
     @pytest.mark.parametrize("source", ["from_clone", "from_sdist"])
     def test_wheel_holds_package_configs_and_tools_only(self, wheels, source):
         names = set(zipfile.ZipFile(wheels[source]).namelist())
-        scripts = scripts_in("configs") | scripts_in("tools") | {"configs/_base_/probe.py"}
+        scripts = scripts_in("configs") | scripts_in("tools")
+        scripts |= {"configs/_base_/probe.py", "model-index.yml"}
         inside = {name for name in names if name.startswith("mmvanilla/.mim/")}
         assert inside == {f"mmvanilla/.mim/{name}" for name in scripts}
         modules = {name for name in scripts_in("mmvanilla") if "/.mim/" not in name}
         others = {name for name in names - inside if ".dist-info/" not in name}
-        assert others == modules
+        assert others == modules | {"mmvanilla_command.py"}
 
     def test_sdist_holds_the_tests_and_lock_files(self, wheels):
         with tarfile.open(wheels["sdist"]) as archive:
@@ -182,13 +183,13 @@ class TestBuilds:
             str(package / ".mim" / "configs" / "_base_" / "probe.py"),
             {"only_in_the_wheel": 1, "added": 2},
         ]
-        listing = run(sys.executable, "-m", "mmvanilla", cwd=tmp_path, **where)
+        listing = run(site / "bin" / "mmvanilla", cwd=tmp_path, **where)
         tools = {path.stem for path in (ROOT / "tools").glob("[!_]*.py")}
         assert tools <= set(listing.split())
         for tool in sorted(tools):
             if "argparse" in (ROOT / "tools" / f"{tool}.py").read_text():
-                text = run(sys.executable, "-m", "mmvanilla", tool, "--help", cwd=tmp_path, **where)
-                assert f"{tool}.py" in text
+                text = run(site / "bin" / "mmvanilla", tool, "--help", cwd=tmp_path, **where)
+                assert text.startswith(f"usage: mmvanilla {tool} [-h]")
                 break
 
 

@@ -10,6 +10,7 @@ from tests.helpers import ROOT
 PACKAGE = ROOT / "mmvanilla"
 # From the top to the bottom; rooms of one line do not know each other.
 FLOORS = (
+    ("configs",),
     ("benchmark",),
     ("deploy",),
     ("analysis",),

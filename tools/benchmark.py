@@ -1,4 +1,4 @@
-"""Time VanillaNets, a plain reference and peers against each other: tools/benchmark.py [options].
+"""Time VanillaNets, a plain reference and peers against each other.
 
 All networks of one setting are timed in turns in one process. Weights are random; accuracies are
 the published ones. Writes benchmark.json, benchmark.md and, if classification was timed,

@@ -1,4 +1,4 @@
-"""Convert a checkpoint of VanillaNet's authors: tools/convert_checkpoint.py IN OUT [options].
+"""Convert a checkpoint of VanillaNet's authors.
 
 Reads a classifier (training or deploy form) or a detector of MMDetection 2.x, checks every weight,
 and prints what it found with the config line to use.

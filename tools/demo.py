@@ -1,6 +1,6 @@
-"""Train, test, fuse and test again a small Mask R-CNN with VanillaNet, all on made-up images.
+"""Train, test, fuse and test a small Mask R-CNN on made-up images.
 
-Takes about five minutes on two CPU cores; `make demo` runs it.
+Takes about five minutes on two CPU cores.
 """
 
 import time
@@ -14,7 +14,7 @@ from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.deploy.fuse_checkpoint import FuseReport, fuse_checkpoint
 from mmvanilla.utils import cli
-from mmvanilla.utils.paths import config_path
+from mmvanilla.utils.paths import tool_command
 
 # Where the config expects its data.
 DATA_ROOT = Path("data/shapes")
@@ -32,39 +32,42 @@ def demo(args: Namespace) -> None:
     start = time.monotonic()
     console = Console()
     work_dir = Path(args.work_dir)
-    config = args.config or str(config_path("shapes/maskrcnn_vanillanet_shapes.py"))
+    config = args.config or "shapes/maskrcnn_vanillanet_shapes.py"
     fused = work_dir / "fused.pth"
 
     console.rule("1. data")
-    console.print(f"tools/make_shapes.py {DATA_ROOT} --layouts coco", style="bold")
+    show_command("make_shapes", DATA_ROOT, "--layouts coco", console=console)
     make_shapes(DATA_ROOT, layouts=("coco",))
 
     console.rule("2. training")
-    console.print(f"tools/train.py {config} --work-dir {work_dir}", style="bold", soft_wrap=True)
+    show_command("train", config, f"--work-dir {work_dir}", console=console)
     runner = build_train_runner(config, work_dir=str(work_dir))
     runner.train()
     # mmengine writes the name of the newest checkpoint to this file.
     trained = work_dir / Path((work_dir / "last_checkpoint").read_text()).name
 
     console.rule("3. testing")
-    console.print(f"tools/test.py {config} {trained}", style="bold", soft_wrap=True)
+    show_command("test", config, trained, console=console)
     before = test(config, trained, work_dir)
 
     console.rule("4. fusing")
-    console.print(
-        f"tools/fuse_backbone.py {config} {trained} {fused}", style="bold", soft_wrap=True
-    )
+    show_command("fuse_backbone", config, trained, fused, console=console)
     report = fuse_checkpoint(config, str(trained), str(fused), overwrite=True)
 
     console.rule("5. testing the fused model")
     pictures = work_dir / "pictures"
-    command = f"tools/test.py {report.config} {fused} --show-dir {pictures}"
-    console.print(command, style="bold", soft_wrap=True)
+    show_command("test", report.config, fused, f"--show-dir {pictures}", console=console)
     after = test(str(report.config), fused, work_dir, str(pictures))
 
     show(report, before, after, console)
     console.print(f"pictures with predictions (right) and ground truth (left): {pictures}")
     console.print(f"took {time.monotonic() - start:.0f} s")
+
+
+def show_command(tool: str, *arguments: object, console: Console) -> None:
+    """Show the command that does the same as the next step."""
+    line = " ".join(map(str, (tool_command(tool), *arguments)))
+    console.print(line, style="bold", soft_wrap=True)
 
 
 def test(

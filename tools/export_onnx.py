@@ -1,4 +1,4 @@
-"""Fuse a model and export it to ONNX: tools/export_onnx.py CONFIG CHECKPOINT OUT [options].
+"""Fuse a model and export it to ONNX.
 
 A classifier gives logits, a segmenter logit maps, a detector the features of its backbone; with
 --part detector the whole detector is exported through MMDeploy, if that is installed. The file is
@@ -28,7 +28,7 @@ _SHAPE_HELP = "height and width in pixels to export with (default: 224 224)"
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
     parser.add_argument("out", help=".onnx file to write")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Fuse a trained model for inference: tools/fuse_backbone.py CONFIG CHECKPOINT OUT.
+"""Fuse a trained model for inference.
 
 Takes any detector, segmenter or classifier with a VanillaNet (or convolution pairs) inside. Writes
 the fused checkpoint to OUT (.pth) and a config that runs with it beside it (.py).
@@ -15,7 +15,7 @@ from mmvanilla.utils import cli
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="the config that the model was trained with")
+    parser.add_argument("config", help="config that the model was trained with: file or name")
     parser.add_argument("checkpoint", help="its trained weights")
     parser.add_argument("out", help="the fused checkpoint to write (.pth)")
     parser.add_argument(

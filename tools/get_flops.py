@@ -1,4 +1,4 @@
-"""Count parameters and MACs of any config's model: tools/get_flops.py CONFIG [options].
+"""Count parameters and MACs of any config's model.
 
 Both forms are counted unless --deploy is given. A MAC is one multiplication and one addition; the
 tables of OpenMMLab and of most papers call it a FLOP. Counted are convolutions and matrix products.
@@ -16,7 +16,7 @@ from mmvanilla.utils import cli
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument(
         "--shape",
         nargs="+",

@@ -1,6 +1,6 @@
-"""Quantise an exported classifier to int8: tools/quantize_onnx.py CONFIG MODEL OUT [options].
+"""Quantise an exported classifier to int8.
 
-MODEL is what tools/export_onnx.py wrote. Activations are calibrated on images of the config's
+MODEL is what export_onnx wrote. Activations are calibrated on images of the config's
 training split; accuracy and latency before and after are measured on its test split. All layers
 become int8, with one weight scale for each channel.
 """
@@ -18,7 +18,7 @@ from mmvanilla.utils import cli
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file of the classifier")
+    parser.add_argument("config", help="config file of the classifier, or the name of one")
     parser.add_argument("model", help=".onnx file in fp32")
     parser.add_argument("out", help=".onnx file to write")
     parser.add_argument(

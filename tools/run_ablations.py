@@ -1,4 +1,4 @@
-"""Train configs with the paper's switches and several seeds, fuse each model, print a table."""
+"""Train configs with the paper's switches and several seeds, and compare them."""
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
@@ -24,7 +24,7 @@ def build_parser() -> ArgumentParser:
         "configs",
         nargs="+",
         metavar="config",
-        help="config files, such as configs/ablations/vanillanet6_shapes.py",
+        help="config files or names, such as ablations/vanillanet6_shapes.py",
     )
     parser.add_argument(
         "--switches",

@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# Test under Slurm: slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of test.py].
+# Test under Slurm.
+#   slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of test]
 # Variables: the same as for slurm_train.sh.
 set -euo pipefail
+usage="usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of test]"
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    echo "$usage"
+    exit
+fi
 if [[ $# -lt 4 ]]; then
-    echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]" >&2
+    echo "$usage" >&2
     exit 2
 fi
 partition=$1
@@ -20,5 +26,5 @@ fi
 # shellcheck disable=SC2086
 exec srun -p "$partition" --job-name="$job_name" --ntasks="$gpus" "${placement[@]}" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$(dirname "$0")/test.py" "$config" "$checkpoint" \
+    "${PYTHON:-python}" -u "$(dirname "${BASH_SOURCE[0]}")/test.py" "$config" "$checkpoint" \
     --launcher slurm "${@:5}"

@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Train under Slurm: slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options of train.py].
+# Train under Slurm.
+#   slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options of train]
 # Variables: GPUS (8 in all), GPUS_PER_NODE (8 at most), CPUS_PER_TASK (5), SRUN_ARGS, MASTER_PORT.
 # GPUS_PER_NODE=0 trains on CPUs, with GPUS processes.
 set -euo pipefail
+usage="usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [options of train]"
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    echo "$usage"
+    exit
+fi
 if [[ $# -lt 4 ]]; then
-    echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]" >&2
+    echo "$usage" >&2
     exit 2
 fi
 partition=$1
@@ -21,5 +27,5 @@ fi
 # shellcheck disable=SC2086
 exec srun -p "$partition" --job-name="$job_name" --ntasks="$gpus" "${placement[@]}" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$config" \
+    "${PYTHON:-python}" -u "$(dirname "${BASH_SOURCE[0]}")/train.py" "$config" \
     --work-dir "$work_dir" --launcher slurm "${@:5}"

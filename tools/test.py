@@ -1,4 +1,4 @@
-"""Test a detector, segmenter or classifier: tools/test.py CONFIG CHECKPOINT [options]."""
+"""Test a detector, segmenter or classifier."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -10,7 +10,7 @@ from mmvanilla.utils import cli
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
     parser.add_argument("--out", help=".pkl file for the raw predictions")
     parser.add_argument("--show", action="store_true", help="show the predictions in a window")

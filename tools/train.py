@@ -1,4 +1,4 @@
-"""Train a detector, segmenter or classifier: tools/train.py CONFIG [options]."""
+"""Train a detector, segmenter or classifier."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -10,7 +10,7 @@ from mmvanilla.utils import cli
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
     parser.add_argument(
         "--auto-scale-lr",

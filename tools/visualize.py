@@ -1,4 +1,4 @@
-"""Draw what a model predicts and sees: tools/visualize.py KIND CONFIG CHECKPOINT IMAGES OUT.
+"""Draw what a model predicts and sees.
 
 predict: predictions drawn into each image; OUT is a folder
 cam: Grad-CAM of a classifier, beside a second one if --peer is given; OUT is a .png file
@@ -22,7 +22,7 @@ KINDS = ("predict", "cam", "features")
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
     parser.add_argument("images", help="an image, or a folder of images")
     parser.add_argument("out", help="the folder or .png file to write")

@@ -1,7 +1,6 @@
-# The paper's switches on VanillaNet-6 with the authors' ImageNet recipe. Each switch is a line of
-# options, which `tools/run_ablations.py --help` lists:
-#   python tools/train.py configs/ablations/vanillanet6_in1k.py \
-#     --cfg-options model.backbone.act_num=1
+# The paper's ablations on VanillaNet-6 with the authors' ImageNet recipe.
+# Each switch is a line of options, which `mmvanilla run_ablations --help` lists:
+#   mmvanilla train ablations/vanillanet6_in1k.py --cfg-options model.backbone.act_num=1
 _base_ = ["../imagenet/vanillanet6_in1k.py"]
 
 # Alone in its list, so that `custom_hooks=[]` switches nothing off but it.

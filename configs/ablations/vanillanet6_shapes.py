@@ -1,9 +1,9 @@
-# The paper's switches on a VanillaNet-6 of 1/16 width, trained on shapes for less than a minute on
-# two CPU cores. Each switch is a line of options, which `tools/run_ablations.py --help` lists:
-#   python tools/train.py configs/ablations/vanillanet6_shapes.py \
-#     --cfg-options model.backbone.act_num=1
+# The paper's ablations on a narrow VanillaNet-6 and made-up shapes: a minute each, two CPU cores.
+# Images: mmvanilla make_shapes. Each switch is a line of options, which
+# `mmvanilla run_ablations --help` lists:
+#   mmvanilla train ablations/vanillanet6_shapes.py --cfg-options model.backbone.act_num=1
 # All of them, with three seeds each, and a table:
-#   python tools/run_ablations.py configs/ablations/vanillanet6_shapes.py
+#   mmvanilla run_ablations ablations/vanillanet6_shapes.py
 _base_ = ["../shapes/vanillanet_shapes.py"]
 
 model = dict(backbone=dict(arch="6"))

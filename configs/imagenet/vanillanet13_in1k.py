@@ -1,7 +1,7 @@
-# VanillaNet-13 for testing the published ImageNet-1k weights (top-1 82.05 %):
-#   python tools/test.py configs/imagenet/vanillanet13_in1k.py vanillanet://13
+# VanillaNet-13 on ImageNet-1k, for testing the authors' weights (published top-1 82.05 %).
+#   mmvanilla test imagenet/vanillanet13_in1k.py vanillanet://13
 # Its training recipe is unpublished, so there is none here. To try one, train
-# configs/imagenet/vanillanet10_in1k.py with --cfg-options model.backbone.arch=13.
+# imagenet/vanillanet10_in1k.py with --cfg-options model.backbone.arch=13.
 _base_ = ["../_base_/imagenet_testing.py"]
 
 model = dict(backbone=dict(arch="13"))

@@ -1,7 +1,7 @@
-# VanillaNet-13-1.5x for testing the published ImageNet-1k weights (top-1 82.53 %):
-#   python tools/test.py configs/imagenet/vanillanet13x1.5_in1k.py vanillanet://13-1.5x
+# VanillaNet-13-1.5x on ImageNet-1k, for testing the authors' weights (published top-1 82.53 %).
+#   mmvanilla test imagenet/vanillanet13x1.5_in1k.py vanillanet://13-1.5x
 # Its training recipe is unpublished, so there is none here. To try one, train
-# configs/imagenet/vanillanet10_in1k.py with
+# imagenet/vanillanet10_in1k.py with
 #   --cfg-options model.backbone.arch=13-1.5x model.head.in_channels=6144
 _base_ = ["../_base_/imagenet_testing.py"]
 

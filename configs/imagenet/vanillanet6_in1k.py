@@ -1,6 +1,6 @@
-# VanillaNet-6 on ImageNet-1k by the authors' published recipe (top-1 76.36 %), translated; what
-# differs is named in the base config. Testing their weights:
-#   python tools/test.py configs/imagenet/vanillanet6_in1k.py vanillanet://6
+# VanillaNet-6 on ImageNet-1k: the authors' recipe (published top-1 76.36 %).
+# The recipe is translated; what differs is named in the base config. Testing their weights:
+#   mmvanilla test imagenet/vanillanet6_in1k.py vanillanet://6
 _base_ = ["../_base_/imagenet_recipe.py"]
 
 model = dict(

@@ -1,6 +1,6 @@
-# VanillaNet-9 on ImageNet-1k by the authors' published recipe (top-1 79.87 %), translated; what
-# differs is named in the base config. Testing their weights:
-#   python tools/test.py configs/imagenet/vanillanet9_in1k.py vanillanet://9
+# VanillaNet-9 on ImageNet-1k: the authors' recipe (published top-1 79.87 %).
+# The recipe is translated; what differs is named in the base config. Testing their weights:
+#   mmvanilla test imagenet/vanillanet9_in1k.py vanillanet://9
 _base_ = ["../_base_/imagenet_recipe.py"]
 
 model = dict(

@@ -1,5 +1,6 @@
-# Deep training for another network: a narrow ResNet-18 whose convolutions train as pairs and fuse
-# to plain ones. The one line that matters is conv_cfg.
+# Deep training for another network, on made-up shapes: a narrow ResNet-18 trained as pairs.
+# Images: mmvanilla make_shapes. The one line that matters is conv_cfg; the pairs fuse to plain
+# convolutions.
 _base_ = [
     "../_base_/datasets/shapes_imagenet.py",
     "../_base_/schedules/shapes_classification.py",

@@ -1,6 +1,6 @@
-# A small VanillaNet of 6 layers for small images and little data: CIFAR-100, which MMPretrain
-# downloads. The published stem would leave 1 pixel of 32×32, so this one strides by 2. The authors
-# publish no such recipe; this one has not been run to its end here.
+# A small VanillaNet-6 on CIFAR-100: a start for small images, not run to its end.
+# MMPretrain downloads the data. The published stem would leave 1 pixel of 32×32, so this one
+# strides by 2. The authors publish no such recipe.
 _base_ = ["../_base_/schedules/small_200e.py"]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 

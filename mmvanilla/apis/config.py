@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox, require
+from mmvanilla.utils.paths import resolve_config
 
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")
 _READERS = ("_file2dict", "_parse_lazy_import", "_is_lazy_import")  # of mmengine's Config
@@ -23,14 +24,17 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     A config is Python code, and reading it runs that code, so read only configs that you trust.
 
     Args:
-        path: Path of the config file.
+        path: Path of the config file, or the name of a config that comes with this package, as in
+            :func:`mmvanilla.utils.paths.resolve_config`.
         options: Values by dotted key, which override entries of the file.
 
     Raises:
         FileNotFoundError: The file, or one that it inherits from, does not exist.
         ImportError: The config's toolbox, or something it needs, is not installed.
-        ValueError: The file cannot be read as a config or has no model, or the options do not fit.
+        ValueError: The file cannot be read as a config or has no model, the options do not fit, or
+            several configs have this name.
     """
+    path = resolve_config(path)
     _check_file(Path(path))
     _refuse_circle((os.path.abspath(path),))
     try:
@@ -60,8 +64,6 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give a config file in it, one of *.py")
-    if not path.is_file():
-        raise FileNotFoundError(f"no config at {path}; check the path and the working directory")
     if path.suffix not in _SUFFIXES:
         raise ValueError(f"{path} is not a config: its name must end in {', '.join(_SUFFIXES)}")
     if path.stat().st_size == 0:

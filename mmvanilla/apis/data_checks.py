@@ -167,7 +167,7 @@ def _remedy(root: str) -> str:
         return f"Make it with: {tool_command('make_shapes')} {folder}"
     return (
         "Put the data there, link it, or correct the path in the config (`--cfg-options`); "
-        "`make demo` runs without any data set"
+        f"`{tool_command('demo')}` runs without any data set"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
+from mmengine.utils import get_object_from_string
 
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.strict_loading import StrictLoadingMixin
@@ -40,7 +41,7 @@ def deploy_config(cfg: Config, plain_networks: bool = False) -> Config:
         # A text file cannot hold classes, so they are written by their full names.
         for key, value in list(node.items()):
             if isinstance(value, type) and value.__module__ != "builtins":
-                node[key] = f"{value.__module__}.{value.__qualname__}"
+                node[key] = _full_name(value)
     for node in list(_dicts(cfg.model)):
         for key, child in list(node.items()):
             if plain_networks and _is_a(child, ConvPair):
@@ -52,6 +53,24 @@ def deploy_config(cfg: Config, plain_networks: bool = False) -> Config:
     cfg.load_from = None
     cfg.resume = False
     return cfg
+
+
+def _full_name(kind: type) -> str:
+    """Return a name by which mmengine finds a class again.
+
+    A function that is called as its module hides the module, as MMDetection's ``smooth_l1_loss``
+    does; then the class is named by a package above, which has it too.
+    """
+    module = kind.__module__
+    while module:
+        name = f"{module}.{kind.__qualname__}"
+        try:
+            if get_object_from_string(name) is kind:
+                return name
+        except AttributeError:
+            pass
+        module = module.rpartition(".")[0]
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _dicts(node: Any) -> Iterator[ConfigDict]:

@@ -33,10 +33,10 @@ def build_train_runner(
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
 ) -> Runner:
-    """Build the Runner that ``tools/train.py`` trains with.
+    """Build the Runner that ``mmvanilla train`` trains with.
 
     Args:
-        config: Path of the config file.
+        config: Path or name of the config, as in :func:`mmvanilla.apis.config.load_config`.
         work_dir: Folder for logs and checkpoints. Default: the config's ``work_dir``, or
             ``work_dirs/<name of the config>``.
         amp: Whether to train with automatic mixed precision. Default: False.
@@ -87,7 +87,7 @@ def build_test_runner(
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
 ) -> Runner:
-    """Build the Runner that ``tools/test.py`` tests with.
+    """Build the Runner that ``mmvanilla test`` tests with.
 
     Args:
         config: Path of the config file.
@@ -153,7 +153,9 @@ def _read(
 ) -> Config:
     cfg = load_config(config, cfg_options)
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
+    cfg.work_dir = (
+        work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(cfg.filename).stem)
+    )
     return cfg
 
 

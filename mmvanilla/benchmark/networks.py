@@ -1,4 +1,4 @@
-"""Build the networks of ``tools/benchmark.py``: VanillaNets, the plain reference, and peers."""
+"""Build the networks of ``mmvanilla benchmark``: VanillaNets, the plain reference, and peers."""
 
 from __future__ import annotations
 

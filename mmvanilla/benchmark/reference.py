@@ -2,7 +2,7 @@
 
 The training form has two convolutions and two norms in each layer, and computes every leaky ReLU,
 also at λ = 1. The deploy form has convolution, pooling, ReLU and depthwise convolution, all in
-NCHW. ``tools/benchmark.py`` compares our networks with it. Its weights come from a classifier of
+NCHW. ``mmvanilla benchmark`` compares our networks with it. Its weights come from a classifier of
 ours, so that both compute the same function.
 """
 

@@ -1,4 +1,4 @@
-"""The forms in which ``tools/benchmark.py`` runs a network's forward pass."""
+"""The forms in which ``mmvanilla benchmark`` runs a network's forward pass."""
 
 from __future__ import annotations
 
@@ -228,10 +228,8 @@ RUNTIMES: dict[str, Runtime] = {
     "compiled": Runtime(
         "fused, channels_last, torch.compile (on a CPU with TORCHINDUCTOR_FREEZING=1)", _compiled
     ),
-    "onnxruntime": Runtime("fused, tools/export_onnx.py and ONNX Runtime", _onnxruntime),
-    "int8": Runtime(
-        "the same, quantised as tools/quantize_onnx.py does; for its speed only", _int8
-    ),
+    "onnxruntime": Runtime("fused, exported by export_onnx, in ONNX Runtime", _onnxruntime),
+    "int8": Runtime("the same, quantised as by quantize_onnx; for its speed only", _int8),
     "cuda_graph": Runtime("fused, channels_last, replayed as a CUDA graph", _cuda_graph, True),
     "cuda_graph_nchw": Runtime("fused, NCHW, replayed as a CUDA graph", _cuda_graph_nchw, True),
     "max_autotune": Runtime(

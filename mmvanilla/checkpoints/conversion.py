@@ -1,4 +1,4 @@
-"""Convert the authors' checkpoints into ours, as tools/convert_checkpoint.py does."""
+"""Convert the authors' checkpoints into ours, as `mmvanilla convert_checkpoint` does."""
 
 from __future__ import annotations
 

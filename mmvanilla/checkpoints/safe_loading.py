@@ -27,7 +27,7 @@ from mmvanilla.checkpoints.download import fetch_address
 from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint, read_values
 from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.checkpoints.writing import write_checkpoint
-from mmvanilla.models.published import SCHEME
+from mmvanilla.models.published import RELEASE_URL, SCHEME
 
 #: The schemes whose loaders are known to call ``torch.load``, ``load_url`` or our own loader.
 KNOWN_SCHEMES = (
@@ -43,6 +43,7 @@ KNOWN_SCHEMES = (
     "openmmlab://",
     "mmcls://",
     SCHEME,
+    RELEASE_URL,
 )
 
 _FILE_URL = "file://"

@@ -2,7 +2,8 @@
 
 ``vanillanet://NAME`` downloads a published file once into torch's cache;
 ``vanillanet:///a/file.pth`` reads a file from disk. Both are checked and converted when they are
-read. If ``?in_channels=N`` follows, the stem is adapted to images of N channels.
+read. If ``?in_channels=N`` follows, the stem is adapted to images of N channels. The addresses of
+the authors' release, which the metafiles name, mean the same as the names.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def check_published(
     return checkpoint
 
 
-@CheckpointLoader.register_scheme(prefixes=SCHEME)
+@CheckpointLoader.register_scheme(prefixes=[SCHEME, RELEASE_URL])
 def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Load ``vanillanet://NAME`` or ``vanillanet:///a/local/file.pth``; mmengine calls this.
 
@@ -104,7 +105,8 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
     :func:`mmvanilla.checkpoints.input_channels.adapt_kernel`).
 
     Args:
-        filename: Address that begins with ``vanillanet://``.
+        filename: Address that begins with ``vanillanet://``, or that of a file of the authors'
+            release.
         map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
 
     Raises:
@@ -112,7 +114,7 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
         ValueError: The name or the option is unknown, or the file is not of the authors' format.
         RuntimeError: The file cannot be fetched.
     """
-    address, in_channels = _split_option(filename.removeprefix(SCHEME))
+    address, in_channels = _split_option(_without_prefix(filename))
     is_local = address.startswith(("/", ".", "~"))
     path = Path(address).expanduser() if is_local else fetch(address)
     map_location = "cpu" if map_location is None else map_location
@@ -125,6 +127,15 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
         raise ValueError(
             f"{path} is not {PUBLISHED[address].file}: {error}; delete it to fetch it again"
         ) from error
+
+
+def _without_prefix(filename: str) -> str:
+    """Return what follows ``vanillanet://``, also for an address of the authors' release."""
+    if not filename.startswith(RELEASE_URL):
+        return filename.removeprefix(SCHEME)
+    file, mark, option = filename.removeprefix(RELEASE_URL).lstrip("/").partition("?")
+    names = {published.file: name for name, published in PUBLISHED.items()}
+    return names.get(file, file) + mark + option
 
 
 def _split_option(address: str) -> tuple[str, int | None]:

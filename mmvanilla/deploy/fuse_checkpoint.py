@@ -1,4 +1,4 @@
-"""Turn a trained checkpoint into a fused one, as tools/fuse_backbone.py does.
+"""Turn a trained checkpoint into a fused one, as `mmvanilla fuse_backbone` does.
 
 This works for any detector, segmenter or classifier with fusable layers. There are five steps: load
 the model strictly; fuse it; write both files to a scratch folder, read them back and compare the

@@ -17,6 +17,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from mmvanilla.analysis.timing import Timing, time_interleaved
 from mmvanilla.deploy.onnx_runtime import INPUT_NAME, check_out, open_session, require_onnx
+from mmvanilla.utils.paths import tool_command
 from mmvanilla.utils.scratch import scratch_folder
 
 _DATA_SCOPE = "mmpretrain"
@@ -99,7 +100,7 @@ def quantize_classifier(
 
     Args:
         cfg: Config of the classifier, for its data sets.
-        model: Path of the fp32 file that ``tools/export_onnx.py`` wrote for it.
+        model: Path of the fp32 file that ``mmvanilla export_onnx`` wrote for it.
         out: Path of the ``.onnx`` file to write.
         calibration_images: Number of images of the training split to calibrate with, at least 1.
         test_images: Number of images of the test split to measure on, at least 1. None: all.
@@ -119,7 +120,9 @@ def quantize_classifier(
     """
     model, out = Path(model), Path(out)
     if not model.is_file():
-        raise FileNotFoundError(f"no model at {model}; write one with tools/export_onnx.py")
+        raise FileNotFoundError(
+            f"no model at {model}; write one with `{tool_command('export_onnx')}`"
+        )
     check_out(out, overwrite, [model])
     require_onnx()
     calibration = _Samples(cfg, "train", calibration_images)

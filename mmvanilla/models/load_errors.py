@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from mmvanilla.models.published import SCHEME, addresses_that_fit
+from mmvanilla.utils.paths import tool_command
 
 # Entries that may be missing: a counter that nothing needs, and λ, which is then 1.
 _OPTIONAL_SUFFIXES = ("num_batches_tracked", "act_lambda")
@@ -96,7 +97,7 @@ def _other_in_channels(expected: Mapping[str, Tensor], given: Mapping[str, Any])
     return (
         f"they take images of {found[1]} channels, but the model has in_channels={wanted[1]}; set "
         f"in_channels={found[1]}, or adapt the authors' weights: {SCHEME}NAME?in_channels="
-        f"{wanted[1]}, or tools/convert_checkpoint.py IN OUT --in-channels {wanted[1]}"
+        f"{wanted[1]}, or `{tool_command('convert_checkpoint')} IN OUT --in-channels {wanted[1]}`"
     )
 
 
@@ -111,7 +112,7 @@ def _authors_names(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> 
         return ""
     return (
         f"they have the authors' names: load {SCHEME}/path/to/the/file.pth, or convert it with "
-        "tools/convert_checkpoint.py"
+        f"`{tool_command('convert_checkpoint')}`"
     )
 
 

@@ -55,6 +55,8 @@ def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
         command: Function that does the work; its return value is ignored.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    # `mmvanilla TOOL` tells the tool what the user typed (mmvanilla/__main__.py).
+    parser.prog = getattr(sys.modules["__main__"], "COMMAND", parser.prog)
     args = parser.parse_args()
     _treat_sigterm_as_interrupt()
     try:

@@ -76,7 +76,7 @@ def test_missing_shapes_come_with_the_command_that_makes_them(tmp_path, monkeypa
     Path("config.py").touch()
     dataset = dict(type="CocoDataset", data_root="data/somewhere/shapes/coco/")
     cfg = Config(dict(val_dataloader=dict(dataset=dataset)), filename="config.py")
-    message = r"config\.py, val_dat.*: python -m mmvanilla make_shapes data/somewhere/shapes$"
+    message = r"config\.py, val_dat.*: mmvanilla make_shapes data/somewhere/shapes$"
     with pytest.raises(FileNotFoundError, match=message):
         require_data(cfg, "val_dataloader")
 

@@ -107,10 +107,10 @@ def test_mmdetections_own_tools_run_our_configs(trained, tool):
 def test_errors_are_one_line_and_leave_nothing(tmp_path):
     data = only_error(run("train.py", CONFIG, cwd=tmp_path, code=1))
     assert "data/shapes/coco/ is not there" in data
-    assert "python -m mmvanilla make_shapes data/shapes" in data
+    assert "mmvanilla make_shapes data/shapes" in data
     coco = str(ROOT / "configs" / "maskrcnn_vanillanet.py")
     data = only_error(run("train.py", coco, cwd=tmp_path, code=1))
-    assert "data/coco/ is not there" in data and "make demo" in data
+    assert "data/coco/ is not there" in data and "mmvanilla demo" in data
     assert "no config" in only_error(run("train.py", "nowhere.py", cwd=tmp_path, code=1))
     missing = run("test.py", CONFIG, "nowhere.pth", cwd=tmp_path, code=1)
     assert "no checkpoint at nowhere.pth" in only_error(missing)

@@ -1,5 +1,5 @@
-# The ADE20K layout of the shapes that tools/make_shapes.py draws: label maps of the background and
-# three classes.
+# The ADE20K layout of the shapes that `mmvanilla make_shapes` draws: label maps of the background
+# and three classes.
 metainfo = dict(
     classes=("background", "circle", "square", "triangle"),
     palette=[(128, 128, 128), (220, 20, 60), (0, 114, 189), (60, 179, 75)],

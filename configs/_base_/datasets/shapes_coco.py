@@ -1,4 +1,5 @@
-# The COCO layout of the shapes that tools/make_shapes.py draws: boxes and masks of three classes.
+# The COCO layout of the shapes that `mmvanilla make_shapes` draws: boxes and masks of three
+# classes.
 data_root = "data/shapes/coco/"
 metainfo = dict(
     classes=("circle", "square", "triangle"),

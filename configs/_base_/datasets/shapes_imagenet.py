@@ -1,5 +1,5 @@
-# The ImageNet layout of the shapes that tools/make_shapes.py draws: a folder for each of the six
-# classes, resized to 64 px.
+# The ImageNet layout of the shapes that `mmvanilla make_shapes` draws: a folder for each of the
+# six classes, resized to 64 px.
 data_preprocessor = dict(
     num_classes=6,
     mean=[123.675, 116.28, 103.53],

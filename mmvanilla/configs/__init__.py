@@ -1,0 +1,1 @@
+"""Pure-Python configs; inherit one by ``with read_base(): from mmvanilla.configs.… import *``."""

@@ -1,0 +1,116 @@
+"""The metafiles, against our own counts, the table of variants and the authors' files."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmvanilla.analysis.complexity import count_config
+from mmvanilla.apis.config import load_config
+from mmvanilla.models.archs import ARCHS
+from mmvanilla.models.published import PUBLISHED, RELEASE_URL
+from tests.helpers import CONFIGS, ROOT
+
+INDEX = ROOT / "model-index.yml"
+# The paper's accuracies (arXiv 2305.12972), as README.md has them.
+TOP1 = {
+    "5": 72.49,
+    "6": 76.36,
+    "7": 77.98,
+    "8": 79.13,
+    "9": 79.87,
+    "10": 80.57,
+    "11": 81.08,
+    "12": 81.55,
+    "13": 82.05,
+    "13-1.5x": 82.53,
+    "13-1.5x-ada": 83.11,
+}
+AP = {
+    "mask-rcnn_vanillanet-13_fpn_1x_coco": {"box AP": 44.3, "mask AP": 40.1},
+    "retinanet_vanillanet-13_fpn_1x_coco": {"box AP": 43.0},
+}
+
+
+def read_models():
+    models = []
+    for name in yaml.safe_load(INDEX.read_text(encoding="utf-8"))["Import"]:
+        models += yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["Models"]
+    return {model["Name"]: model for model in models}
+
+
+MODELS = read_models()
+
+
+def test_every_published_model_is_there():
+    assert set(MODELS) == {f"vanillanet-{name}_in1k" for name in ARCHS} | set(AP)
+    assert set(TOP1) == set(ARCHS)
+    files = {PUBLISHED[name].file for name in PUBLISHED if name != "13-act4"}
+    assert {model["Weights"] for model in MODELS.values()} == {
+        f"{RELEASE_URL}/{file}" for file in files
+    }
+
+
+def test_every_metafile_is_imported():
+    named = set(yaml.safe_load(INDEX.read_text(encoding="utf-8"))["Import"])
+    assert named == {path.relative_to(ROOT).as_posix() for path in CONFIGS.rglob("metafile.yml")}
+    for name in named:
+        (collection,) = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["Collections"]
+        assert collection["Metadata"]["Metrics"] == (
+            "published by the authors, not measured by this project"
+        )
+        assert collection["Paper"]["URL"] == "https://arxiv.org/abs/2305.12972"
+
+
+def test_published_metrics():
+    found = {
+        name: {
+            metric: value
+            for result in model["Results"]
+            for metric, value in result["Metrics"].items()
+        }
+        for name, model in MODELS.items()
+    }
+    top1 = {f"vanillanet-{name}_in1k": {"Top 1 Accuracy": value} for name, value in TOP1.items()}
+    assert found == top1 | AP
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    if "| `'13-1.5x-ada'` |" in readme:
+        for name, value in TOP1.items():
+            (row,) = (line for line in readme.splitlines() if line.startswith(f"| `'{name}'` |"))
+            assert f"| {value:.2f} |" in row
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_config_weights_and_counts_belong_together(name):
+    model = MODELS[name]
+    path = ROOT / model["Config"]
+    if "coco" in name:
+        pytest.importorskip("mmdet")
+        size, key = (800, 1280), "mask-rcnn-13" if "mask" in name else "retinanet-13"
+    else:
+        pytest.importorskip("mmpretrain")
+        size, key = (224, 224), name.removeprefix("vanillanet-").removesuffix("_in1k")
+    cfg = load_config(str(path))
+    published = PUBLISHED[key]
+    assert Path(model["Weights"]).name == published.file
+    assert cfg.model.backbone.arch == published.arch
+    assert cfg.model.backbone.get("act_num", 3) == published.act_num
+    counts, _ = count_config(cfg, size)
+    whole = {form: (params, macs) for form, part, params, macs in counts if part == "whole model"}
+    metadata = model["Metadata"]
+    assert (metadata["Parameters"], metadata["FLOPs"]) == whole["deploy"]
+    assert metadata["Training Parameters"] == whole["training"][0]
+
+
+def test_the_index_is_valid():
+    load = pytest.importorskip("modelindex.load_model_index").load
+    index = load(str(INDEX))
+    index.check(silent=False)
+    index.build_models_with_collections()
+    assert {model.name for model in index.models} == set(MODELS)
+
+
+def test_what_an_installed_package_has_is_the_same_in_a_clone():
+    inside = ROOT / "mmvanilla" / ".mim"
+    for name in ("configs", "tools", "model-index.yml"):
+        assert (inside / name).resolve() == (ROOT / name).resolve()

@@ -1,0 +1,63 @@
+"""List the configs that come along, or show one with all that it inherits.
+
+What is listed is what any tool takes as its CONFIG: `train shapes/maskrcnn_vanillanet_shapes.py`.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.config_list import list_configs
+from mmvanilla.utils import cli
+from mmvanilla.utils.paths import resolve_config
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="",
+        help="list only what has this in its name, task, toolbox or description; with * or ?: in "
+        "its name (default: all)",
+    )
+    parser.add_argument(
+        "--show", metavar="CONFIG", help="print this config instead, with all that it inherits"
+    )
+    parser.add_argument(
+        "--path", metavar="CONFIG", help="print only where the file of this config is"
+    )
+    cli.add_cfg_options(parser)
+    return parser
+
+
+def main(args: Namespace) -> None:
+    if args.path:
+        print(resolve_config(args.path))
+    elif args.show:
+        print(load_config(args.show, args.cfg_options).pretty_text)
+    else:
+        show_list(args.pattern)
+
+
+def show_list(pattern: str) -> None:
+    configs = list_configs(pattern)
+    if not configs:
+        raise ValueError(
+            f"no config has {pattern!r} in its name, task, toolbox or description; leave the "
+            "pattern out to list all of them"
+        )
+    if not sys.stdout.isatty():  # whole lines, for programs that read them
+        for config in configs:
+            print(config.name, config.toolbox, config.task, config.about, sep="\t")
+        return
+    groups = dict.fromkeys((config.toolbox, config.task) for config in configs)
+    for toolbox, task in groups:
+        print(f"{task} ({toolbox})")
+        for config in configs:
+            if (config.toolbox, config.task) == (toolbox, task):
+                print(f"  {config.name}\n      {config.about}")
+
+
+if __name__ == "__main__":
+    cli.run(build_parser(), main)
