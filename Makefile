@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
+# The environment is made with python3, or with another Python on PATH if that does not fit.
 # To choose the interpreter: make PYTHON=python3.11 ...
 
-PYTHON ?= python3
 STACK  ?= fork
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
@@ -22,9 +22,20 @@ help:
 	@echo 'make env            only set up $(VENV)'
 	@echo 'make clean          delete environments, caches and what training wrote'
 
-# Does nothing if the environment matches the lock files.
+# Does nothing if the environment matches the lock files. Without PYTHON, the first interpreter that
+# runs at all (a shim of pyenv may not) starts the script, which looks for one that fits.
 env:
+ifdef PYTHON
 	@$(PYTHON) requirements/install.py $(STACK) $(VENV)
+else
+	@for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null; then \
+	        exec $$python requirements/install.py $(STACK) $(VENV) --search; \
+	    fi; \
+	done; \
+	echo 'error: no Python 3 on PATH runs: install one, or name it, as in' \
+	    '`make env PYTHON=/opt/python3.11/bin/python3`' >&2; exit 1
+endif
 
 demo: env
 	$(PY) tools/demo.py
