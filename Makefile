@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 # environment, use a variable of the same name.
 unexport PYTHON
 
-.PHONY: help env demo test test-all test-original lint format clean
+.PHONY: help env demo test test-all test-original lint format release-check clean
 
 help:
 	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
@@ -19,6 +19,7 @@ help:
 	@echo 'make test-original  run the tests with the last releases of the original OpenMMLab'
 	@echo 'make lint           check style, format and types'
 	@echo 'make format         let ruff correct style and format'
+	@echo 'make release-check  build a release into dist/, install it in an empty environment and use it'
 	@echo 'make env            only set up $(VENV)'
 	@echo 'make clean          delete environments, caches and what training wrote'
 
@@ -57,6 +58,9 @@ lint: env
 format: env
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+release-check: env
+	$(PY) requirements/release_check.py
 
 # The wheel of mmcv stays in the user's cache folder: compiling it again takes minutes.
 clean:

@@ -487,6 +487,28 @@ def test_what_the_ops_are_built_for(scripts, capsys, stack, probe, nvcc, folder,
         assert note == ""
 
 
+def test_an_image_is_built_for_gpus_that_are_not_there(machine, tmp_path, capsys):
+    cuda = tmp_path / "cuda"
+    (cuda / "bin").mkdir(parents=True)
+    nvcc = cuda / "bin" / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.8, V12.8.93'\n")
+    nvcc.chmod(0o755)
+    probe = {**CPU, "cuda_home": str(cuda)}
+    venv = machine.venv()
+    assert machine.set_up(venv, probe=probe, MMVANILLA_CUDA_ARCH="8.0;9.0+PTX") == 0
+    (variables,) = machine.calls("wheel")
+    built = json.loads(variables.split(" ", 1)[1])
+    assert (built["FORCE_CUDA"], built["TORCH_CUDA_ARCH_LIST"]) == ("1", "8.0;9.0+PTX")
+    (wheel,) = machine.cache.rglob("*.whl")
+    assert wheel.parent.name == "torch2.10.0+cu128-cp311-cu128-sm80-90+PTX"
+    # Asked for by name, a build for the CPU would be a wrong one.
+    nvcc.unlink()
+    assert machine.set_up(machine.venv("other"), probe=probe) == 1
+    assert (
+        "error: MMVANILLA_CUDA_ARCH asks for ops for GPUs, but no nvcc" in capsys.readouterr().err
+    )
+
+
 def test_release_of_nvcc(scripts, tmp_path):
     release = scripts["mmcv_wheel"].cuda_release
     assert release(None) is None
