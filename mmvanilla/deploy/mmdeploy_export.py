@@ -217,7 +217,7 @@ def _torch_as_mmdeploy_knows_it() -> Iterator[None]:
         yield
     finally:
         for module in rewriters:
-            del module.exec  # type: ignore[attr-defined]
+            del module.exec
         torch.onnx.export = original
         if lacks_cast:
             del opset9._cast_Long
