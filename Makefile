@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
+# The environment is made with python3, or with another Python on PATH if that does not fit.
 # To choose the interpreter: make PYTHON=python3.11 ...
 
-PYTHON ?= python3
 STACK  ?= fork
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 # environment, use a variable of the same name.
 unexport PYTHON
 
-.PHONY: help env demo test test-all test-original gpu-report lint format clean
+.PHONY: help env demo test test-all test-original gpu-report lint format release-check clean
 
 help:
 	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
@@ -20,12 +20,24 @@ help:
 	@echo 'make gpu-report     test and benchmark on a GPU, and write docs/benchmarks_gpu.md'
 	@echo 'make lint           check style, format and types'
 	@echo 'make format         let ruff correct style and format'
+	@echo 'make release-check  build a release into dist/, install it in an empty environment and use it'
 	@echo 'make env            only set up $(VENV)'
 	@echo 'make clean          delete environments, caches and what training wrote'
 
-# Does nothing if the environment matches the lock files.
+# Does nothing if the environment matches the lock files. Without PYTHON, the first interpreter that
+# runs at all (a shim of pyenv may not) starts the script, which looks for one that fits.
 env:
+ifdef PYTHON
 	@$(PYTHON) requirements/install.py $(STACK) $(VENV)
+else
+	@for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null; then \
+	        exec $$python requirements/install.py $(STACK) $(VENV) --search; \
+	    fi; \
+	done; \
+	echo 'error: no Python 3 on PATH runs: install one, or name it, as in' \
+	    '`make env PYTHON=/opt/python3.11/bin/python3`' >&2; exit 1
+endif
 
 demo: env
 	$(PY) tools/demo.py
@@ -52,6 +64,9 @@ lint: env
 format: env
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+release-check: env
+	$(PY) requirements/release_check.py
 
 # The wheel of mmcv stays in the user's cache folder: compiling it again takes minutes.
 clean:

@@ -5,10 +5,10 @@ config does the same. It needs torch, mmengine and either mmcv or mmcv-lite, but
 compiled op.
 """
 
-from mmvanilla.utils.dependencies import require
+from mmvanilla.utils.startup import check_requirements
 
 # Checked before anything imports them, so that the user gets a message with the remedy.
-require("mmengine", "mmcv")
+check_requirements()
 
 from mmvanilla.checkpoints.zoo import load_from_vanillanet
 from mmvanilla.engine.deep_training_hook import DeepTrainingHook

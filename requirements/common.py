@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # For each stack: the distribution of mmcv, the installer of its prebuilt wheels, and the versions
 # of Python for which all pinned packages exist.
 STACKS = {
-    "fork": ("onedl-mmcv", "onedl-mim", ((3, 10), (3, 11), (3, 12))),
+    "fork": ("onedl-mmcv", "onedl-mim", ((3, 10), (3, 11), (3, 12), (3, 13))),
     "original": ("mmcv", "openmim", ((3, 10), (3, 11))),
 }
 

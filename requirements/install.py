@@ -5,6 +5,9 @@ STACK is `fork` (the maintained fork, the default of `make`) or `original` (Open
 releases); VENV is the folder of the virtual environment. Nothing is done twice: a stamp file in
 VENV, which is written last, holds a hash of everything that determines its content.
 
+With `--search`, as `make` calls it, an interpreter that does not fit STACK looks on PATH for one
+that does, and uses that.
+
 The script needs only the standard library, and runs on old versions of Python, too, in order to say
 that a newer one is needed.
 """
@@ -20,6 +23,7 @@ import subprocess
 import sys
 
 from common import HERE, STACKS, SetupError, ask, lock_file, locked, run, say
+from interpreters import check_python, fitting_python
 from mmcv_wheel import check_ops, install_mmcv
 
 ROOT = os.path.dirname(HERE)
@@ -34,8 +38,9 @@ def fingerprint(stack):
     # The install of the project is editable, so its folder counts, too.
     digest = hashlib.sha256(f"{stack} {ROOT}".encode())
     scripts = [os.path.join(HERE, name) for name in ("install.py", "mmcv_wheel.py", "common.py")]
+    locks = [lock_file(name) for name in (stack, "dev", "no-deps")]
     project = [os.path.join(ROOT, name) for name in ("setup.py", "pyproject.toml")]
-    for path in [*scripts, lock_file(stack), lock_file("dev"), *project]:
+    for path in [*scripts, *locks, *project]:
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()
@@ -51,17 +56,6 @@ def is_up_to_date(venv, key):
     return stamped == key and os.path.exists(os.path.join(venv, "bin", "python"))
 
 
-def check_python(stack, version):
-    """Refuse a Python for which the stack has no wheels."""
-    supported = STACKS[stack][2]
-    if tuple(version) not in supported:
-        names = ", ".join(f"{major}.{minor}" for major, minor in supported)
-        raise SetupError(
-            f"Python {version[0]}.{version[1]} found, but the {stack} stack needs one of {names}: "
-            "name it, as in `make env PYTHON=python3.11`"
-        )
-
-
 def has_pip(python):
     """Tell whether an interpreter is there, runs, and has pip."""
     try:
@@ -75,7 +69,7 @@ def has_pip(python):
     return done.returncode == 0
 
 
-def create_venv(stack, venv, note):
+def create_venv(stack, venv, note, search):
     """Create the virtual environment unless it is there and whole; return its interpreter.
 
     Args:
@@ -83,6 +77,7 @@ def create_venv(stack, venv, note):
         venv: Folder of the environment.
         note: Open file that is not deleted if the process is killed; it has content while the
             environment is being created.
+        search: Whether to look for an interpreter if this one does not fit.
     """
     python = os.path.join(venv, "bin", "python")
     note.seek(0)
@@ -90,16 +85,16 @@ def create_venv(stack, venv, note):
         say(f"{venv} is incomplete, since a set-up was killed: it is created again")
         shutil.rmtree(venv)
     if not os.path.exists(python):
-        check_python(stack, sys.version_info[:2])
+        creator = fitting_python(stack, search)
         if os.path.isdir(venv) and os.listdir(venv):
             raise SetupError(
                 f"{venv} holds files but no virtual environment: name another folder, or delete it"
             )
-        say(f"creating the virtual environment {venv} with {sys.executable}")
+        say(f"creating the virtual environment {venv} with {creator}")
         note.write("being created")
         note.flush()
         try:
-            run([sys.executable, "-m", "venv", venv])
+            run([creator, "-m", "venv", venv])
         except BaseException as error:
             shutil.rmtree(venv, ignore_errors=True)
             note.truncate(0)
@@ -118,7 +113,7 @@ def create_venv(stack, venv, note):
     return python
 
 
-def set_up(stack, venv):
+def set_up(stack, venv, search=False):
     """Install what the lock files pin; return False if the environment was up to date already."""
     venv = os.path.abspath(venv)
     if is_up_to_date(venv, fingerprint(stack)):
@@ -126,10 +121,10 @@ def set_up(stack, venv):
     os.makedirs(os.path.dirname(venv), exist_ok=True)
     # The lock file is beside the environment, since a new attempt may delete the environment.
     with locked(venv + ".lock", venv) as note:
-        return _set_up(stack, venv, note)
+        return _set_up(stack, venv, note, search)
 
 
-def _set_up(stack, venv, note):
+def _set_up(stack, venv, note, search):
     stamp = os.path.join(venv, STAMP)
     key = fingerprint(stack)
     if is_up_to_date(venv, key):
@@ -138,7 +133,7 @@ def _set_up(stack, venv, note):
     with contextlib.suppress(FileNotFoundError):
         os.remove(stamp)
 
-    python = create_venv(stack, venv, note)
+    python = create_venv(stack, venv, note, search)
     pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     say("installing torch and the build tools (several GB the first time)")
     run([*pip, "--constraint", lock_file(stack), *BUILD_TOOLS])
@@ -146,6 +141,7 @@ def _set_up(stack, venv, note):
     say(f"installing what requirements/{stack}.txt and requirements/dev.txt pin")
     # Without isolation, source packages are built with the pinned setuptools, too.
     run([*pip, "--no-build-isolation", "-r", lock_file(stack), "-r", lock_file("dev")])
+    run([*pip, "--no-deps", "-r", lock_file("no-deps")])
     run([*pip, "--no-build-isolation", "--no-deps", "--editable", ROOT])
     check_ops(python, folder)
 
@@ -164,9 +160,14 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Set up an environment of the project.")
     parser.add_argument("stack", choices=sorted(STACKS), help="which OpenMMLab stack")
     parser.add_argument("venv", help="folder of the virtual environment")
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="if this Python does not fit, look on PATH for one that does",
+    )
     options = parser.parse_args(arguments)
     try:
-        done = set_up(options.stack, options.venv)
+        done = set_up(options.stack, options.venv, options.search)
     except (SetupError, OSError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

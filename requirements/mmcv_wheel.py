@@ -17,6 +17,8 @@ import zipfile
 
 from common import HERE, STACKS, SetupError, ask, locked, pinned_version, run, say
 
+# Compute capabilities to build for where no GPU is visible, as in the build of an image.
+ARCH_VARIABLE = "MMVANILLA_CUDA_ARCH"
 # Asks the environment's own torch for what determines the build of the ops.
 PROBE = """
 import json, sys, sysconfig, torch
@@ -60,10 +62,15 @@ def plan_build(stack, probe, nvcc):
     major = probe["cuda"].split(".")[0]
     # torch refuses a CUDA compiler of another major release than its own.
     if nvcc is not None and nvcc.split(".")[0] == major:
-        folder = f"cu{nvcc}-sm{probe['arch']}".replace(".", "")
+        folder = re.sub("[^A-Za-z0-9+]+", "-", f"cu{nvcc}-sm{probe['arch']}".replace(".", ""))
         return folder, {"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": probe["arch"]}
     distribution, mim, _ = STACKS[stack]
     compiler = "no nvcc" if nvcc is None else f"nvcc is of CUDA {nvcc}"
+    if os.environ.get(ARCH_VARIABLE):
+        raise SetupError(
+            f"{ARCH_VARIABLE} asks for ops for GPUs, but {compiler} and torch is of CUDA "
+            f"{probe['cuda']}: install CUDA {major}'s nvcc, or unset the variable"
+        )
     say(
         f"NOTE: there is a GPU, but {compiler} and torch is of CUDA {probe['cuda']}: mmcv's ops "
         "are built for the CPU only. Detectors that call nms, RoIAlign, deformable convolution and "
@@ -152,6 +159,7 @@ def install_mmcv(stack, python):
     distribution = STACKS[stack][0]
     version = pinned_version(stack, distribution)
     probe = json.loads(ask([python, "-c", PROBE]).splitlines()[-1])
+    probe["arch"] = os.environ.get(ARCH_VARIABLE) or probe["arch"]
     variant, variables = plan_build(stack, probe, cuda_release(probe["cuda_home"]))
     folder = os.path.join(cache_folder(), f"torch{probe['torch']}-{probe['tag']}-{variant}")
     platform = re.sub(r"[-.]", "_", probe["platform"])

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -9,16 +10,19 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mmvanilla
 from mmvanilla.utils.dependencies import TOOLBOXES
 from tests.helpers import ROOT
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
-NEEDED = ("mmvanilla", "configs", "tools", "requirements", "tests")
+NEEDED = ("mmvanilla", "configs", "docker", "docs", "tools", "requirements", "tests")
 
 if not LOCKS:
     pytest.skip("not in a clone", allow_module_level=True)
+
+STACKS = runpy.run_path(str(ROOT / "requirements" / "common.py"))["STACKS"]
 
 
 def pins(stem: str) -> dict[str, list[str]]:
@@ -52,7 +56,8 @@ def test_one_version_for_each_python(lock):
 
 @pytest.mark.parametrize("stack", ["fork", "original"])
 def test_stack_and_tools_pin_nothing_twice(stack):
-    assert set(pins(stack)) & set(pins("dev")) == set()
+    names = [name for stem in (stack, "dev", "no-deps") for name in pins(stem)]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("stack", ["fork", "original"])
@@ -111,7 +116,7 @@ def scripts_in(folder: str) -> set[str]:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
     """Return wheels built from a clone and from a source distribution of it."""
-    pytest.importorskip("setuptools", minversion="64")
+    pytest.importorskip("setuptools", minversion="77")
     base = tmp_path_factory.mktemp("packaging")
     clone = copy_of_the_project(base)
     (clone / "configs" / "_base_").mkdir(exist_ok=True)
@@ -147,6 +152,8 @@ class TestBuilds:
             names = {name.split("/", 1)[-1] for name in archive.getnames()}
         assert "Makefile" in names
         assert {f"requirements/{path.name}" for path in LOCKS} <= names
+        about = {"LICENSE", "NOTICE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md"}
+        assert about | {"Dockerfile", "docker/Dockerfile.cuda"} <= names
         assert scripts_in("tests") <= names
 
     def test_metadata(self, wheels):
@@ -159,8 +166,29 @@ class TestBuilds:
         always = {line.split(": ")[1] for line in required if "extra ==" not in line}
         # Naming one distribution of mmengine or mmcv would overwrite the other one's files.
         assert always == {"torch>=2.1", "numpy", "packaging"}
-        # pip would build it without torch in sight, that is, without its ops.
-        assert not [line for line in required if re.search(r": (onedl-)?mmcv\b(?!-lite)", line)]
+        # pip would build it without torch in sight, that is, without its ops: wanted in one extra.
+        mmcv = [line for line in required if re.search(r": (onedl-)?mmcv\b(?!-lite)", line)]
+        assert all('extra == "lite"' in line for line in mmcv)
+        assert len(mmcv) == 1
+        # mmcv-lite would bring the original mmengine.
+        lite = {re.split("[<>=!]", line.split(": ")[1])[0] for line in required if '"lite"' in line}
+        assert lite == {"onedl-mmengine", "onedl-mmcv"}
+
+    def test_metadata_says_whose_it_is_and_where_it_runs(self, wheels):
+        archive = zipfile.ZipFile(wheels["from_sdist"])
+        names = archive.namelist()
+        (name,) = [name for name in names if name.endswith("/METADATA")]
+        lines = archive.read(name).decode().splitlines()
+        assert "License-Expression: Apache-2.0" in lines
+        for file in ("LICENSE", "NOTICE"):
+            assert f"License-File: {file}" in lines
+            (path,) = [name for name in names if name.endswith(f".dist-info/licenses/{file}")]
+            assert archive.read(path) == (ROOT / file).read_bytes()
+        assert "Project-URL: Paper, https://arxiv.org/abs/2305.12972" in lines
+        (keywords,) = [line for line in lines if line.startswith("Keywords: ")]
+        assert {"VanillaNet", "OpenMMLab"} <= set(keywords.split(": ")[1].split(","))
+        pythons = {line.split(" :: ")[-1] for line in lines if "Programming Language" in line}
+        assert pythons == {"3"} | {f"{major}.{minor}" for major, minor in STACKS["fork"][2]}
 
     def test_works_away_from_the_clone(self, wheels, tmp_path):
         site = tmp_path / "site"
@@ -191,6 +219,75 @@ class TestBuilds:
                 text = run(site / "bin" / "mmvanilla", tool, "--help", cwd=tmp_path, **where)
                 assert text.startswith(f"usage: mmvanilla {tool} [-h]")
                 break
+
+
+class TestAbout:
+    """The files that say whose the project is, how to cite it and how to take part."""
+
+    def test_licence_is_whole_and_the_notice_names_the_authors_of_the_method(self):
+        text = (ROOT / "LICENSE").read_text()
+        assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+        assert "9. Accepting Warranty or Additional Liability." in text
+        assert "END OF TERMS AND CONDITIONS" in text
+        notice = (ROOT / "NOTICE").read_text()
+        for part in ("arXiv 2305.12972", "huawei-noah/VanillaNet", "MIT License", "Hanting Chen"):
+            assert part in notice
+
+    def test_citation_names_this_version_and_the_paper(self):
+        cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+        assert {"cff-version", "message", "title", "authors"} <= set(cff)  # what the format needs
+        assert cff["version"] == mmvanilla.__version__
+        assert cff["license"] == "Apache-2.0"
+        paper = cff["preferred-citation"]
+        assert paper["url"].endswith("2305.12972")
+        assert [author["family-names"] for author in paper["authors"]] == [
+            "Chen",
+            "Wang",
+            "Guo",
+            "Tao",
+        ]
+
+    def test_manifest_names_what_exists(self):
+        for line in (ROOT / "MANIFEST.in").read_text().splitlines():
+            command, *names = line.split()
+            if command == "include":
+                assert [name for name in names if not (ROOT / name).is_file()] == []
+            elif command == "recursive-include":
+                folder, *patterns = names
+                for pattern in patterns:
+                    assert any((ROOT / folder).rglob(pattern)), line
+
+    def test_contributing_names_targets_and_files_that_exist(self):
+        text = (ROOT / "CONTRIBUTING.md").read_text()
+        targets = set(re.findall(r"`(?:make) ([a-z][a-z-]*)", text))
+        makefile = (ROOT / "Makefile").read_text()
+        (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+        assert targets and targets <= set(phony.split())
+        paths = re.findall(r"`((?:mmvanilla|requirements|tests|docs)/[\w./-]*|[A-Z]+\.\w+)`", text)
+        assert "mmvanilla/version.py" in paths
+        assert [path for path in paths if not (ROOT / path).exists()] == []
+
+    @pytest.mark.parametrize("name", ["Dockerfile", "docker/Dockerfile.cuda"])
+    def test_images_set_up_as_make_does_and_are_marked_as_not_run(self, name):
+        text = (ROOT / name).read_text()
+        assert "Not run here" in text
+        assert re.search(r"^RUN .*\bmake env VENV=/opt/venv\b", text, flags=re.MULTILINE)
+        assert "ENV PATH=/opt/venv/bin:$PATH" in text
+        ignored = (ROOT / ".dockerignore").read_text().splitlines()
+        assert {".git", ".venv*", "work_dirs", "data"} <= set(ignored)
+
+    def test_image_has_a_python_that_fits(self):
+        text = (ROOT / "Dockerfile").read_text()
+        (version,) = re.findall(r"^FROM python:(\d)\.(\d+)-", text, flags=re.MULTILINE)
+        assert tuple(map(int, version)) in STACKS["fork"][2]
+
+    def test_cuda_image_has_the_cuda_of_the_pinned_torch(self):
+        text = (ROOT / "docker" / "Dockerfile.cuda").read_text()
+        versions = set(re.findall(r"^FROM nvidia/cuda:([\d.]+)-", text, flags=re.MULTILINE))
+        torch = pytest.importorskip("torch")
+        if torch.__version__.split("+")[0] != pins("fork")["torch"][0] or not torch.version.cuda:
+            pytest.skip("needs the torch that requirements/fork.txt pins")
+        assert {version.rpartition(".")[0] for version in versions} == {torch.version.cuda}
 
 
 class TestCommands:

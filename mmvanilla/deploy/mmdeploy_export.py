@@ -1,8 +1,8 @@
 """Export whole detectors to ONNX, with MMDeploy.
 
 MMDeploy rewrites the parts that an exporter cannot trace (proposals, NMS, RoI align). Its last
-release was written for older versions of torch; while it runs, this module restores what newer
-versions of torch changed.
+release was written for older versions of torch and Python; while it runs, this module restores what
+newer ones changed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from mmvanilla.utils.scratch import scratch_folder
 # ours.
 INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"
 _OPSET = 11
+_REWRITERS = ("mmdeploy.core.rewriters.function_rewriter", "mmdeploy.core.rewriters.rewriter_utils")
 _FILE = "end2end.onnx"
 #: MMDeploy applies NMS to the region proposals of all levels together, MMDetection to each level
 #: alone, so the two may refine different proposals of one object. This share of the confident
@@ -208,12 +210,23 @@ def _torch_as_mmdeploy_knows_it() -> Iterator[None]:
     if lacks_cast:
         int64 = 7  # in ONNX's list of types
         opset9._cast_Long = lambda g, x, non_blocking=False: g.op("Cast", x, to_i=int64)  # type: ignore[attr-defined]
+    rewriters = [importlib.import_module(name) for name in _REWRITERS]
+    for module in rewriters:
+        module.exec = _exec_in_caller  # type: ignore[attr-defined]
     try:
         yield
     finally:
+        for module in rewriters:
+            del module.exec
         torch.onnx.export = original
         if lacks_cast:
             del opset9._cast_Long
+
+
+def _exec_in_caller(code: str) -> None:
+    """Leave what a statement imports for the caller's next one, as before Python 3.13."""
+    caller = sys._getframe(1)
+    exec(code, caller.f_globals, caller.f_locals)
 
 
 def _run_mmdeploy(image: str, folder: str, recipe: Config, cfg: Config, weights: str) -> None:

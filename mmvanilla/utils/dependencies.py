@@ -98,6 +98,10 @@ def require(*toolboxes: str) -> None:
     for name in toolboxes:
         if name not in TOOLBOXES:
             raise ValueError(f"unknown toolbox {name!r}; choose from {', '.join(TOOLBOXES)}")
+    for name in toolboxes:
+        if not has_toolbox(name):
+            missing = [other for other in toolboxes if not has_toolbox(other)]
+            raise ImportError(_missing_message(missing))
         distribution, version = _check_installed(name)
         if name == "mmengine":
             _check_mmengine(distribution, version)
@@ -137,43 +141,54 @@ def _stack() -> str:
     """Return the stack to recommend: the one that is already installed, even if in part."""
     for name in TOOLBOXES:
         for distribution, _ in _installed(name):
-            return distribution.stack
+            if distribution.name != "mmcv-lite":  # it goes with both
+                return distribution.stack
     return "fork"
 
 
-def _command(name: str) -> str:
-    """Return the command that installs a toolbox of the stack in use."""
+def _command(*names: str, ops: bool = True) -> str:
+    """Return one command that installs toolboxes of the stack in use, mmcv with or without ops."""
     stack = _stack()
-    chosen = next(entry for entry in TOOLBOXES[name] if entry.stack == stack)
-    pinned = f"{chosen.name}=={chosen.tested}"
-    if name != "mmcv":
-        return f"pip install {pinned}"
-    # An isolated build does not see torch and leaves the ops out; a cached wheel may have been
-    # built for another version of torch.
+    chosen = [next(entry for entry in TOOLBOXES[name] if entry.stack == stack) for name in names]
+    pins = " ".join(f"{entry.name}=={entry.tested}" for entry in chosen)
     setuptools = "'setuptools<82'" if stack == "fork" else "'setuptools<81'"
-    return (
-        f"pip install {setuptools} wheel ninja packaging psutil && "
-        f"MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir {pinned}"
-    )
+    if "mmcv" not in names:
+        return f"pip install {pins}"
+    if ops:
+        # An isolated build does not see torch and leaves the ops out; a cached wheel may have been
+        # built for another version of torch.
+        return (
+            f"pip install {setuptools} wheel ninja packaging psutil && "
+            f"MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir {pins}"
+        )
+    if stack == "original":
+        return f"pip install {setuptools} {pins.replace('mmcv==', 'mmcv-lite==')}"
+    # mmcv-lite would bring the original mmengine, over the fork's; an isolated build is as good.
+    return f"pip install --no-cache-dir {pins}"
 
 
 def _working(name: str) -> str:
     return " or ".join(distribution.range for distribution in TOOLBOXES[name])
 
 
+def _missing_message(missing: list[str]) -> str:
+    """Name the toolboxes that are missing, and one command that installs them all."""
+    remedy = f"`{_command(*missing, ops=missing == ['mmcv'])}`"
+    if missing == ["mmcv"]:
+        remedy += (
+            "; if you do not use mmdet, mmcv without compiled ops is enough, and needs no "
+            f"compiler: `{_command('mmcv', ops=False)}`"
+        )
+    elif "mmcv" in missing:
+        remedy += ", which leaves out the compiled ops of mmcv: only mmdet needs them"
+    return (
+        f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed. Versions "
+        f"that work: {'; '.join(map(_working, missing))}. Install by {remedy}"
+    )
+
+
 def _check_installed(name: str) -> tuple[Distribution | None, str]:
     """Return the distribution and its version; the former is None for a bare source tree."""
-    if not has_toolbox(name):
-        extra = ""
-        if name == "mmcv":
-            extra = (
-                "; if you do not use mmdet, mmcv-lite is enough, and needs no compiler: "
-                "`pip install 'mmcv-lite>=2.1,<2.3'`"
-            )
-        raise ImportError(
-            f"{name} is not installed. Versions that work: {_working(name)}. "
-            f"Install it by `{_command(name)}`{extra}"
-        )
     found = list(_installed(name))
     if len(found) > 1:
         both = " and ".join(f"{distribution.name} {version}" for distribution, version in found)

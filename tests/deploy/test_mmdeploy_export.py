@@ -68,7 +68,8 @@ def detector(tmp_path):
     model = MODELS.build(cfg.model)
     with torch.no_grad():
         for parameter in model.bbox_head.parameters():
-            parameter.normal_(std=0.5)
+            # Larger ones give scores of 1, and of equal scores each side keeps others.
+            parameter.normal_(std=0.1)
         # Boxes are their anchors then, which overlap as they should.
         for parameter in model.bbox_head.retina_reg.parameters():
             parameter.zero_()
@@ -149,7 +150,7 @@ def test_export_leaves_torch_as_it_was(detector, tmp_path):
     before = set(tmp_path.iterdir())
     report = export_detector(cfg, weights, tmp_path / "det.onnx", [image])
     assert report.output_names == ("dets", "labels")
-    assert 0 < report.close <= report.compared
+    assert 0 < report.exact == report.close == report.compared
     assert torch.onnx.export is original
     assert set(tmp_path.iterdir()) - before == {tmp_path / "det.onnx"}
     import onnx

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ WHEEL = "onedl_mmcv-2.3.6-cp311-cp311-linux_x86_64.whl"
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "requirements")
-    names = ("common", "mmcv_wheel", "install")
+    names = ("common", "interpreters", "mmcv_wheel", "install")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         del sys.modules[name]
@@ -121,7 +122,9 @@ def test_order_of_a_first_set_up(machine, capsys):
     assert "--no-deps" in installs[1]
     assert "fork.txt" in installs[2]
     assert "dev.txt" in installs[2]
-    assert installs[3].endswith(f"--no-deps --editable {ROOT}")
+    # What asks for packages that clash with the pinned ones must not get them.
+    assert installs[3].endswith("--no-deps -r " + str(ROOT / "requirements" / "no-deps.txt"))
+    assert installs[4].endswith(f"--no-deps --editable {ROOT}")
     assert machine.calls()[-1] == "check"
     assert json.loads(stamp_of(venv).read_text())["stack"] == "fork"
     assert capsys.readouterr().out.splitlines()[-1] == f"[setup] {venv} is ready"
@@ -228,13 +231,13 @@ def test_no_compiler(machine, capsys):
 
 
 @pytest.mark.parametrize(
-    ("stack", "version"), [("fork", "3 9"), ("fork", "3 13"), ("original", "3 12")]
+    ("stack", "version"), [("fork", "3 9"), ("fork", "3 14"), ("original", "3 12")]
 )
 def test_python_without_wheels(machine, capsys, stack, version):
     assert machine.set_up(machine.venv(), stack=stack, FAKE_VERSION=version) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: Python {version.replace(' ', '.')} found, but the {stack}")
-    assert "PYTHON=python3.11" in line
+    assert "make env PYTHON=" in line
     assert machine.calls() == []
 
 
@@ -273,7 +276,7 @@ def test_killed_while_the_environment_is_made_it_is_made_anew(
     killer.chmod(0o755)
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'requirements')!r})\n"
-        f"import install; install.check_python = print; sys.executable = {str(killer)!r}\n"
+        f"import install; install.fitting_python = lambda *args: {str(killer)!r}\n"
         f"install.main(['fork', {str(tmp_path / 'venv')!r}])"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
@@ -291,6 +294,136 @@ def test_killed_while_the_environment_is_made_it_is_made_anew(
     assert machine.set_up(tmp_path / "venv") == 0
     assert "is incomplete, since a set-up was killed" in capsys.readouterr().out
     assert stamp_of(tmp_path / "venv").exists()
+
+
+class TestChoiceOfAnInterpreter:
+    """`make` without PYTHON takes one that fits from PATH; here they only tell a version."""
+
+    @pytest.fixture
+    def folders(self, tmp_path, monkeypatch):
+        """Return a function that puts folders with interpreters of these versions on PATH."""
+
+        def put(*interpreters):
+            folders = []
+            for number, versions in enumerate(interpreters):
+                folders.append(tmp_path / f"bin{number}")
+                folders[-1].mkdir()
+                for name, version in versions.items():
+                    python = folders[-1] / name
+                    # A shim of pyenv exists, but ends with 127 if no version is switched on.
+                    tells = f"echo {version}" if version else "exit 127"
+                    python.write_text(f"#!/bin/sh\n{tells}\n")
+                    python.chmod(0o755)
+            monkeypatch.setenv("PATH", os.pathsep.join(map(str, folders)))
+            return folders
+
+        return put
+
+    @pytest.fixture
+    def choose(self, scripts, monkeypatch):
+        def chosen(stack, version, search=True):
+            monkeypatch.setattr(sys, "version_info", (*version, 0, "final", 0))
+            return scripts["interpreters"].fitting_python(stack, search)
+
+        return chosen
+
+    @pytest.mark.parametrize(
+        ("stack", "version"), [("fork", (3, 10)), ("fork", (3, 13)), ("original", (3, 11))]
+    )
+    def test_one_that_fits_is_not_replaced(self, folders, choose, capsys, stack, version):
+        folders({"python3.12": "3 12", "python3.11": "3 11"})
+        assert choose(stack, version) == sys.executable
+        assert capsys.readouterr().out == ""
+
+    @pytest.mark.parametrize(
+        ("stack", "version", "expected"),
+        [("fork", (3, 9), "python3.12"), ("original", (3, 13), "python3.11")],
+    )
+    def test_the_newest_that_fits_is_taken_and_named(
+        self, folders, choose, capsys, stack, version, expected
+    ):
+        (folder,) = folders({"python3.10": "3 10", "python3.11": "3 11", "python3.12": "3 12"})
+        assert choose(stack, version) == str(folder / expected)
+        (line,) = capsys.readouterr().out.splitlines()
+        assert f"Python {version[0]}.{version[1]} does not fit the {stack} stack" in line
+        assert f"so {folder / expected} is used" in line
+
+    def test_those_that_do_not_run_or_lie_are_passed_over(self, folders, choose):
+        shims, system = folders(
+            {"python3.13": "", "python3.12": "3 9", "python3.11": "", "python3.10": "3 10"},
+            {"python3.11": "3 11"},
+        )
+        assert choose("fork", (3, 14)) == str(system / "python3.11")
+        (system / "python3.11").unlink()
+        assert choose("fork", (3, 14)) == str(shims / "python3.10")
+
+    @pytest.mark.parametrize("interpreters", [{}, {"python3.11": "", "python3.9": "3 9"}])
+    def test_none_fits(self, folders, choose, scripts, interpreters):
+        folders(interpreters)
+        with pytest.raises(scripts["common"].SetupError) as caught:
+            choose("fork", (3, 9))
+        message = str(caught.value)
+        assert message.startswith("Python 3.9 found, but the fork stack needs one of 3.10, 3.11, ")
+        assert "no python3.13, python3.12, python3.11 or python3.10 on PATH" in message
+        assert "\n" not in message
+
+    def test_a_named_one_is_not_replaced(self, folders, choose, scripts):
+        folders({"python3.11": "3 11"})
+        with pytest.raises(scripts["common"].SetupError, match="3.9 found.*make env PYTHON="):
+            choose("fork", (3, 9), search=False)
+
+    def test_a_real_one_tells_its_version(self, scripts):
+        pytest.importorskip("ensurepip")
+        assert scripts["interpreters"].probe(sys.executable) == sys.version_info[:2]
+        assert scripts["interpreters"].probe("/nowhere/python3") is None
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+class TestMake:
+    """The Makefile's own part: which interpreter starts the set-up, and with which options."""
+
+    @pytest.fixture
+    def make(self, tmp_path):
+        def run(*arguments, **interpreters):
+            folder = tmp_path / "bin"
+            folder.mkdir()
+            for name in ("make", "sh"):
+                (folder / name).symlink_to(shutil.which(name))
+            for name, runs in interpreters.items():
+                python = folder / name.replace("_", ".")
+                # It is asked for its version first, with -c.
+                echo = f'case "$1" in -c) ;; *) echo {python.name} "$@" ;; esac'
+                python.write_text("#!/bin/sh\n" + (echo if runs else "exit 127") + "\n")
+                python.chmod(0o755)
+            return subprocess.run(
+                ["make", "--no-print-directory", "env", *arguments],
+                cwd=ROOT,
+                env={"PATH": str(folder)},
+                capture_output=True,
+                text=True,
+            )
+
+        return run
+
+    def test_python3_comes_first_and_may_search(self, make):
+        done = make(python3=True, python3_11=True)
+        assert done.stdout == "python3 requirements/install.py fork .venv --search\n"
+        assert done.returncode == 0
+
+    def test_a_python3_that_does_not_run_is_passed_over(self, make):
+        done = make("STACK=original", "VENV=x", python3=False, python3_13=False, python3_11=True)
+        assert done.stdout == "python3.11 requirements/install.py original x --search\n"
+
+    def test_a_named_one_wins_and_may_not_search(self, make):
+        done = make("PYTHON=python3.10", python3=True, python3_10=True)
+        assert done.stdout == "python3.10 requirements/install.py fork .venv\n"
+
+    def test_none_runs(self, make):
+        done = make(python3=False)
+        assert done.returncode != 0
+        error = done.stderr.splitlines()[0]
+        assert error.startswith("error: no Python 3 on PATH runs")
+        assert "`make env PYTHON=" in error
 
 
 def test_somebody_elses_environment_without_pip_is_not_deleted(machine, capsys):
@@ -352,6 +485,28 @@ def test_what_the_ops_are_built_for(scripts, capsys, stack, probe, nvcc, folder,
         assert (nvcc or "no nvcc") in note
     else:
         assert note == ""
+
+
+def test_an_image_is_built_for_gpus_that_are_not_there(machine, tmp_path, capsys):
+    cuda = tmp_path / "cuda"
+    (cuda / "bin").mkdir(parents=True)
+    nvcc = cuda / "bin" / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.8, V12.8.93'\n")
+    nvcc.chmod(0o755)
+    probe = {**CPU, "cuda_home": str(cuda)}
+    venv = machine.venv()
+    assert machine.set_up(venv, probe=probe, MMVANILLA_CUDA_ARCH="8.0;9.0+PTX") == 0
+    (variables,) = machine.calls("wheel")
+    built = json.loads(variables.split(" ", 1)[1])
+    assert (built["FORCE_CUDA"], built["TORCH_CUDA_ARCH_LIST"]) == ("1", "8.0;9.0+PTX")
+    (wheel,) = machine.cache.rglob("*.whl")
+    assert wheel.parent.name == "torch2.10.0+cu128-cp311-cu128-sm80-90+PTX"
+    # Asked for by name, a build for the CPU would be a wrong one.
+    nvcc.unlink()
+    assert machine.set_up(machine.venv("other"), probe=probe) == 1
+    assert (
+        "error: MMVANILLA_CUDA_ARCH asks for ops for GPUs, but no nvcc" in capsys.readouterr().err
+    )
 
 
 def test_release_of_nvcc(scripts, tmp_path):
