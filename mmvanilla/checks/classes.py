@@ -31,6 +31,8 @@ def check_classes(cfg: Config, model: nn.Module) -> list[Finding]:
     findings: list[Finding] = []
     for loader in ("train_dataloader", "val_dataloader"):
         for node in find_datasets(cfg.get(loader)):
+            if _is_a(class_of_dataset(node), "BaseVideoDataset"):
+                continue  # tracking: its classes are those of the data, not of the detector
             classes = _classes(node)
             if isinstance(classes, str):
                 findings.append(
@@ -42,7 +44,10 @@ def check_classes(cfg: Config, model: nn.Module) -> list[Finding]:
                     )
                 )
             elif classes is not None:
-                findings += [_compare(loader, node, len(classes), *head) for head in heads]
+                findings += [
+                    _compare(loader, node, _expected(node, classes, entry), entry, count)
+                    for entry, count in heads
+                ]
     wrong = [item for item in findings if item.status != "ok"]
     if findings and not wrong:
         counts = sorted({count for _, count in heads})
@@ -56,7 +61,8 @@ def _heads(model: nn.Module) -> Iterator[tuple[str, int]]:
     for name, module in core.named_modules():
         parts = [part for part in name.split(".") if not part.isdigit()]
         is_head = parts and parts[-1] in _HEADS and parts[:-1] in ([], ["roi_head"])
-        if not is_head or isinstance(module, nn.ModuleList):
+        is_proposal_head = _is_a(type(module), "RPNHead")  # knows objects from background only
+        if not is_head or isinstance(module, nn.ModuleList) or is_proposal_head:
             continue
         things = getattr(module, "num_things_classes", None)
         count = getattr(module, "num_classes", None)
@@ -91,6 +97,14 @@ def _compare(
     )
 
 
+def _expected(node: Mapping[str, Any], classes: Any, entry: str) -> int:
+    """Return the number of classes that a head must have: of boxes, only those of things."""
+    things = (getattr(class_of_dataset(node), "METAINFO", None) or {}).get("thing_classes")
+    own = (node.get("metainfo") or {}).get("classes")
+    is_of_boxes = entry.endswith(("bbox_head.num_classes", "mask_head.num_classes"))
+    return len(things) if things and own is None and is_of_boxes else len(classes)
+
+
 def _classes(node: Mapping[str, Any]) -> Any:
     """Return the classes of a data set: a sequence, the text that is wrongly given, or None."""
     given = (node.get("metainfo") or {}).get("classes")
@@ -108,3 +122,8 @@ def _classes(node: Mapping[str, Any]) -> Any:
 def _name(node: Mapping[str, Any]) -> str:
     kind = node.get("type")
     return getattr(kind, "__name__", str(kind))
+
+
+def _is_a(kind: type | None, name: str) -> bool:
+    """Tell whether a class is one of a toolbox, without importing the toolbox."""
+    return any(base.__name__ == name for base in getattr(kind, "__mro__", ()))

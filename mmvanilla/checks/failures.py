@@ -98,8 +98,9 @@ def _number_of_maps(place: Place, maps: tuple[Map, ...], error: Exception) -> Fi
                 "backbone",
                 certain=True,
             )
-    is_list = isinstance(channels, list | tuple) and indices is None
-    if is_list and maps and len(channels) != len(maps):
+    if not isinstance(channels, list | tuple) or indices is not None or not maps:
+        return None
+    if len(channels) != len(maps):
         is_backbone_map = "neck" in place.path or "decoder" in place.path
         return fault(
             SUBJECT,

@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from mmvanilla.models.vanillanet import VanillaNet
 
 _DENSE_HEADS = ("rpn_head", "bbox_head", "mask_head", "panoptic_head", "semantic_head")
 _SEGMENTATION_HEADS = ("decode_head", "auxiliary_head")
@@ -93,7 +96,7 @@ def run_parts(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Pass:
     device = "cpu" if parameter is None else parameter.device
     images = torch.zeros(batch, input_channels(core), *size, device=device)
     with _recording(model, seen) as attempt:
-        features = attempt(f"{prefix}backbone and neck", core.extract_feat, images)
+        features = attempt(f"{prefix}backbone and neck", lambda: core.extract_feat(images))
         if features is None:
             return seen
         levels = tuple(features) if isinstance(features, list | tuple) else (features,)
@@ -135,7 +138,10 @@ def input_channels(core: Any) -> int:
         return mean.numel()
     backbone = getattr(core, "backbone", core)
     first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
-    return 3 if first is None else first.in_channels
+    # Of other networks the first convolution may take something else than the image.
+    if first is not None and (isinstance(backbone, VanillaNet) or first.in_channels == 1):
+        return first.in_channels
+    return 3
 
 
 @contextmanager
@@ -192,17 +198,18 @@ def _consumers(
     for name in _DENSE_HEADS:
         head = getattr(core, name, None)
         if isinstance(head, nn.Module):
-            if _takes_only_maps(head):
-                yield name, lambda head=head: head(features)
+            # Behind a transformer, a head takes its queries.
+            if _takes_only_maps(head) and not hasattr(core, "forward_transformer"):
+                yield name, partial(head, features)
             decoder = getattr(head, "pixel_decoder", None)
             if isinstance(decoder, nn.Module) and _takes_only_maps(decoder):
-                yield f"{name}.pixel_decoder", lambda decoder=decoder: decoder(features)
+                yield f"{name}.pixel_decoder", partial(decoder, features)
     yield from _region_heads(getattr(core, "roi_head", None), batch, device)
     for name in _SEGMENTATION_HEADS:
         yield from _segmentation_heads(name, getattr(core, name, None), features)
     head = getattr(core, "head", None)
     if isinstance(head, nn.Module) and _takes_only_maps(head):
-        yield "head", lambda: head(features)
+        yield "head", partial(head, features)
 
 
 def _region_heads(
@@ -217,7 +224,7 @@ def _region_heads(
         if not isinstance(heads, nn.Module) or not isinstance(extractors, nn.Module):
             continue
         is_list = isinstance(heads, nn.ModuleList)
-        for index, head in enumerate(heads if is_list else [heads]):
+        for index, head in enumerate(heads if isinstance(heads, nn.ModuleList) else [heads]):
             extractor: Any = extractors
             if isinstance(extractors, nn.ModuleList):
                 extractor = extractors[min(index, len(extractors) - 1)]
@@ -226,7 +233,11 @@ def _region_heads(
             size = extractor.roi_layers[0].output_size
             regions = torch.zeros(_REGIONS * batch, extractor.out_channels, *size, device=device)
             name = f"roi_head.{kind}_head" + (f".{index}" if is_list else "")
-            yield name, lambda head=head, regions=regions: head(shared(regions))
+            yield name, partial(_in_turn, shared, head, regions)
+
+
+def _in_turn(first: nn.Module, second: nn.Module, value: Any) -> Any:
+    return second(first(value))
 
 
 def _segmentation_heads(
@@ -236,7 +247,7 @@ def _segmentation_heads(
         return
     if not isinstance(heads, nn.ModuleList):
         if _takes_only_maps(heads):
-            yield name, lambda: heads(features)
+            yield name, partial(heads, features)
         return
     previous: list[Any] = [None]  # a head of a cascade takes the output of the one before it
     for index, head in enumerate(heads):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.config import Config
 from torch import nn
 
-from mmvanilla.apis.model import build_model, build_on_meta, fixed_input_size
+from mmvanilla.apis.model import build_model, fixed_input_size
 from mmvanilla.checks.failures import SUBJECT, check_extractors, explain_failures
 from mmvanilla.checks.findings import FAULT, Finding, fault, listed, ok, warning
 from mmvanilla.checks.forward import Pass, find_core, run_parts, run_whole
@@ -15,7 +15,7 @@ from mmvanilla.checks.strides import SUBJECT as STRIDES
 from mmvanilla.checks.strides import check_strides
 
 # With real numbers, a small image is enough.
-_SMALL = (256, 384)
+_SMALL, _OTHER = (256, 384), (320, 256)
 _BATCH_NORM = "Expected more than 1 value per channel"
 
 
@@ -44,22 +44,39 @@ def check_model(
     model.eval()
     sizes = [size] if size is not None else sizes_to_check(cfg, model)
     passes = [run_parts(model, each) for each in sizes]
-    failed = [item for run in passes for item in explain_failures(cfg.model, run)]
-    unsure = [item for item in failed if item.certain or item.status != FAULT]
-    if unsure and (thorough or any(item.certain for item in unsure)):
-        small = fixed_input_size(model) or (sizes[0] if len(sizes) == 1 else _SMALL)
-        real = run_parts(build_model(cfg).eval(), small)
-        failed = [item for item in failed if item not in unsure] + explain_failures(cfg.model, real)
-        passes = [*passes, real]
+    # Of the large size only the maps count: a network may be made for one size.
+    failed = explain_failures(cfg.model, passes[0])
+    if any(item.certain or (thorough and item.status != FAULT) for item in failed):
+        real, failed = _run_for_real(cfg, model, failed)
+        passes.append(real)
     findings = failed + check_strides(model, passes) + check_extractors(model, passes[-1])
     if thorough and not any(item.status == FAULT for item in findings):
-        findings += _check_whole(cfg, model, passes[-1])
+        findings += _check_whole(cfg, model)
     findings += _check_batch_of_one(cfg, model, sizes[0], one_process)
     if not any(item.subject == SUBJECT and item.status == FAULT for item in findings):
         findings.insert(0, _what_ran(model, passes[-1]))
     if any(item.subject == STRIDES and item.status == FAULT for item in findings):
         findings = _with_remedy(cfg, findings)
     return list(dict.fromkeys(findings))
+
+
+def _run_for_real(
+    cfg: Config, model: nn.Module, failed: list[Finding]
+) -> tuple[Pass, list[Finding]]:
+    """Run a model with weights, since not everything runs on the meta device.
+
+    Returns:
+        The forward pass, and its faults. A fault that depends on the size of the image is not
+        certain: the size that the training has is not known for certain either.
+    """
+    only = fixed_input_size(model)
+    real = build_model(cfg).eval()
+    run = run_parts(real, only or _SMALL)
+    found = explain_failures(cfg.model, run)
+    if only is None and found:
+        other = explain_failures(cfg.model, run_parts(real, _OTHER))
+        found = [item if item in other else item._replace(certain=False) for item in found]
+    return run, [item for item in failed if item.status == FAULT and not item.certain] + found
 
 
 def _what_ran(model: nn.Module, run: Pass) -> Finding:
@@ -69,14 +86,11 @@ def _what_ran(model: nn.Module, run: Pass) -> Finding:
     strides = [f"1/{run.size[0] / map_.height:.3g}" for map_ in given]
     channels = listed([map_.channels for map_ in given])
     maps = f"{', '.join(strides)} of the image, {channels} channels" if given else "vectors"
-    return ok(
-        SUBJECT,
-        f"{type(core.backbone).__name__ if hasattr(core, 'backbone') else 'the model'} gives {maps}; "
-        f"run: {', '.join(names) or 'nothing'}",
-    )
+    name = type(getattr(core, "backbone", core)).__name__
+    return ok(SUBJECT, f"{name} gives {maps}; run: {', '.join(names) or 'nothing'}")
 
 
-def _check_whole(cfg: Config, model: nn.Module, run: Pass) -> list[Finding]:
+def _check_whole(cfg: Config, model: nn.Module) -> list[Finding]:
     """Let a detector predict, so that what needs regions or data samples runs too."""
     _, core = find_core(model)
     is_detector = any(kind.__module__.startswith("mmdet.models.det") for kind in type(core).__mro__)

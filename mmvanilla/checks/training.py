@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -106,8 +105,8 @@ def check_lambda(cfg: Config, model: nn.Module) -> list[Finding]:
         return [
             fault(
                 LAMBDA,
-                "DeepTrainingHook is in custom_hooks, but nothing in the model has a λ (deploy=True "
-                "or deep_training=False, or another network)",
+                "DeepTrainingHook is in custom_hooks, but nothing in the model has a λ "
+                "(deploy=True or deep_training=False, or another network)",
                 "remove the hook, or train the training form (deploy=False), or set "
                 "conv_cfg=dict(type='ConvPair') in another network",
                 certain=True,

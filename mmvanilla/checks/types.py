@@ -141,12 +141,9 @@ def _entries(cfg: Config) -> Iterator[tuple[str, str, Registry]]:
     wrapper = cfg.get("optim_wrapper") or {}
     yield from _named("optim_wrapper", wrapper, OPTIM_WRAPPERS)
     yield from _named("optim_wrapper.optimizer", wrapper.get("optimizer"), OPTIMIZERS)
-    for place, name, registry in (
-        ("optim_wrapper.constructor", wrapper.get("constructor"), OPTIM_WRAPPER_CONSTRUCTORS),
-        ("runner_type", cfg.get("runner_type"), RUNNERS),
-    ):
-        if isinstance(name, str):
-            yield place, name, registry
+    constructor = dict(type=wrapper.get("constructor"))
+    yield from _named("optim_wrapper.constructor", constructor, OPTIM_WRAPPER_CONSTRUCTORS)
+    yield from _named("runner_type", dict(type=cfg.get("runner_type")), RUNNERS)
 
 
 def _named(place: str, nodes: Any, registry: Registry) -> Iterator[tuple[str, str, Registry]]:

@@ -1,6 +1,6 @@
 """Say what happened, and what to do, for errors that mmengine and torch word badly.
 
-To add one, write an :class:`_Error` and put it into :data:`_ERRORS`; the first that matches is taken.
+To add one, put an :class:`_Error` into :data:`_ERRORS`; the first that matches is taken.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class ChannelMismatch(NamedTuple):
 
 _CHANNELS = (
     re.compile(r"to have (?P<expected>\d+) channels, but got (?P<found>\d+) channels"),
-    re.compile(r"mat1 and mat2 shapes cannot be multiplied \(\d+x(?P<found>\d+) and (?P<expected>\d+)x"),
+    re.compile(
+        r"mat1 and mat2 shapes cannot be multiplied \(\d+x(?P<found>\d+) and (?P<expected>\d+)x"
+    ),
     re.compile(r"same reduction dim, but got \[\d+, (?P<found>\d+)\] X \[(?P<expected>\d+),"),
     re.compile(r"running_mean should contain (?P<found>\d+) elements not (?P<expected>\d+)"),
     re.compile(
@@ -84,7 +86,7 @@ _CHANNELS = (
 
 
 def find_channel_mismatch(message: str) -> ChannelMismatch | None:
-    """Read from an error's message that numbers of channels do not fit; None if it is another error.
+    """Read from an error's message how channels do not fit; None if it is another error.
 
     Args:
         message: The text of the exception, as torch words it.
@@ -193,8 +195,8 @@ _ERRORS: tuple[_Error, ...] = (
         re.compile(r"Expected more than 1 value per channel when training"),
         _fixed(
             "batch norm cannot train on one value: a map of 1x1 pixels in a batch of one image",
-            "set train_dataloader.batch_size to at least 2 (and drop_last=True for the last batch), "
-            "or take norm_cfg=dict(type='GN', num_groups=32) in the head that pools to 1x1",
+            "set train_dataloader.batch_size to at least 2 (and drop_last=True for the last "
+            "batch), or take norm_cfg=dict(type='GN', num_groups=32) in the head that pools to 1x1",
         ),
     ),
     _Error(
