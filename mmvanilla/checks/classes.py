@@ -61,14 +61,15 @@ def _heads(model: nn.Module) -> Iterator[tuple[str, int]]:
     for name, module in core.named_modules():
         parts = [part for part in name.split(".") if not part.isdigit()]
         is_head = parts and parts[-1] in _HEADS and parts[:-1] in ([], ["roi_head"])
-        is_proposal_head = _is_a(type(module), "RPNHead")  # knows objects from background only
-        if not is_head or isinstance(module, nn.ModuleList) or is_proposal_head:
+        # Proposals know objects from background only, and STDC's other head finds borders.
+        is_other = any(_is_a(type(module), other) for other in ("RPNHead", "STDCHead"))
+        if not is_head or isinstance(module, nn.ModuleList) or is_other:
             continue
         things = getattr(module, "num_things_classes", None)
         count = getattr(module, "num_classes", None)
         if getattr(module, "class_agnostic", False):
             continue
-        if isinstance(things, int):
+        if isinstance(things, int) and parts[-1] != "decode_head":
             stuff = getattr(module, "num_stuff_classes", 0)
             yield f"model.{prefix}{name}.num_things_classes + num_stuff_classes", things + stuff
         elif isinstance(count, int):

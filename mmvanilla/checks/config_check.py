@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.runner import checkpoint
 from torch import nn
 
 from mmvanilla.apis.config import load_config
@@ -38,7 +39,7 @@ def check_config(cfg: Config, size: tuple[int, int] | None = None) -> list[Findi
     Returns:
         All findings, those that fit too.
     """
-    with _quiet():
+    with _quiet(), _without_weights():
         findings = check_imports(cfg) + check_types(cfg)
         model = _built(cfg, findings)
         if model is not None:
@@ -56,7 +57,7 @@ def quick_check(cfg: Config, one_process: bool = True) -> list[Finding]:
         cfg: Config of a model of any of the three toolboxes.
         one_process: Whether training will run in one process. Default: True.
     """
-    with _quiet():
+    with _quiet(), _without_weights():
         findings = check_imports(cfg)
         model = _built(cfg, findings)
         if model is not None:
@@ -106,13 +107,16 @@ def _built(cfg: Config, findings: list[Finding]) -> nn.Module | None:
 def _check_files(cfg: Config) -> list[Finding]:
     """Look for the data sets and the weights that the config names."""
     loaders = ("train_dataloader", "val_dataloader", "test_dataloader")
-    texts = []
+    found: dict[str, list[str]] = {}  # the same folder may be missing in each of them
     for error in find_data_faults(cfg, *loaders):
-        texts.append(str(error).removeprefix(f"{cfg.filename or 'the config'}, "))
-    findings = [
-        fault("data", what, remedy or "correct the data or the config")
-        for what, _, remedy in (_split(text) for text in dict.fromkeys(texts))
-    ]
+        text = str(error).removeprefix(f"{cfg.filename or 'the config'}, ")
+        loader, _, text = text.partition(": ")
+        found.setdefault(text, []).append(loader)
+    findings = []
+    for text, names in found.items():
+        what, _, remedy = _split(text)
+        where = ", ".join(dict.fromkeys(names))
+        findings.append(fault("data", f"{where}: {what}", remedy or "correct the data or config"))
     if not findings and any(cfg.get(name) for name in loaders):
         findings = [ok("data", "the folders and files that the data sets name are there")]
     addresses = [cfg.get("load_from")] + [
@@ -148,3 +152,14 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextmanager
+def _without_weights() -> Iterator[None]:
+    """Let models that load a teacher's weights while they are built go without them."""
+    load = checkpoint._load_checkpoint
+    checkpoint._load_checkpoint = lambda *args, **kwargs: dict(state_dict={})
+    try:
+        yield
+    finally:
+        checkpoint._load_checkpoint = load

@@ -179,12 +179,14 @@ def check_extractors(model: nn.Module, run: Pass) -> list[Finding]:
     """
     findings = []
     for name, module in model.named_modules():
+        if not any(part.endswith("roi_extractor") for part in name.split(".")[-2:]):
+            continue
         strides: Any = getattr(module, "featmap_strides", None)
         channels = getattr(module, "out_channels", None)
         maps = run.maps.get(name, ())
         if not maps and "semantic" not in name and isinstance(strides, list | tuple):
             maps = run.features[: len(strides)]
-        if "extractor" not in name or not isinstance(channels, int) or not maps:
+        if not isinstance(channels, int) or not maps:
             continue
         counts = [map_.channels for map_ in maps]
         if set(counts) != {channels}:

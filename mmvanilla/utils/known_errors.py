@@ -144,8 +144,8 @@ def _unexpected_argument(match: re.Match[str]) -> Explanation:
     )
     if name == "pretrained":
         remedy = (
-            "name the weights by init_cfg=dict(type='Pretrained', checkpoint=..., "
-            "prefix='backbone.') instead"
+            "set model.pretrained=None if it is inherited from a segmenter's config; weights are "
+            "named by init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')"
         )
     elif name in _OF_OTHER_BACKBONES:
         remedy = (

@@ -109,7 +109,11 @@ def spelled(way: str, levels: tuple[int, ...]) -> Config:
     elif way == "wrapped":
         inner = copy.deepcopy(model)
         cfg.model = dict(
-            type="SoftTeacher", detector=inner, data_preprocessor=inner.data_preprocessor
+            type="SoftTeacher",
+            detector=inner,
+            data_preprocessor=inner.data_preprocessor,
+            semi_train_cfg=dict(freeze_teacher=True),
+            semi_test_cfg=dict(predict_on="teacher"),
         )
     return cfg
 
