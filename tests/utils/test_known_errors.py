@@ -32,6 +32,8 @@ CHANNELS = {
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("kind", CHANNELS)
 def test_other_channels(kind, device):
+    if (kind, device) == ("transposed", "meta"):
+        pytest.skip("the meta device accepts any number of channels there")
     with torch.device(device):
         message = message_of(CHANNELS[kind])
     expected, found = find_channel_mismatch(message)
