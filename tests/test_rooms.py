@@ -13,6 +13,7 @@ FLOORS = (
     ("benchmark",),
     ("deploy",),
     ("analysis",),
+    ("checks",),
     ("apis",),
     ("engine", "checkpoints"),
     ("models",),

@@ -11,9 +11,10 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 
 from mmvanilla.apis.annotation_checks import ClassFolders, check_coco, check_segmentation
+from mmvanilla.apis.config import use_scope
 from mmvanilla.utils.paths import tool_command
 
 _MANY = 8  # names that a message lists
@@ -47,7 +48,7 @@ def find_data_faults(cfg: Config, *dataloaders: str) -> Iterator[Exception]:
     Yields:
         For each data set with a fault, the exception that :func:`require_data` raises.
     """
-    init_default_scope(cfg.get("default_scope") or "mmengine")
+    use_scope(cfg)
     folders = ClassFolders(_num_classes(cfg))
     for name in dataloaders:
         for node in find_datasets(cfg.get(name)):

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmvanilla.apis.config import use_scope
 from mmvanilla.checkpoints.safe_loading import load_address
 from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.models.vanillanet import VanillaNet
@@ -30,7 +31,7 @@ def build_model(cfg: Config) -> nn.Module:
         ValueError: The model cannot be built; the message says why.
     """
     # Building does not initialise the model, so init_cfg fetches nothing.
-    init_default_scope(cfg.get("default_scope") or "mmengine")
+    use_scope(cfg)
     # A copy, since some modules change the lists in their config.
     model_cfg = copy.deepcopy(cfg.model)
     if cfg.get("data_preprocessor"):  # as the Runner does, for classifiers

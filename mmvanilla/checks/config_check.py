@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint
 from torch import nn
 
-from mmvanilla.apis.config import load_config
+from mmvanilla.apis.config import load_config, use_scope
 from mmvanilla.apis.data_checks import find_data_faults
 from mmvanilla.apis.model import build_on_meta
 from mmvanilla.checks.classes import check_classes
@@ -58,6 +58,7 @@ def quick_check(cfg: Config, one_process: bool = True) -> list[Finding]:
         one_process: Whether training will run in one process. Default: True.
     """
     with _quiet(), _without_weights():
+        use_scope(cfg)
         findings = check_imports(cfg)
         model = _built(cfg, findings)
         if model is not None:

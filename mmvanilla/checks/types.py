@@ -20,9 +20,9 @@ from mmengine.registry import (
     RUNNERS,
     TRANSFORMS,
     Registry,
-    init_default_scope,
 )
 
+from mmvanilla.apis.config import use_scope
 from mmvanilla.apis.data_checks import find_datasets
 from mmvanilla.checks.findings import Finding, fault, ok, warning
 from mmvanilla.utils.known_errors import OUR_MODULES, custom_imports_line
@@ -75,7 +75,7 @@ def check_types(cfg: Config) -> list[Finding]:
     Args:
         cfg: The config.
     """
-    init_default_scope(cfg.get("default_scope") or "mmengine")
+    use_scope(cfg)
     findings = []
     count = 0
     for place, name, registry in _entries(cfg):

@@ -70,12 +70,12 @@ def test_a_hook_for_a_model_without_a_lambda():
         assert check_lambda(config(), model) == []
 
 
-def wrapper(constructor="LayerDecayOptimWrapperConstructor", lr=dict(lr=1e-3), **options):
+def wrapper(constructor="LayerDecayOptimWrapperConstructor", **options):
     return config(
         optim_wrapper=dict(
             type="AmpOptimWrapper",  # refuses CPUs, which is no fault of the config
             loss_scale="dynamic",
-            optimizer=dict(type="AdamW", **lr),
+            optimizer=dict(type="AdamW", lr=1e-3),
             constructor=constructor,
             paramwise_cfg=options,
         )
@@ -94,7 +94,6 @@ def test_layer_decay_that_fits(layers):
         (wrapper(decay_rate=0.6, num_layers=4), "only 3 blocks", "num_layers=None"),
         (wrapper(decay_rate=2), "decay_rate", "optim_wrapper"),
         (wrapper(), "decay_rate", "optim_wrapper"),
-        (wrapper(lr={}, decay_rate=0.6), "lr", "add it"),
     ],
 )
 def test_layer_decay_that_does_not_fit(cfg, text, remedy):
