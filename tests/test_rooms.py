@@ -14,6 +14,7 @@ FLOORS = (
     ("benchmark",),
     ("deploy",),
     ("analysis",),
+    ("checks",),
     ("apis",),
     ("engine", "checkpoints"),
     ("models",),

@@ -4,6 +4,7 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from mmvanilla.apis.runners import build_train_runner
+from mmvanilla.checks.config_check import refuse_certain_faults
 from mmvanilla.engine import cpu_distributed
 from mmvanilla.utils import cli
 
@@ -23,12 +24,17 @@ def build_parser() -> ArgumentParser:
         const="auto",
         help="go on from this checkpoint; without a value, from the newest one in the work dir",
     )
+    parser.add_argument(
+        "--no-check", action="store_true", help="train even if the config is found to be wrong"
+    )
     cli.add_runner_options(parser)
     return parser
 
 
 def train(args: Namespace) -> None:
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if not args.no_check:
+        refuse_certain_faults(args.config, args.cfg_options, args.launcher)
     runner = build_train_runner(
         args.config,
         work_dir=args.work_dir,

@@ -6,25 +6,17 @@ fails on the meta device.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import TensorModel, explain_build_error, fixed_input_size
+from mmvanilla.apis.model import DEFAULT_SIZES, TensorModel, build_on_meta, fixed_input_size
 
-#: Height and width in pixels that the tables of each toolbox are for.
-DEFAULT_SIZES: dict[str, tuple[int, int]] = {
-    "mmdet": (800, 1280),
-    "mmseg": (512, 512),
-    "mmpretrain": (224, 224),
-}
 FORMS = ("training", "deploy")
 # The inputs of an RoI head if the config does not say otherwise: the defaults of the toolbox.
 _PROPOSALS, _DETECTIONS = 1000, 100
@@ -133,25 +125,11 @@ def count_config(
         raise ValueError(f"shape: height and width must be at least 1, found {size}")
     counts: list[Count] = []
     for form in forms:
-        chosen = cfg if form == "training" else deploy_config(cfg)
-        try:
-            model = revert_sync_batchnorm(_build_on_meta(chosen.model)).eval()
-        except Exception as error:
-            raise explain_build_error(cfg, error) from error
+        model = build_on_meta(cfg if form == "training" else deploy_config(cfg)).eval()
         size = size or fixed_input_size(model) or DEFAULT_SIZES.get(scope, (224, 224))
         counts += _count_model(model, form, size)
     assert size is not None
     return counts, size
-
-
-def _build_on_meta(model_cfg: Any) -> nn.Module:
-    """Build a model on the meta device, where tensors have shapes but no data."""
-    try:
-        with torch.device("meta"):
-            return MODELS.build(copy.deepcopy(model_cfg))
-    except RuntimeError:
-        # Some constructors read values of tensors, for stochastic depth for example.
-        return MODELS.build(copy.deepcopy(model_cfg)).to("meta")
 
 
 def _count_model(model: nn.Module, form: str, size: tuple[int, int]) -> list[Count]:

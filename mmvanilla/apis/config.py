@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox, require
 from mmvanilla.utils.paths import resolve_config
@@ -59,6 +60,18 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
         )
     _check_scope(cfg, path)
     return cfg
+
+
+def use_scope(cfg: Config) -> None:
+    """Let names without a toolbox mean those of a config's toolbox, as mmengine's Runner does.
+
+    Args:
+        cfg: A config. With ``default_scope=None``, as in pure Python configs, each registry looks
+            into itself.
+    """
+    scope = cfg.get("default_scope", "mmengine")
+    if scope is not None:
+        init_default_scope(scope)
 
 
 def _check_file(path: Path) -> None:

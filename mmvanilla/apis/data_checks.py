@@ -11,9 +11,10 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 
 from mmvanilla.apis.annotation_checks import ClassFolders, check_coco, check_segmentation
+from mmvanilla.apis.config import use_scope
 from mmvanilla.utils.paths import tool_command
 
 _MANY = 8  # names that a message lists
@@ -33,17 +34,33 @@ def require_data(cfg: Config, *dataloaders: str) -> None:
         FileNotFoundError: A folder or annotation file of a data set does not exist.
         ValueError: The classes or files of a data set do not fit the config.
     """
-    init_default_scope(cfg.get("default_scope") or "mmengine")
+    for fault in find_data_faults(cfg, *dataloaders):
+        raise fault
+
+
+def find_data_faults(cfg: Config, *dataloaders: str) -> Iterator[Exception]:
+    """List what is missing from the data sets of a config, or does not fit it.
+
+    Args:
+        cfg: Config whose data sets are checked; messages name its file.
+        dataloaders: Names of the entries to check; those that the config lacks are skipped.
+
+    Yields:
+        For each data set with a fault, the exception that :func:`require_data` raises.
+    """
+    use_scope(cfg)
     folders = ClassFolders(_num_classes(cfg))
     for name in dataloaders:
-        for node in _datasets(cfg.get(name)):
+        for node in find_datasets(cfg.get(name)):
             try:
                 _check(node, folders)
             except (FileNotFoundError, ValueError) as error:
                 # Not type(error), since some types, such as UnicodeDecodeError, need more
                 # arguments.
                 kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
-                raise kind(f"{cfg.filename or 'the config'}, {name}: {error}") from error
+                fault = kind(f"{cfg.filename or 'the config'}, {name}: {error}")
+                fault.__cause__ = error
+                yield fault
 
 
 def _check(node: Mapping[str, Any], folders: ClassFolders) -> None:
@@ -70,20 +87,24 @@ def _check(node: Mapping[str, Any], folders: ClassFolders) -> None:
         check_coco(dataset)
 
 
-def _datasets(node: Any) -> Iterator[Mapping[str, Any]]:
-    """Find the data sets of a dataloader, inside wrappers such as RepeatDataset."""
+def find_datasets(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Find the data sets of a dataloader, inside wrappers such as RepeatDataset.
+
+    Args:
+        node: The config of the dataloader; None has no data sets.
+    """
     if isinstance(node, Mapping):
         if any(key in node for key in ("data_root", "ann_file", "data_prefix")):
             yield node
         for key in ("dataset", "datasets"):
-            yield from _datasets(node.get(key))
+            yield from find_datasets(node.get(key))
     elif isinstance(node, list | tuple):
         for item in node:
-            yield from _datasets(item)
+            yield from find_datasets(item)
 
 
 def _downloads(node: Mapping[str, Any]) -> bool:
-    kind = _class_of(node)
+    kind = class_of_dataset(node)
     return (
         kind is not None
         and "download" in inspect.signature(kind).parameters
@@ -91,7 +112,12 @@ def _downloads(node: Mapping[str, Any]) -> bool:
     )
 
 
-def _class_of(node: Mapping[str, Any]) -> type | None:
+def class_of_dataset(node: Mapping[str, Any]) -> type | None:
+    """Return the class of a data set's config; None if it is not registered.
+
+    Args:
+        node: The config of the data set.
+    """
     kind = node.get("type")
     if isinstance(kind, str):
         with DATASETS.switch_scope_and_registry(None) as registry:
@@ -113,7 +139,7 @@ def _joined(node: Mapping[str, Any]) -> Any:
 
 def _built(node: Mapping[str, Any]) -> Any:
     """Build a data set without pipeline and annotations; None if its class needs them."""
-    kind = _class_of(node)
+    kind = class_of_dataset(node)
     if kind is None or not issubclass(kind, BaseDataset):
         return None
     options = {**node, "type": kind, "pipeline": [], "lazy_init": True}

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
-import re
+import linecache
+import traceback
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmvanilla.apis.config import use_scope
 from mmvanilla.checkpoints.safe_loading import load_address
 from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.models.vanillanet import VanillaNet
-
-# The beginning of the error of mmengine's registries.
-_NOT_REGISTERED = re.compile(r"'?([\w.]+) is not in the \S+ registry")
+from mmvanilla.utils.known_errors import Explanation, explain_known
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -30,7 +31,7 @@ def build_model(cfg: Config) -> nn.Module:
         ValueError: The model cannot be built; the message says why.
     """
     # Building does not initialise the model, so init_cfg fetches nothing.
-    init_default_scope(cfg.get("default_scope", "mmengine"))
+    use_scope(cfg)
     # A copy, since some modules change the lists in their config.
     model_cfg = copy.deepcopy(cfg.model)
     if cfg.get("data_preprocessor"):  # as the Runner does, for classifiers
@@ -41,6 +42,24 @@ def build_model(cfg: Config) -> nn.Module:
         raise explain_build_error(cfg, error) from error
 
 
+def build_on_meta(cfg: Config) -> nn.Module:
+    """Build a config's model on torch's meta device, where tensors have shapes but no data.
+
+    Args:
+        cfg: Config of a model of any of the three toolboxes.
+
+    Raises:
+        ValueError: The model cannot be built; the message says why.
+    """
+    try:
+        with torch.device("meta"):
+            model = build_model(cfg)
+    except ValueError:
+        # Some constructors read values of tensors, for stochastic depth for example.
+        model = build_model(cfg)
+    return model.to("meta")  # tensors that name their device are not there yet
+
+
 def explain_build_error(cfg: Config, error: Exception) -> ValueError:
     """Say which config could not be built, why, and what to do about it.
 
@@ -48,14 +67,23 @@ def explain_build_error(cfg: Config, error: Exception) -> ValueError:
         cfg: The config whose model was built.
         error: The exception that was raised.
     """
-    reason = " ".join(str(error).split()) or type(error).__name__
-    unknown = _NOT_REGISTERED.search(reason)
-    if unknown:
-        reason = f"unknown type {unknown[1]!r}"
-        remedy = "correct its spelling, or name the module that registers it in custom_imports"
-    else:
-        remedy = "correct the config's model"
-    return ValueError(f"{cfg.filename}: the model cannot be built: {reason}; {remedy}")
+    reason = " ".join(str(error).split()) or _failed_assertion(error) or type(error).__name__
+    explanation = explain_known(reason) or Explanation(reason, "correct the config's model")
+    return ValueError(f"{cfg.filename}: the model cannot be built: {explanation}")
+
+
+def _failed_assertion(error: Exception) -> str:
+    """Describe an error without a message by the class and the line that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    built = [
+        frame.f_locals["cfg"].get("type")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "build_from_cfg" and isinstance(frame.f_locals.get("cfg"), dict)
+    ]
+    if not built or not frame or frame[0].lineno is None:
+        return ""
+    line = linecache.getline(frame[0].filename, frame[0].lineno).strip()
+    return f"{getattr(built[-1], '__name__', built[-1])} refuses its settings ({line})"
 
 
 def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Module, dict]:
@@ -88,6 +116,13 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
         ) from error
     return model.to(device).eval(), dict(loaded.get("meta") or {})
 
+
+#: Height and width in pixels that the tables of each toolbox are for.
+DEFAULT_SIZES: dict[str, tuple[int, int]] = {
+    "mmdet": (800, 1280),
+    "mmseg": (512, 512),
+    "mmpretrain": (224, 224),
+}
 
 #: The outputs that a :class:`TensorModel` can give, in words.
 OUTPUTS: dict[str, str] = {

@@ -15,6 +15,8 @@ from typing import Any
 
 from mmengine.config import DictAction
 
+from mmvanilla.utils.known_errors import explain_known
+
 # User errors: printed without the exception type.
 _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
 # Errors of these types come from Python or a library, and name neither a file nor a remedy.
@@ -99,6 +101,9 @@ def explain(error: Exception, args: Namespace) -> str:
         context = "" if names else _inputs(args)
         remedy = _REMEDIES.get(error.errno, "check that it can be read and written there")
         return f"{where}: {error.strerror or message}{context}; {remedy}"
+    known = explain_known(message)
+    if known is not None:
+        return f"{known}{_inputs(args, str(known))}"
     is_foreseen = isinstance(error, _EXPECTED) and not isinstance(error, _BARE)
     named = f"{message or 'no message'}{_inputs(args, message)}"
     if is_foreseen:

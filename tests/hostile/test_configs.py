@@ -16,6 +16,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "export": ("export_onnx.py", "broken.py", "good.pth", "out.onnx"),
     "quantize": ("quantize_onnx.py", "broken.py", "good.onnx", "int8.onnx"),
     "flops": ("get_flops.py", "broken.py"),
+    "check": ("check.py", "broken.py"),
     "predict": ("visualize.py", "predict", "broken.py", "good.pth", "data/val/cat", "drawn"),
     "features": ("visualize.py", "features", "broken.py", "good.pth", "data/val/cat", "out.png"),
 }

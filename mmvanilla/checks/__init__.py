@@ -1,0 +1,1 @@
+"""Does a config fit together? Levels, strides, channels, classes, imports, λ, learning rates."""

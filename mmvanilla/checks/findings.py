@@ -1,0 +1,57 @@
+"""What a check found: one line about one subject, and the remedy if something is wrong."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+OK, WARNING, FAULT = "ok", "warning", "fault"
+
+
+class Finding(NamedTuple):
+    """One result of a check.
+
+    Attributes:
+        status: ``'ok'``, ``'warning'`` (it works, but perhaps not as meant) or ``'fault'``.
+        subject: What was looked at, such as ``'strides'``.
+        text: What was found, and what was expected.
+        remedy: What to do about it, in one line; empty if nothing is wrong.
+        certain: Whether training cannot work: ``tools/train.py`` refuses these faults, and only
+            these.
+    """
+
+    status: str
+    subject: str
+    text: str
+    remedy: str = ""
+    certain: bool = False
+
+    def __str__(self) -> str:
+        """Return text and remedy as one line."""
+        return f"{self.text}; {self.remedy}" if self.remedy else self.text
+
+
+def ok(subject: str, text: str) -> Finding:
+    """Return a finding that says that something fits."""
+    return Finding(OK, subject, text)
+
+
+def warning(subject: str, text: str, remedy: str) -> Finding:
+    """Return a finding about what works, but perhaps not as it was meant."""
+    return Finding(WARNING, subject, text, remedy)
+
+
+def fault(subject: str, text: str, remedy: str, certain: bool = False) -> Finding:
+    """Return a finding about what is wrong.
+
+    Args:
+        subject: What was looked at.
+        text: What was found, and what was expected.
+        remedy: What to do about it.
+        certain: Whether training cannot work. Default: False.
+    """
+    return Finding(FAULT, subject, text, remedy, certain)
+
+
+def listed(values: object) -> str:
+    """Write numbers as a config does: ``[8, 16]``, or ``8`` for one that is no list."""
+    return str(list(values) if isinstance(values, list | tuple) else values)

@@ -1,0 +1,140 @@
+"""Every line of the tables in docs/detectors.md, built and checked at a tiny width."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import NamedTuple
+
+import pytest
+from mmengine.config import Config
+
+from mmvanilla.apis.model import build_on_meta
+from mmvanilla.checks.findings import OK
+from mmvanilla.checks.model_check import check_model
+from mmvanilla.models.archs import ARCHS
+from tests.checks.swaps import load
+from tests.helpers import ROOT
+
+TEXT = (ROOT / "docs" / "detectors.md").read_text(encoding="utf-8")
+WIDTH = 64  # one of so many channels is left
+
+
+class Row(NamedTuple):
+    name: str
+    toolbox: str
+    config: str
+    levels: tuple[int, ...]
+    entries: tuple[tuple[str, object], ...]
+
+
+def rows() -> list[Row]:
+    found = []
+    for toolbox, heading in (("mmdet", "## Detectors"), ("mmseg", "## Segmenters")):
+        section = TEXT.split(heading)[1].split("\n## ")[0]
+        for line in re.findall(r"^\| [^|]+ \| `[^|]+\.py` \|.*$", section, re.MULTILINE):
+            name, config, levels, entries = (cell.strip() for cell in line.strip("|").split("|"))
+            pairs = [text.split("=") for text in re.findall(r"`([^`]+)`", entries)]
+            found.append(
+                Row(
+                    name,
+                    toolbox,
+                    config.strip("`"),
+                    ast.literal_eval(levels.strip("`")),
+                    tuple((key, ast.literal_eval(value)) for key, value in pairs),
+                )
+            )
+    return found
+
+
+ROWS = rows()
+
+
+def narrow(value):
+    if value is None:
+        return None
+    return [item // WIDTH for item in value] if isinstance(value, list) else value // WIDTH
+
+
+def plugged(row: Row) -> Config:
+    """The config of the row, with what the row says and nothing else."""
+    cfg = load(row.toolbox, row.config)
+    cfg.model.backbone = dict(
+        type="VanillaNet", arch="6", width_mult=1 / WIDTH, out_indices=row.levels
+    )
+    for key, value in row.entries:
+        node = cfg.model
+        *path, last = re.findall(r"\w+", key)
+        for part in path:
+            node = node[int(part)] if part.isdigit() else node[part]
+        assert last in node or row.toolbox == "mmseg", f"{key} is not in the config"
+        node[last] = narrow(value)
+    return cfg
+
+
+def marked(row: Row, thorough: bool):
+    marks = [pytest.mark.toolbox(row.toolbox)]
+    if thorough:
+        marks.append(pytest.mark.exhaustive)
+    return pytest.param(row, marks=marks, id=row.name)
+
+
+def test_the_tables_have_the_models_that_people_ask_for():
+    assert len(ROWS) > 30
+    assert {
+        "Faster R-CNN",
+        "Mask R-CNN",
+        "Cascade R-CNN",
+        "RetinaNet",
+        "FCOS",
+        "ATSS",
+        "RTMDet",
+        "YOLOX",
+        "DINO",
+        "Deformable DETR",
+        "Mask2Former",
+        "FCN",
+        "PSPNet",
+        "DeepLabV3+",
+        "UPerNet",
+        "SegFormer's head",
+        "Semantic FPN",
+    } <= {row.name for row in ROWS}
+
+
+def test_channels_and_strides_of_the_levels():
+    for name in map(str, range(5, 14)):
+        arch = ARCHS[name]
+        assert tuple(arch.level_channels) == (512, 1024, 2048, 4096)
+    assert tuple(ARCHS["13-1.5x"].level_channels) == (768, 1536, 3072, 6144)
+    assert "| 512 | 1024 | 2048 | 4096 |" in TEXT and "| 768 | 1536 | 3072 | 6144 |" in TEXT
+
+
+@pytest.mark.parametrize("row", [marked(row, False) for row in ROWS])
+def test_each_line_fits(row):
+    cfg = plugged(row)
+    found = check_model(cfg, build_on_meta(cfg), thorough=False)
+    wrong = [str(item) for item in found if item.status != OK]
+    # What the meta device cannot compute is run with real numbers by the next test.
+    assert not [text for text in wrong if "could not be run here" not in text], wrong
+
+
+@pytest.mark.parametrize("row", [marked(row, True) for row in ROWS])
+def test_each_line_predicts(row):
+    cfg = plugged(row)
+    found = check_model(cfg, build_on_meta(cfg))
+    assert not [str(item) for item in found if item.status != OK]
+
+
+WRONG = {
+    "RTMDet": dict(levels=(0, 1, 2), entries=(("neck.in_channels", [512, 1024, 2048]),)),
+    "FCN": dict(levels=(0, 1)),
+}
+
+
+@pytest.mark.parametrize("row", [marked(row, False) for row in ROWS if row.name in WRONG])
+def test_a_line_that_were_wrong_would_be_found(row):
+    wrong = WRONG[row.name]
+    entries = wrong.get("entries", row.entries)
+    cfg = plugged(row._replace(levels=wrong["levels"], entries=entries))
+    assert any(item.certain for item in check_model(cfg, build_on_meta(cfg), thorough=False))
