@@ -72,6 +72,7 @@ dataset = dict(
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
+    persistent_workers=False,
     sampler=train_sampler,
     dataset=dict(
         dataset,
@@ -87,6 +88,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=1,
     num_workers=0,
+    persistent_workers=False,
     sampler=test_sampler,
     dataset=dict(
         dataset,
