@@ -11,7 +11,7 @@ from mmvanilla.models.cls_head import VanillaNetClsHead
 from mmvanilla.models.vanillanet import VanillaNet
 
 with read_base():
-    from .shapes_runtime import *
+    from mmvanilla.configs.shapes_runtime import *
 
 default_scope = "mmpretrain"
 

@@ -29,7 +29,7 @@ from mmengine.config import read_base
 from mmvanilla.models.vanillanet import VanillaNet
 
 with read_base():
-    from .shapes_runtime import *
+    from mmvanilla.configs.shapes_runtime import *
 
 default_scope = "mmdet"
 

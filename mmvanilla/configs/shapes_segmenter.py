@@ -11,7 +11,7 @@ from mmseg.visualization import SegLocalVisualizer
 from mmvanilla.models.vanillanet import VanillaNet
 
 with read_base():
-    from .shapes_runtime import *
+    from mmvanilla.configs.shapes_runtime import *
 
 default_scope = "mmseg"
 
