@@ -211,6 +211,21 @@ class TestBuilds:
             str(package / ".mim" / "configs" / "_base_" / "probe.py"),
             {"only_in_the_wheel": 1, "added": 2},
         ]
+        (tmp_path / "pure.py").write_text(
+            "from mmengine.config import read_base\nwith read_base():\n"
+            "    from mmvanilla.configs.shapes_runtime import *\n"
+        )
+        script = """if True:
+            import mmvanilla
+            from mmengine.config import Config
+            from mmengine.config.utils import _get_cfg_metainfo
+            from mmengine.utils import get_installed_path
+            print(Config.fromfile("pure.py").train_cfg.max_epochs)
+            folder = get_installed_path("mmvanilla")
+            print(_get_cfg_metainfo(folder, "imagenet/vanillanet9_in1k.py")["Name"])
+        """
+        output = run(sys.executable, "-c", script, cwd=tmp_path, **where)
+        assert output.splitlines()[-2:] == ["3", "vanillanet-9_in1k"]
         listing = run(site / "bin" / "mmvanilla", cwd=tmp_path, **where)
         tools = {path.stem for path in (ROOT / "tools").glob("[!_]*.py")}
         assert tools <= set(listing.split())

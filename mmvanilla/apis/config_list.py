@@ -19,6 +19,7 @@ _TASKS = {
     "mmyolo": "detection",
 }
 _TOOLBOX = re.compile(rf"\b({'|'.join(_TASKS)})\b")
+_PURE_PYTHON = re.compile(r"from mmvanilla\.configs\.(\w+) import")
 _FILE = re.compile(r"""["']([\w./-]+\.py)["']""")
 
 
@@ -75,7 +76,9 @@ def _toolbox(path: Path) -> str:
     named = _TOOLBOX.search(code)
     if named:
         return named.group(1)
-    bases = (path.parent / name for name in _FILE.findall(code))
+    bases = [path.parent / name for name in _FILE.findall(code)]
+    ours = Path(__file__).parents[1] / "configs"
+    bases += [ours / f"{name}.py" for name in _PURE_PYTHON.findall(code)]
     named_there = (_toolbox(base) for base in bases if base.is_file() and base != path)
     return next(filter(None, named_there), "")
 

@@ -11,7 +11,7 @@ from mmvanilla.models.cls_head import VanillaNetClsHead
 from mmvanilla.models.vanillanet import VanillaNet
 
 with read_base():
-    from .shapes_runtime import *
+    from mmvanilla.configs.shapes_runtime import *
 
 default_scope = "mmpretrain"
 
@@ -47,6 +47,7 @@ data_root = "data/shapes/imagenet"
 train_dataloader = dict(
     batch_size=32,
     num_workers=0,
+    persistent_workers=False,
     sampler=train_sampler,
     collate_fn=dict(type=default_collate),
     dataset=dict(type=CustomDataset, data_root=f"{data_root}/train", pipeline=train_pipeline),
@@ -54,6 +55,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=50,
     num_workers=0,
+    persistent_workers=False,
     sampler=test_sampler,
     collate_fn=dict(type=default_collate),
     dataset=dict(type=CustomDataset, data_root=f"{data_root}/val", pipeline=test_pipeline),

@@ -29,7 +29,7 @@ from mmengine.config import read_base
 from mmvanilla.models.vanillanet import VanillaNet
 
 with read_base():
-    from .shapes_runtime import *
+    from mmvanilla.configs.shapes_runtime import *
 
 default_scope = "mmdet"
 
@@ -154,6 +154,7 @@ load_annotations = dict(type=LoadAnnotations, with_bbox=True, with_mask=True)
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
+    persistent_workers=False,
     sampler=train_sampler,
     dataset=dict(
         dataset,
@@ -170,6 +171,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=1,
     num_workers=0,
+    persistent_workers=False,
     sampler=test_sampler,
     dataset=dict(
         dataset,

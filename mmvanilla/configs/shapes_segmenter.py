@@ -11,7 +11,7 @@ from mmseg.visualization import SegLocalVisualizer
 from mmvanilla.models.vanillanet import VanillaNet
 
 with read_base():
-    from .shapes_runtime import *
+    from mmvanilla.configs.shapes_runtime import *
 
 default_scope = "mmseg"
 
@@ -72,6 +72,7 @@ dataset = dict(
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
+    persistent_workers=False,
     sampler=train_sampler,
     dataset=dict(
         dataset,
@@ -87,6 +88,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=1,
     num_workers=0,
+    persistent_workers=False,
     sampler=test_sampler,
     dataset=dict(
         dataset,

@@ -19,6 +19,7 @@ from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from mmvanilla.apis.safe_runner import newest_whole_checkpoint
 from mmvanilla.checkpoints import safe_loading as module
 from mmvanilla.checkpoints.safe_loading import KNOWN_SCHEMES, safe_loading
+from mmvanilla.models.published import RELEASE_URL, SCHEME
 from tests.toy_training import config_text
 
 
@@ -94,7 +95,13 @@ ADDRESSES = {
 }
 
 
-@pytest.mark.parametrize("scheme", KNOWN_SCHEMES)
+def test_the_addresses_of_the_release_have_the_loader_of_the_names():
+    schemes = CheckpointLoader._schemes
+    assert schemes[RELEASE_URL] is schemes[SCHEME]
+    assert set(KNOWN_SCHEMES) == {*ADDRESSES, RELEASE_URL}
+
+
+@pytest.mark.parametrize("scheme", ADDRESSES)
 def test_no_scheme_runs_code(monkeypatch, hostile, url, victim, scheme):
     address = ADDRESSES[scheme].format(path=hostile, url=url)
     for name in ("get_torchvision_models", "get_external_models", "get_mmcls_models"):

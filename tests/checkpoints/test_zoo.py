@@ -16,7 +16,8 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from mmvanilla import ARCHS, Arch, VanillaNet
 from mmvanilla.checkpoints import download, zoo
-from mmvanilla.models.published import PUBLISHED, PublishedFile
+from mmvanilla.checkpoints.safe_loading import safe_loading
+from mmvanilla.models.published import PUBLISHED, RELEASE_URL, PublishedFile
 from tests.authors_model import authors_weights
 from tests.helpers import DATA
 
@@ -106,6 +107,21 @@ def test_init_cfg_fetches_once_and_then_needs_no_server(mirror, cache):
     x = torch.rand(1, 3, 64, 64)
     for ours, fused in zip(backbone.eval()(x), again.eval()(x), strict=True):
         torch.testing.assert_close(fused, ours, rtol=1e-4, atol=1e-5 * ours.abs().max().item())
+
+
+def test_the_address_of_a_published_file_means_its_name(mirror):
+    """So the addresses in the metafiles can be given to any loader."""
+    by_name = CheckpointLoader.load_checkpoint("vanillanet://tiny")["state_dict"]
+    address = f"{RELEASE_URL}/tiny5.official.pth"
+    with safe_loading():
+        again = CheckpointLoader.load_checkpoint(address)["state_dict"]
+    for found in (CheckpointLoader.load_checkpoint(address)["state_dict"], again):
+        assert found.keys() == by_name.keys()
+        assert all(torch.equal(found[key], by_name[key]) for key in by_name)
+    gray = CheckpointLoader.load_checkpoint(f"{address}?in_channels=1")["state_dict"]
+    assert gray["backbone.stem.conv.first.conv.weight"].shape[1] == 1
+    with pytest.raises(ValueError, match="unknown published weights 'other.pth'; choose from 5"):
+        CheckpointLoader.load_checkpoint(f"{RELEASE_URL}/other.pth")
 
 
 @pytest.mark.toolbox("mmpretrain")
