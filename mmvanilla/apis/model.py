@@ -156,7 +156,10 @@ class TensorModel(nn.Module):
         if self.output == "backbone":
             return getattr(self.model, "backbone", self.model)(inputs)
         if self.output == "neck":
-            return self.model.extract_feat(inputs)
+            # MMDetection3D's models take more than images: a dict of all inputs.
+            return self.model.extract_feat(
+                dict(imgs=inputs) if _is_of(self.model, "mmdet3d") else inputs
+            )
         if self.output == "head":
             return self.model(inputs, None)  # MMPose's models have no default for data samples
         outputs = self.model(inputs)  # OpenMMLab's models return tensors by default
@@ -191,8 +194,11 @@ def is_pose_estimator(model: nn.Module) -> bool:
     Args:
         model: A model of any kind.
     """
-    of_mmpose = any(base.__module__.startswith("mmpose.") for base in type(model).__mro__)
-    return of_mmpose and isinstance(getattr(model, "head", None), nn.Module)
+    return _is_of(model, "mmpose") and isinstance(getattr(model, "head", None), nn.Module)
+
+
+def _is_of(model: nn.Module, toolbox: str) -> bool:
+    return any(base.__module__.startswith(f"{toolbox}.") for base in type(model).__mro__)
 
 
 def fixed_input_size(model: nn.Module) -> tuple[int, int] | None:

@@ -20,6 +20,11 @@ _POSE_FORK = (
     "pip install --no-deps --no-cache-dir --no-binary xtcocotools xtcocotools==1.14.3"
 )
 _POSE_ORIGINAL = f"pip install --no-deps mmpose==1.3.2 {_POSE_NEEDS} xtcocotools==1.14.3"
+# Its requirements ask for open3d and others, which only drawing point clouds needs.
+_DET3D_NEEDS = (
+    "numba==0.60.0 llvmlite==0.43.0 trimesh plyfile nuscenes-devkit lyft_dataset_sdk pyquaternion "
+    "cachetools fire descartes pandas==2.2.3 pytz"
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ FAMILY: dict[str, Relative] = {
             Distribution("mmyolo", "original", "0.6.0", "1.0.0", "0.6.0"),
         ),
         {"original": "pip install --no-deps mmyolo-open==0.6.1"},
+    ),
+    "mmdet3d": Relative(
+        (Distribution("mmdet3d", "original", "1.4.0", "2.0.0", "1.4.0"),),
+        {"original": f"pip install --no-deps mmdet3d==1.4.0 {_DET3D_NEEDS}"},
     ),
 }
 

@@ -5,6 +5,7 @@ Each test is skipped where its toolbox is not installed; docs/family.md says how
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 
 from mmvanilla import fuse_model
+from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import TensorModel, build_model
+from mmvanilla.apis.model import TensorModel, build_model, load_model
 from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
 from mmvanilla.deploy.onnx_module import make_exportable
 from mmvanilla.models.fusion import FusableLayer
@@ -75,6 +78,29 @@ def pose_estimator(data: Path) -> Config:
     return cfg
 
 
+def yolo(data: Path) -> Config:
+    draw_coco(data)
+    cfg = short(narrow(Config.fromfile(FOLDER / "yolov8_vanillanet_coco.py")))
+    mapper, pafpn = cfg.model.neck
+    mapper.update(in_channels=WIDTHS[1:], out_channels=16)
+    pafpn.update(in_channels=[16] * 3, out_channels=[16] * 3)
+    cfg.model.bbox_head.head_module.in_channels = [16] * 3
+    cfg.model.test_cfg.update(nms_pre=20, max_per_img=20)
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        cfg[name].dataset.data_root = f"{data}/"
+        cfg[name].dataset.metainfo = dict(classes=("person",))
+    # Without mosaics, at a small size, and without albumentations, which need not be installed.
+    steps = [dict(step) for step in cfg.train_pipeline_stage2 if step["type"] != "mmdet.Albu"]
+    for step in [*steps, *cfg.val_dataloader.dataset.pipeline]:
+        if "scale" in step:
+            step["scale"] = (64, 64)
+    cfg.train_dataloader.dataset.pipeline = steps
+    cfg.test_dataloader.dataset.pipeline = cfg.val_dataloader.dataset.pipeline
+    for name in ("val_evaluator", "test_evaluator"):
+        cfg[name].ann_file = f"{data}/annotations/instances_val2017.json"
+    return cfg
+
+
 @dataclass(frozen=True)
 class Case:
     """A config of the family: its toolbox, how to narrow it, and what it gives."""
@@ -101,6 +127,7 @@ CASES = {
     "pose": Case(
         "mmpose", pose_estimator, "pose_vanillanet_coco", "loss_kpt", "coco/AP", 1, 0.8**8
     ),
+    "yolo": Case("mmyolo", yolo, "yolov8_vanillanet_coco", "loss_dfl", "coco/bbox_mAP", 3, 0.8**8),
 }
 
 
@@ -208,6 +235,78 @@ def test_a_pose_estimator_has_no_logits(tmp_path):
     assert make_exportable(model.eval()).part == "backbone"
 
 
+def mono3d_batch(size: tuple[int, int] = (96, 128)) -> dict:
+    """Random images with two boxes in space each, as MMDetection3D's loader gives them."""
+    from mmdet3d.structures import CameraInstance3DBoxes, Det3DDataSample
+    from mmengine.structures import InstanceData
+
+    corners = torch.tensor([[10.0, 20.0, 60.0, 70.0], [50.0, 30.0, 120.0, 80.0]])
+    centres = (corners[:, :2] + corners[:, 2:]) / 2
+    labels = torch.tensor([0, 5])
+    # Place, size, turn and velocity, in metres and radians.
+    place = [
+        [0.0, 1.0, 9.0, 2.0, 1.5, 4.0, 0.3, 0.0, 0.0],
+        [2.0, 1.0, 7.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
+    ]
+    boxes = CameraInstance3DBoxes(torch.tensor(place), box_dim=9)
+    samples = []
+    for _ in range(2):
+        camera = [
+            [80.0, 0.0, 64.0, 0.0],
+            [0.0, 80.0, 48.0, 0.0],
+            [0.0, 0.0, 1.0, 0.0],
+            [0.0, 0.0, 0.0, 1.0],
+        ]
+        meta = dict(img_shape=size, ori_shape=size, pad_shape=size, cam2img=camera)
+        meta.update(box_type_3d=CameraInstance3DBoxes, scale_factor=1.0)
+        sample = Det3DDataSample(metainfo=meta)
+        attributes = torch.tensor([1, 2])
+        sample.gt_instances_3d = InstanceData(
+            bboxes_3d=boxes,
+            labels_3d=labels,
+            centers_2d=centres,
+            depths=boxes.tensor[:, 2],
+            attr_labels=attributes,
+        )
+        sample.gt_instances = InstanceData(bboxes=corners, labels=labels, attr_labels=attributes)
+        sample.eval_ann_info = None
+        samples.append(sample)
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in samples]
+    return dict(inputs=dict(img=images), data_samples=samples)
+
+
+@pytest.mark.slow
+@pytest.mark.toolbox("mmdet3d")
+def test_a_3d_detector_takes_a_step_and_is_fused(tmp_path):
+    """Its data sets cannot be drawn in a few lines, so that the model is trained without them."""
+    cfg = narrow(Config.fromfile(FOLDER / "fcos3d_vanillanet_nuscenes.py"))
+    cfg.model.neck.update(in_channels=WIDTHS, out_channels=32)
+    cfg.model.bbox_head.update(in_channels=32, feat_channels=32, stacked_convs=2)
+    for name in ("cls_branch", "dir_branch", "attr_branch"):
+        cfg.model.bbox_head[name] = (32,)
+    cfg.model.bbox_head.reg_branch = ((32,), (32,), (32,), (32,), ())
+    cfg.dump(str(tmp_path / "narrow.py"))
+    model = build_model(load_config(str(tmp_path / "narrow.py")))
+    model.init_weights()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    scales = {id(p): g["lr_scale"] for g in wrapper.optimizer.param_groups for p in g["params"]}
+    assert scales[id(next(model.backbone.stem.parameters()))] == pytest.approx(0.6**7)
+    before = copy.deepcopy(model.state_dict())
+    losses = model.train_step(mono3d_batch(), wrapper)
+    assert {"loss_cls", "loss_depth", "loss_velo"} <= losses.keys()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert any(not torch.equal(before[key], value) for key, value in model.state_dict().items())
+    torch.save(dict(meta={}, state_dict=model.state_dict()), tmp_path / "epoch_1.pth")
+    run_tool(tmp_path, "fuse_backbone.py", "narrow.py", "epoch_1.pth", "fused.pth")
+    fused, _ = load_model(load_config(str(tmp_path / "fused.py")), str(tmp_path / "fused.pth"))
+    found = [net.eval().test_step(mono3d_batch()) for net in (model, fused)]
+    for expected, other in zip(*found, strict=True):
+        boxes, scores = expected.pred_instances_3d.bboxes_3d, expected.pred_instances_3d.scores_3d
+        assert len(boxes) == len(other.pred_instances_3d.bboxes_3d)
+        torch.testing.assert_close(other.pred_instances_3d.scores_3d, scores, rtol=1e-3, atol=1e-4)
+
+
 def test_every_config_of_the_family_has_a_case():
-    assert {path.stem for path in FOLDER.glob("*.py")} == {case.config for case in CASES.values()}
-    assert {case.toolbox for case in CASES.values()} == set(FAMILY)
+    with_data = {case.config for case in CASES.values()}
+    assert {path.stem for path in FOLDER.glob("*.py")} == with_data | {"fcos3d_vanillanet_nuscenes"}
+    assert {case.toolbox for case in CASES.values()} | {"mmdet3d"} == set(FAMILY)
