@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
 from mmvanilla.utils.family import FAMILY
@@ -65,6 +65,16 @@ def _own_default_scope() -> Iterator[None]:
     """Forget the default scope that a test sets: mmengine looks types up in the last one."""
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_layer_decay() -> Iterator[None]:
+    """Put our constructor back under the name that MMPose takes when it is imported."""
+    name = "LayerDecayOptimWrapperConstructor"
+    ours = OPTIM_WRAPPER_CONSTRUCTORS.module_dict.get(name)
+    yield
+    if ours is not None:
+        OPTIM_WRAPPER_CONSTRUCTORS.module_dict[name] = ours
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,6 @@ model = dict(
 )
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    constructor="LayerDecayOptimWrapperConstructor",
+    constructor="mmvanilla.LayerDecayOptimWrapperConstructor",
     paramwise_cfg=dict(_delete_=True, decay_rate=0.6, num_layers=6),
 )

@@ -87,4 +87,8 @@ val_cfg = dict(_delete_=True, type="ValLoop")
 test_cfg = dict(_delete_=True, type="TestLoop")
 default_hooks = dict(visualization=dict(type="mmdet.DetVisualizationHook"))
 visualizer = dict(type="mmrotate.RotLocalVisualizer")
-optim_wrapper = dict(optimizer=dict(lr=8e-5), clip_grad=dict(max_norm=35))
+optim_wrapper = dict(
+    optimizer=dict(lr=8e-5),
+    clip_grad=dict(max_norm=35),
+    constructor="mmvanilla.LayerDecayOptimWrapperConstructor",
+)

@@ -36,7 +36,7 @@ train_dataloader = dict(collate_fn=dict(_delete_=True, type="yolov5_collate"))
 # MMYOLO's constructor and hook are made for SGD.
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05),
-    constructor="LayerDecayOptimWrapperConstructor",
+    constructor="mmvanilla.LayerDecayOptimWrapperConstructor",
     paramwise_cfg=dict(decay_rate=0.8),
 )
 default_hooks = dict(param_scheduler=dict(_delete_=True, type="ParamSchedulerHook"))

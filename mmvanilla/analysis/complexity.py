@@ -24,6 +24,10 @@ DEFAULT_SIZES: dict[str, tuple[int, int]] = {
     "mmdet": (800, 1280),
     "mmseg": (512, 512),
     "mmpretrain": (224, 224),
+    "mmrotate": (1024, 1024),
+    "mmpose": (256, 192),
+    "mmyolo": (640, 640),
+    "mmdet3d": (900, 1600),
 }
 FORMS = ("training", "deploy")
 # The inputs of an RoI head if the config does not say otherwise: the defaults of the toolbox.

@@ -154,7 +154,9 @@ def require_own_constructor(optim_wrapper: Any) -> None:
     """
     if not isinstance(optim_wrapper, Mapping) or optim_wrapper.get("constructor") != _NAME:
         return
-    found = OPTIM_WRAPPER_CONSTRUCTORS.get(_NAME)
+    # The scope's own registry imports the toolbox's constructors before it looks one up.
+    with OPTIM_WRAPPER_CONSTRUCTORS.switch_scope_and_registry(None) as registry:
+        found = registry.get(_NAME)
     options = optim_wrapper.get("paramwise_cfg") or {}
     if "decay_rate" in options and not issubclass(found, LayerDecayOptimWrapperConstructor):
         raise ValueError(
