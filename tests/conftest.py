@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
+from mmvanilla.utils.family import FAMILY
 
 try:
     import hypothesis
@@ -44,7 +45,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run, saying what is missing."""
     for mark in item.iter_markers("toolbox"):
         for name in mark.args:
-            if name not in TOOLBOXES:
+            if name not in TOOLBOXES and name not in FAMILY:
                 raise pytest.UsageError(f"{item.nodeid}: unknown toolbox {name!r}")
             if not has_toolbox(name):
                 pytest.skip(f"{name} is not installed")
@@ -64,6 +65,16 @@ def _own_default_scope() -> Iterator[None]:
     """Forget the default scope that a test sets: mmengine looks types up in the last one."""
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_layer_decay() -> Iterator[None]:
+    """Put our constructor back under the name that MMPose takes when it is imported."""
+    name = "LayerDecayOptimWrapperConstructor"
+    ours = OPTIM_WRAPPER_CONSTRUCTORS.module_dict.get(name)
+    yield
+    if ours is not None:
+        OPTIM_WRAPPER_CONSTRUCTORS.module_dict[name] = ours
 
 
 @pytest.fixture(autouse=True)

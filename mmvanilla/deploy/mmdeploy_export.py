@@ -1,8 +1,9 @@
 """Export whole detectors to ONNX, with MMDeploy.
 
-MMDeploy rewrites the parts that an exporter cannot trace (proposals, NMS, RoI align). Its last
-release was written for older versions of torch and Python; while it runs, this module restores what
-newer ones changed.
+MMDeploy rewrites the parts that an exporter cannot trace (proposals, NMS, RoI align); for two-stage
+detectors ``detector_rewriters.py`` replaces those of its rewriters that give other results than
+PyTorch. Its last release was written for older versions of torch and Python; while it runs, this
+module restores what newer ones changed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from torch import nn
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.images import ImageReader
 from mmvanilla.apis.model import load_model
+from mmvanilla.deploy.detector_rewriters import exact_two_stage, require_plain_nms
 from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE
 from mmvanilla.deploy.onnx_runtime import check_out, open_session, require_onnx
 from mmvanilla.models.fusion import fuse_model
@@ -34,12 +37,12 @@ from mmvanilla.utils.scratch import scratch_folder
 # MMDeploy's other requirements are installed already, or pinned to releases that conflict with
 # ours.
 INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"
-_OPSET = 11
+_OPSET = 16  # the first one whose RoiAlign has mmcv's `aligned`
 _REWRITERS = ("mmdeploy.core.rewriters.function_rewriter", "mmdeploy.core.rewriters.rewriter_utils")
 _FILE = "end2end.onnx"
-#: MMDeploy applies NMS to the region proposals of all levels together, MMDetection to each level
-#: alone, so the two may refine different proposals of one object. This share of the confident
-#: detections must overlap a detection of the same class on the other side.
+_STAGES = ("rpn", "rcnn")
+#: This share of the confident detections of both sides must have an equal one on the other side.
+#: Not all: where two boxes overlap by just the threshold of NMS, rounding decides which one stays.
 REQUIRED_AGREEMENT = 0.95
 CLOSE_IOU = 0.7
 DEFAULT_SCORE = 0.3
@@ -83,7 +86,8 @@ def export_detector(
 
     The graph takes normalised images, (1, 3, H, W) with any H and W, and gives ``dets`` (1, N, 5:
     box and score), ``labels`` (1, N) and, of an instance segmenter, ``masks`` (1, N, 28, 28 or
-    what its head has).
+    what its head has). An entry whose score is 0 only fills up. Boxes end at the border of the
+    input, padding included, since a graph does not know where the image ends in it.
 
     Args:
         cfg: Config of the detector.
@@ -99,7 +103,8 @@ def export_detector(
         FileExistsError: ``out`` exists and ``overwrite`` is False.
         FileNotFoundError: The folder of ``out`` does not exist.
         ImportError: MMDeploy, onnx or onnxruntime is not installed.
-        ValueError: The config is not a detector's, or ``out`` is an input.
+        ValueError: The config is not a detector's, its NMS is not the plain one, or ``out`` is an
+            input.
         RuntimeError: ONNX Runtime disagrees with PyTorch, or nothing was detected.
     """
     out = Path(out)
@@ -109,6 +114,8 @@ def export_detector(
             f"default_scope is {cfg.get('default_scope')!r}, expected 'mmdet'; give the config of "
             "a detector"
         )
+    for where, test_cfg in _nms_of(cfg):
+        require_plain_nms(test_cfg, where)
     require_onnx()
     require_mmdeploy()
     progress("fusing")
@@ -132,15 +139,23 @@ def export_detector(
                 f"nothing was detected above {score:g} in {len(images)} images, so nothing could "
                 "be compared and nothing was written; give images with objects"
             )
-        if close < REQUIRED_AGREEMENT * total:
+        if exact < REQUIRED_AGREEMENT * total:
             raise RuntimeError(
-                f"only {close} of {total} detections above {score:g} agree between PyTorch and "
-                f"ONNX Runtime, fewer than {REQUIRED_AGREEMENT:.0%}; nothing was written"
+                f"only {exact} of {total} detections above {score:g} are equal in PyTorch and ONNX "
+                f"Runtime within {tolerance:g}, fewer than {REQUIRED_AGREEMENT:.0%} ({close} "
+                "overlap one of the same class); nothing was written"
             )
         os.replace(path, out)
     return DetectorReport(
         out, tuple(recipe["onnx_config"]["output_names"]), exact, close, total, out.stat().st_size
     )
+
+
+def _nms_of(cfg: Config) -> Iterator[tuple[str, Any]]:
+    test_cfg = cfg.model.get("test_cfg") or {}
+    for where, part in (("", test_cfg), *((f"{name}.", test_cfg.get(name)) for name in _STAGES)):
+        if isinstance(part, dict) and "nms" in part:
+            yield f"test_cfg.{where}nms", part["nms"]
 
 
 def require_mmdeploy() -> None:
@@ -188,7 +203,7 @@ def _recipe(cfg: Config, has_masks: bool) -> Config:
                     confidence_threshold=0.005,
                     iou_threshold=last.nms.iou_threshold,
                     max_output_boxes_per_class=last.max_per_img,
-                    pre_top_k=test_cfg.get("nms_pre", test_cfg.get("rpn", {}).get("nms_pre", 1000)),
+                    pre_top_k=-1,  # MMDetection has no such limit on all levels together
                     keep_top_k=last.max_per_img,
                     background_label_id=-1,
                     export_postprocess_mask=False,
@@ -231,7 +246,7 @@ def _exec_in_caller(code: str) -> None:
 
 def _run_mmdeploy(image: str, folder: str, recipe: Config, cfg: Config, weights: str) -> None:
     torch2onnx = importlib.import_module("mmdeploy.apis").torch2onnx
-    with warnings.catch_warnings(), _torch_as_mmdeploy_knows_it():
+    with warnings.catch_warnings(), _torch_as_mmdeploy_knows_it(), exact_two_stage():
         warnings.simplefilter("ignore")
         torch2onnx(image, folder, _FILE, recipe, cfg, weights, device="cpu")
 
@@ -266,6 +281,8 @@ def compare_detections(
     exact, close, total = 0, 0, 0
     for image in images:
         inputs, samples = reader.batch(image)
+        # The graph sees no more than its input, so it clips boxes to that, padding included.
+        samples[0].set_metainfo(dict(img_shape=tuple(inputs.shape[-2:])))
         with torch.no_grad():
             found = model(inputs, samples, mode="predict")[0].pred_instances
         dets, labels = session.run(["dets", "labels"], {"input": inputs.numpy()})

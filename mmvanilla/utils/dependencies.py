@@ -137,7 +137,7 @@ def _installed(name: str) -> Iterator[tuple[Distribution, str]]:
             yield distribution, version
 
 
-def _stack() -> str:
+def stack_in_use() -> str:
     """Return the stack to recommend: the one that is already installed, even if in part."""
     for name in TOOLBOXES:
         for distribution, _ in _installed(name):
@@ -148,7 +148,7 @@ def _stack() -> str:
 
 def _command(*names: str, ops: bool = True) -> str:
     """Return one command that installs toolboxes of the stack in use, mmcv with or without ops."""
-    stack = _stack()
+    stack = stack_in_use()
     chosen = [next(entry for entry in TOOLBOXES[name] if entry.stack == stack) for name in names]
     pins = " ".join(f"{entry.name}=={entry.tested}" for entry in chosen)
     setuptools = "'setuptools<82'" if stack == "fork" else "'setuptools<81'"
