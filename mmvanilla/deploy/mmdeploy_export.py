@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +24,15 @@ from mmengine.config import Config
 from torch import nn
 
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.images import ImageReader
+from mmvanilla.apis.images import ImageReader, describe_preprocessing
 from mmvanilla.apis.model import load_model
-from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE
-from mmvanilla.deploy.onnx_runtime import check_out, open_session, require_onnx
+from mmvanilla.checkpoints.writing import appearing_together
+from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, check_out, copy_runner, runner_copies
+from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
+from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.utils.scratch import scratch_folder
+from mmvanilla.version import __version__
 
 # MMDeploy's other requirements are installed already, or pinned to releases that conflict with
 # ours.
@@ -56,6 +60,9 @@ class DetectorReport:
             class on the other side by at least :data:`CLOSE_IOU`, or are exact.
         compared: Number of confident detections of both sides.
         size_bytes: Size of the file in bytes.
+        tolerance: Difference up to which detections are equal.
+        runner_refuses: Why :mod:`mmvanilla.deploy.runner` will refuse the file; None if it serves
+            it.
     """
 
     path: Path
@@ -64,6 +71,8 @@ class DetectorReport:
     close: int
     compared: int
     size_bytes: int
+    tolerance: float
+    runner_refuses: str | None
 
 
 def export_detector(
@@ -75,6 +84,7 @@ def export_detector(
     score: float = DEFAULT_SCORE,
     tolerance: float = DEFAULT_TOLERANCE,
     overwrite: bool = False,
+    with_runner: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> DetectorReport:
     """Fuse a detector, export it with its post-processing, and write it if it gives equal results.
@@ -90,7 +100,8 @@ def export_detector(
         images: Paths of images to compare on; at least one of them must show an object.
         score: Score above which detections are compared.
         tolerance: Largest difference of scores, and of boxes relative to the image's size.
-        overwrite: Whether to replace an existing file. Default: False.
+        overwrite: Whether to replace existing files. Default: False.
+        with_runner: Whether to copy :mod:`mmvanilla.deploy.runner` beside the file. Default: False.
         progress: Function that is called with the name of each step.
 
     Raises:
@@ -101,7 +112,8 @@ def export_detector(
         RuntimeError: ONNX Runtime disagrees with PyTorch, or nothing was detected.
     """
     out = Path(out)
-    check_out(out, overwrite, (checkpoint, *images))
+    files = [out, *runner_copies(out, with_runner)]
+    check_out(out, ".onnx", overwrite, (checkpoint, *images), files)
     if cfg.get("default_scope") != "mmdet":
         raise ValueError(
             f"default_scope is {cfg.get('default_scope')!r}, expected 'mmdet'; give the config of "
@@ -135,10 +147,33 @@ def export_detector(
                 f"only {close} of {total} detections above {score:g} agree between PyTorch and "
                 f"ONNX Runtime, fewer than {REQUIRED_AGREEMENT:.0%}; nothing was written"
             )
-        os.replace(path, out)
+        described = describe_for_runner(fused, cfg, meta, "detector")
+        names = tuple(recipe["onnx_config"]["output_names"])
+        with appearing_together(files, overwrite) as aside:
+            _copy_with_metadata(path, aside[0], fused, names, described)
+            copy_runner(aside)
     return DetectorReport(
-        out, tuple(recipe["onnx_config"]["output_names"]), exact, close, total, out.stat().st_size
+        out, names, exact, close, total, out.stat().st_size, tolerance, refusal(described)
     )
+
+
+def _copy_with_metadata(
+    path: str, out: Path, model: nn.Module, names: Sequence[str], described: dict[str, str]
+) -> None:
+    import onnx
+
+    graph = onnx.load(path)
+    entries = {
+        "mmvanilla_version": __version__,
+        "part": "detector",
+        "outputs": ",".join(names),
+        "input_size": "any",
+        "precision": "fp32",
+        "preprocessing": json.dumps(describe_preprocessing(model)),
+        **described,
+    }
+    onnx.helper.set_model_props(graph, entries)
+    onnx.save(graph, str(out))
 
 
 def require_mmdeploy() -> None:

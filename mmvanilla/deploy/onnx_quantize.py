@@ -16,7 +16,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from mmvanilla.analysis.timing import Timing, time_interleaved
-from mmvanilla.deploy.onnx_runtime import INPUT_NAME, check_out, open_session, require_onnx
+from mmvanilla.deploy.exporting import INPUT_NAME, check_out
+from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
 from mmvanilla.utils.scratch import scratch_folder
 
 _DATA_SCOPE = "mmpretrain"
@@ -120,7 +121,7 @@ def quantize_classifier(
     model, out = Path(model), Path(out)
     if not model.is_file():
         raise FileNotFoundError(f"no model at {model}; write one with tools/export_onnx.py")
-    check_out(out, overwrite, [model])
+    check_out(out, ".onnx", overwrite, [model])
     require_onnx()
     calibration = _Samples(cfg, "train", calibration_images)
     test = _Samples(cfg, "test", test_images)
