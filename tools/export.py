@@ -161,7 +161,8 @@ def export(args: Namespace) -> None:
     shapes = ", ".join("x".join(map(str, shape)) for shape in report.compared_shapes)
     print(f"{report.path}: {report.part}, {report.size_bytes / 1e6:.1f} MB")
     print(f"outputs: {', '.join(report.output_names)}")
-    print(f"input: any batch, {'any height and width' if report.dynamic else 'one size only'}")
+    sizes = {True: f"{report.input_size} height and width", False: "one size only"}
+    print(f"input: any batch, {sizes[report.dynamic]}")
     if report.node_counts:
         nodes = [f"{count} {name}" for name, count in sorted(report.node_counts.items())]
         print(f"nodes: {', '.join(nodes)}")

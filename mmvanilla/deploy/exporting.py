@@ -65,6 +65,8 @@ class Format:
         open: Function that opens a file to run it on the CPU, in fp32.
         companions: Suffixes of the files that are written beside it.
         has_fp16: Whether it can store weights in half precision.
+        multiple: Number of pixels of which height and width must be multiples, twice or more.
+            1: any size will do.
         has_runner: Whether :mod:`mmvanilla.deploy.runner` can use the file.
     """
 
@@ -77,6 +79,7 @@ class Format:
     companions: tuple[str, ...] = ()
     has_fp16: bool = False
     has_runner: bool = False
+    multiple: int = 1
 
     def files(self, out: Path) -> list[Path]:
         """List all files of an export to ``out``, which comes first."""
@@ -91,12 +94,13 @@ class ExportReport:
         path: Path of the file that was written.
         part: Exported part: ``'backbone'``, ``'classifier'`` or ``'segmenter'``.
         output_names: Names of the graph's outputs.
-        dynamic: True if the file accepts any height and width (it accepts any batch size).
+        dynamic: True if the file accepts other heights and widths (it accepts any batch size).
         node_counts: Number of nodes of each type in the graph; empty if the format does not tell.
         max_difference: Largest difference from PyTorch, relative to each output's maximum.
         compared_shapes: Shapes of the inputs that were compared, (N, C, H, W).
         size_bytes: Size of the file, and of those beside it that it needs, in bytes.
         runtime: Name of the program that ran the file.
+        input_size: The heights and widths that it accepts, in words.
     """
 
     path: Path
@@ -108,6 +112,7 @@ class ExportReport:
     compared_shapes: tuple[tuple[int, ...], ...]
     size_bytes: int
     runtime: str
+    input_size: str
 
 
 def export_model(
@@ -175,15 +180,21 @@ def export_model(
     exportable = make_exportable(model, part, softmax, full_size)
     if exportable.fixed_size is not None:
         size, dynamic = exportable.fixed_size, False
+    multiple = target.multiple
+    if dynamic and multiple > 1 and any(side % multiple or side < 2 * multiple for side in size):
+        raise ValueError(
+            f"{target.name} files leave open only multiples of {multiple} pixels from "
+            f"{2 * multiple} on, found {size[0]}x{size[1]}; take such a size, or --fixed-size"
+        )
     in_channels = _in_channels(exportable.module)
-    shapes = compared_shapes(in_channels, size, dynamic)
+    shapes = compared_shapes(in_channels, size, dynamic, target.multiple)
     if tolerance is None:
         tolerance = HALF_TOLERANCE if fp16 else DEFAULT_TOLERANCE
     entries = {
         "mmvanilla_version": __version__,
         "part": exportable.part,
         "outputs": ",".join(exportable.output_names),
-        "input_size": "any" if dynamic else f"{size[0]}x{size[1]}",
+        "input_size": _input_size(size, dynamic, target.multiple),
         "precision": "fp16" if fp16 else "fp32",
         "preprocessing": json.dumps(describe_preprocessing(model)),
         **(metadata or {}),
@@ -209,7 +220,14 @@ def export_model(
         shapes,
         sum(path.stat().st_size for path in target.files(out)),
         target.runtime,
+        entries["input_size"],
     )
+
+
+def _input_size(size: tuple[int, int], dynamic: bool, multiple: int) -> str:
+    if not dynamic:
+        return f"{size[0]}x{size[1]}"
+    return "any" if multiple == 1 else f"multiples of {multiple}"
 
 
 def check_out(

@@ -89,15 +89,23 @@ def write_onnx(job: Job, path: Path, exporter: str = "torchscript") -> dict[str,
     _run_exporter(job.exportable, job.example, path, job.dynamic, exporter)
     graph = onnx.load(str(path))
     if job.fp16:
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of weights near 0, which the comparison judges
-            graph = convert_float_to_float16(graph, keep_io_types=True)
+        graph = _to_half(graph)
     onnx.helper.set_model_props(graph, job.metadata)
     onnx.checker.check_model(graph)
     onnx.save(graph, str(path))
     return dict(Counter(node.op_type for node in graph.graph.node))
+
+
+def _to_half(graph: Any) -> Any:
+    """Convert a model to half precision inside, with float32 inputs and outputs."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights near 0, which the comparison judges
+        halved = OnnxModel(convert_float_to_float16(graph, keep_io_types=True))
+    halved.topological_sort()  # the casts of the inputs were put last
+    return halved.model
 
 
 def _run_exporter(

@@ -88,4 +88,4 @@ def read_metadata(model: Any) -> dict[str, str]:
     """Read the entries that :func:`save_model` wrote; empty if there are none."""
     if not model.has_rt_info([RT_INFO]):
         return {}
-    return {name: str(value.value) for name, value in dict(model.get_rt_info([RT_INFO])).items()}
+    return {name: str(value) for name, value in model.get_rt_info([RT_INFO]).value.items()}

@@ -186,12 +186,13 @@ def _load_openvino(path: Path, device: str) -> tuple[Callable[[np.ndarray], list
 
     try:
         model = openvino.Core().read_model(str(path))
-        entries = dict(model.get_rt_info(["mmvanilla"])) if model.has_rt_info(["mmvanilla"]) else {}
+        known = model.has_rt_info(["mmvanilla"])
+        entries = model.get_rt_info(["mmvanilla"]).value if known else {}
         options = {"INFERENCE_PRECISION_HINT": "f32"} if device == "cpu" else {}
         request = openvino.compile_model(model, device.upper(), options).create_infer_request()
     except RuntimeError as error:
         raise ValueError(f"{path} cannot be loaded: {_line(error)}; export it again") from error
-    metadata = {key: str(value.value) for key, value in entries.items()}
+    metadata = {key: str(value) for key, value in entries.items()}
     return lambda x: [output.copy() for output in request.infer([x]).to_tuple()], metadata
 
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,10 @@ from torch import Tensor
 from mmvanilla.deploy.exporting import Format, Job
 from mmvanilla.deploy.torchscript_export import METADATA_FILE
 from mmvanilla.deploy.verification import RunFile
+
+#: Height and width must be multiples of this many pixels, and at least twice as many.
+MULTIPLE = 32
+_MOST_TILES = 1024
 
 
 def _require() -> None:
@@ -25,8 +30,12 @@ def _require() -> None:
 
 def write_torch_export(job: Job, path: Path) -> dict[str, int]:
     """Write an exported program with its metadata, and count its operators by name."""
-    auto = torch.export.Dim.DYNAMIC
-    axes = {0: auto, 2: auto, 3: auto} if job.dynamic else {0: auto}
+    axes: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
+    if job.dynamic:
+        # Pooling guards the file against sizes that leave another remainder than the traced one,
+        # and other layers against maps of a single pixel.
+        tiles = (torch.export.Dim(name, min=2, max=_MOST_TILES) for name in ("rows", "columns"))
+        axes[2], axes[3] = (MULTIPLE * count for count in tiles)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -57,5 +66,11 @@ def open_torch_export(path: Path) -> RunFile:
 
 
 TORCH_EXPORT = Format(
-    "torch_export", ".pt2", "torch.export", _require, write_torch_export, open_torch_export
+    "torch_export",
+    ".pt2",
+    "torch.export",
+    _require,
+    write_torch_export,
+    open_torch_export,
+    multiple=MULTIPLE,
 )

@@ -20,7 +20,7 @@ def random_images(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def compared_shapes(
-    in_channels: int, size: tuple[int, int], dynamic: bool
+    in_channels: int, size: tuple[int, int], dynamic: bool, multiple: int = 1
 ) -> tuple[tuple[int, ...], ...]:
     """Choose input shapes to compare on: two batch sizes and, if ``dynamic``, several sizes.
 
@@ -28,6 +28,8 @@ def compared_shapes(
         in_channels: Number of channels of an image.
         size: Height and width in pixels that the file was exported with.
         dynamic: Whether the file accepts other heights and widths, too.
+        multiple: Number of pixels of which heights and widths must be multiples, twice or more.
+            Default: 1.
 
     Returns:
         Input shapes, each as (N, C, H, W).
@@ -35,10 +37,10 @@ def compared_shapes(
     height, width = size
     shapes = [(1, in_channels, height, width), (3, in_channels, height, width)]
     if dynamic:
-        shapes += [
-            (2, in_channels, height + 32, max(32, width - 32)),
-            (1, in_channels, height + 19, width + 45),
-        ]
+        others = [(2, height + 32, max(32, width - 32)), (1, height + 19, width + 45)]
+        for batch, *sides in others:
+            tiles = [max(-(-side // multiple), 2) for side in sides]
+            shapes.append((batch, in_channels, tiles[0] * multiple, tiles[1] * multiple))
     return tuple(shapes)
 
 
