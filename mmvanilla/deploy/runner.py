@@ -132,7 +132,7 @@ class Predictor:
         scale = (1.0, 1.0)
         for step in settings["steps"]:
             height, width = image.shape[:2]
-            image = _STEPS[step["type"]](image, step)
+            image = STEPS[step["type"]](image, step)
             if "interpolation" in step:
                 scale = (image.shape[1] / width, image.shape[0] / height)
         pixels = image[..., None] if image.ndim == 2 else image
@@ -205,7 +205,11 @@ def _line(error: Exception) -> str:
 def _resize(image: np.ndarray, size: tuple[int, int], step: dict[str, Any]) -> np.ndarray:
     if step["backend"] == "cv2":
         return cv2.resize(image, size, interpolation=INTERPOLATIONS[step["interpolation"]])
-    for axis in (1, 0):  # as Pillow: first along the rows, rounded to integers in between
+    flatter, narrower = image.shape[0] - size[1], image.shape[1] - size[0]
+    # As Pillow: one side after the other, rounded to integers in between; from version 13 on the
+    # height comes first where it shrinks most.
+    is_turned = step["vertical_first"] and flatter > max(0, 2 * narrower)
+    for axis in (0, 1) if is_turned else (1, 0):
         if image.shape[axis] != size[1 - axis]:
             image = _pillow_pass(image, axis, size[1 - axis], *_PILLOW[step["interpolation"]])
     return image
@@ -279,7 +283,8 @@ def _padded(height: int, width: int, pad: dict[str, Any]) -> tuple[int, int]:
     return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
 
 
-_STEPS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
+#: The steps of a pipeline, by the names of OpenMMLab's.
+STEPS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
     "Resize": _resize_step,
     "ResizeEdge": _resize_edge,
     "CenterCrop": _center_crop,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
+from PIL import Image
+from PIL import __version__ as PIL_VERSION
 from torch import nn
 
 from mmvanilla.apis.images import describe_preprocessing
@@ -182,7 +186,23 @@ def _resampling(transform: Any) -> dict[str, Any]:
     known = runner.INTERPOLATIONS if backend == "cv2" else _PILLOW
     if transform.interpolation not in known:
         raise Unsupported(f"its pipeline resizes by {transform.interpolation} with {backend}")
-    return dict(backend=backend, interpolation=transform.interpolation)
+    settings = dict(backend=backend, interpolation=transform.interpolation)
+    if backend == "pillow":
+        settings["vertical_first"] = _pillow_shrinks_height_first()
+    return settings
+
+
+@functools.cache
+def _pillow_shrinks_height_first() -> bool:
+    """Find out in which order the Pillow of this environment resizes the two sides."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 20, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize((30, 10), Image.Resampling.BICUBIC))
+    step = dict(type="Resize", scale=(30, 10), keep_ratio=False, backend="pillow")
+    for first in (True, False):
+        settings = dict(step, interpolation="bicubic", vertical_first=first)
+        if np.array_equal(runner.STEPS["Resize"](pixels, settings), expected):
+            return first
+    raise Unsupported(f"Pillow {PIL_VERSION} resizes in a way that it does not know")
 
 
 def _resize(transform: Any) -> dict[str, Any]:
