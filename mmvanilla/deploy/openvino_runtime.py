@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def require_openvino(*also: str) -> None:
     Raises:
         ImportError: One of them is not installed.
     """
+    # OpenVINO and NNCF would report each import to their makers; without this package they do not.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     for name in ("openvino", *also):
         try:
             __import__(name)

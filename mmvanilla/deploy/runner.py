@@ -72,7 +72,13 @@ class Predictor:
         if self.path.suffix not in (".onnx", ".xml"):
             raise ValueError(f"{path} is neither an .onnx nor an .xml file; export to one of them")
         load = _load_onnx if self.path.suffix == ".onnx" else _load_openvino
-        self.run, metadata = load(self.path, device)
+        try:
+            self.run, metadata = load(self.path, device)
+        except ImportError as error:
+            name = {".onnx": "onnxruntime", ".xml": "openvino"}[self.path.suffix]
+            raise ImportError(
+                f"{error.name or name} is missing, which runs {path}; run `pip install {name}`"
+            ) from error
         if "runner" not in metadata:
             raise ValueError(
                 f"{path} does not say how it is used: it was not exported by this mmvanilla; "
@@ -182,6 +188,8 @@ def _load_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], list], d
 
 
 def _load_openvino(path: Path, device: str) -> tuple[Callable[[np.ndarray], list], dict[str, str]]:
+    # OpenVINO would report each import to its makers; without this package it does not.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     try:
