@@ -82,6 +82,8 @@ setup(
         ],
         "lite": ["mmengine>=0.10.7,<1", "mmcv-lite>=2.1.0,<2.3"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
+        # OpenVINO's models are converted from ONNX, and checked there, too.
+        "openvino": ["openvino>=2024.4", "nncf>=2.13", "onnx", "onnxruntime"],
     },
     cmdclass={"build_py": BuildWithConfigsAndTools},
     zip_safe=False,

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 from mmvanilla.analysis import complexity
 from mmvanilla.apis.model import TensorModel
 from mmvanilla.benchmark.networks import Contender
-from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE, export_onnx
+from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, export_model
+from mmvanilla.deploy.formats import find_format
 from mmvanilla.deploy.onnx_quantize import quantize_file
 from mmvanilla.deploy.onnx_runtime import open_session
+from mmvanilla.deploy.openvino_quantize import quantize_openvino
+from mmvanilla.deploy.openvino_runtime import compile_model
 from mmvanilla.models.packed_conv import pack_for_cpu
 
 DTYPES: dict[str, torch.dtype] = {
@@ -41,7 +45,7 @@ class Job(NamedTuple):
         contender: Network to run.
         images: Images, (N, 3, H, W); the network is moved to their device and data type.
         output: Name of the output, as in :class:`~mmvanilla.apis.model.TensorModel`.
-        threads: Number of threads for ONNX Runtime. 0: it chooses.
+        threads: Number of threads for ONNX Runtime and OpenVINO. 0: they choose.
     """
 
     contender: Contender
@@ -69,7 +73,7 @@ def prepare(
         form: Name of the form, a key of :data:`RUNTIMES`.
         images: Images, (N, 3, H, W); the network is moved to their device and data type.
         features: Whether to run only the backbone. Default: False.
-        threads: Number of threads for ONNX Runtime. 0 (default): it chooses.
+        threads: Number of threads for ONNX Runtime and OpenVINO. 0 (default): they choose.
 
     Returns:
         A function that runs one forward pass.
@@ -161,30 +165,37 @@ def _cuda_graph(job: Job) -> Run:
     return graph.replay
 
 
-def _onnxruntime(job: Job, int8: bool = False) -> Run:
+def _export(job: Job, path: Path, int8: bool) -> Path:
+    """Write the network as .onnx or .xml, and quantise it if asked; return the file to run."""
     if job.images.dtype != torch.float32:
         raise Unmeasurable("the exported file is fp32")
+    if int8 and job.on_gpu:
+        raise Unmeasurable("int8 is measured on a CPU only")
     is_ours = job.contender.kind == "ours"
     height, width = job.images.shape[-2:]
+    export_model(
+        job.contender.fused,
+        path,
+        find_format(path),
+        size=(height, width),
+        part="backbone" if job.output == "backbone" else None,
+        dynamic=is_ours,  # the graphs of some peers depend on the input size
+        # A peer's export is not ours to check strictly, and random weights amplify differences.
+        tolerance=DEFAULT_TOLERANCE if is_ours else 1e-3,
+    )
+    if not int8:
+        return path
+    quantized = path.with_name(f"int8{path.suffix}")
+    quantize = quantize_file if path.suffix == ".onnx" else quantize_openvino
+    # The accuracy of random weights does not matter, so one image is enough for the ranges.
+    quantize(path, quantized, [job.images[:1].numpy()])
+    return quantized
+
+
+def _onnxruntime(job: Job, int8: bool = False) -> Run:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "net.onnx"
         try:
-            export_onnx(
-                job.contender.fused,
-                path,
-                size=(height, width),
-                part="backbone" if job.output == "backbone" else None,
-                dynamic=is_ours,  # the graphs of some peers depend on the input size
-                # A peer's export is not ours to check strictly, and random weights amplify
-                # differences.
-                tolerance=DEFAULT_TOLERANCE if is_ours else 1e-3,
-            )
-            if int8:
-                quantized = path.with_name("int8.onnx")
-                # The accuracy of random weights does not matter, so one image is enough for the
-                # ranges.
-                quantize_file(path, quantized, [job.images[:1].numpy()])
-                path = quantized
+            path = _export(job, Path(folder) / "net.onnx", int8)
             session = open_session(path, job.threads, cuda=job.on_gpu)
         except (RuntimeError, ImportError, ValueError) as error:
             raise Unmeasurable(_first_line(error)) from error
@@ -192,10 +203,18 @@ def _onnxruntime(job: Job, int8: bool = False) -> Run:
     return lambda: session.run(None, feed)
 
 
-def _int8(job: Job) -> Run:
+def _openvino(job: Job, int8: bool = False) -> Run:
     if job.on_gpu:
-        raise Unmeasurable("int8 is measured on a CPU only")
-    return _onnxruntime(job, int8=True)
+        raise Unmeasurable("OpenVINO is measured on a CPU only")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = _export(job, Path(folder) / "net.xml", int8)
+            request = compile_model(path, job.threads).create_infer_request()
+        except (RuntimeError, ImportError, ValueError) as error:
+            raise Unmeasurable(_first_line(error)) from error
+        images = job.images.numpy()
+        request.infer([images])  # it reads the weights lazily, from the file
+    return lambda: request.infer([images], share_inputs=True)
 
 
 def _first_line(error: BaseException) -> str:
@@ -225,9 +244,15 @@ RUNTIMES: dict[str, Runtime] = {
     "compiled": Runtime(
         "fused, channels_last, torch.compile (on a CPU with TORCHINDUCTOR_FREEZING=1)", _compiled
     ),
-    "onnxruntime": Runtime("fused, tools/export_onnx.py and ONNX Runtime", _onnxruntime),
+    "onnxruntime": Runtime("fused, tools/export.py and ONNX Runtime", _onnxruntime),
     "int8": Runtime(
-        "the same, quantised as tools/quantize_onnx.py does; for its speed only", _int8
+        "the same, quantised as tools/quantize.py does; for its speed only",
+        partial(_onnxruntime, int8=True),
+    ),
+    "openvino": Runtime("fused, tools/export.py and OpenVINO, in fp32", _openvino),
+    "openvino_int8": Runtime(
+        "the same, quantised as tools/quantize.py does, by NNCF; for its speed only",
+        partial(_openvino, int8=True),
     ),
     "cuda_graph": Runtime("fused, channels_last, replayed as a CUDA graph", _cuda_graph),
 }
