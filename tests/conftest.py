@@ -11,6 +11,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
+from mmvanilla.utils.family import FAMILY
 
 try:
     import hypothesis
@@ -44,7 +45,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run, saying what is missing."""
     for mark in item.iter_markers("toolbox"):
         for name in mark.args:
-            if name not in TOOLBOXES:
+            if name not in TOOLBOXES and name not in FAMILY:
                 raise pytest.UsageError(f"{item.nodeid}: unknown toolbox {name!r}")
             if not has_toolbox(name):
                 pytest.skip(f"{name} is not installed")

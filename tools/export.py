@@ -102,8 +102,8 @@ def export_whole_detector(args: Namespace, console: Console) -> None:
     print(f"{report.path}: whole detector, {report.size_bytes / 1e6:.1f} MB")
     print(f"outputs: {', '.join(report.output_names)}")
     print(
-        f"of {report.compared} confident detections {report.close} overlap one of the same class "
-        f"on the other side, {report.exact} of them agree within {report.tolerance:g}"
+        f"of {report.compared} confident detections of PyTorch and ONNX Runtime {report.exact} "
+        f"have an equal one on the other side, within {report.tolerance:g}"
     )
     print("normalisation is not inside; masks are those of the head, to be pasted into their boxes")
     report_runner(args, report.runner_refuses)

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox, require
+from mmvanilla.utils.family import FAMILY, require_relative
 
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")
 _READERS = ("_file2dict", "_parse_lazy_import", "_is_lazy_import")  # of mmengine's Config
@@ -89,6 +90,8 @@ def _check_scope(cfg: Config, path: str) -> None:
     scope = cfg.get("default_scope") or "mmengine"
     if scope in TOOLBOXES:
         require(scope)
+    elif scope in FAMILY:
+        require_relative(scope)
     elif not isinstance(scope, str) or not has_toolbox(scope):
         raise ImportError(
             f"{path} has default_scope={scope!r}, and no such toolbox is installed; install it, or "
@@ -107,6 +110,12 @@ def _explained(error: BaseException, path: str) -> Exception:
             ):
                 try:
                     require(name)
+                except (ImportError, RuntimeError) as missing:
+                    return type(missing)(f"{path} cannot be read: {missing}")
+        for name in FAMILY:
+            if error.name == name or f"{name} is not installed" in str(error):
+                try:
+                    require_relative(name)
                 except (ImportError, RuntimeError) as missing:
                     return type(missing)(f"{path} cannot be read: {missing}")
     if len(chain) > 1 and not Path(where).is_file():

@@ -96,6 +96,7 @@ OUTPUTS: dict[str, str] = {
     "logits": "logits",
     "probabilities": "probabilities",
     "full_size_logits": "logits at the size of the input",
+    "head": "outputs of the head",
 }
 
 
@@ -107,8 +108,9 @@ class TensorModel(nn.Module):
     Args:
         model: A detector, segmenter, classifier or bare backbone.
         output: Name of the output, a key of :data:`OUTPUTS`. None: the logits of a classifier or
-            segmenter, the features of a detector's backbone and neck (its heads need proposals and
-            data samples), or the features of a bare backbone.
+            segmenter, the outputs of a pose estimator's head (heatmaps, for most), the features of
+            a detector's backbone and neck (its heads need proposals and data samples), or the
+            features of a bare backbone.
 
     Raises:
         ValueError: The output is unknown, or this model does not have it.
@@ -123,6 +125,10 @@ class TensorModel(nn.Module):
         elif output.endswith(("logits", "probabilities")) and not _gives_logits(model):
             raise ValueError(
                 f"{type(model).__name__} has no head that gives {output}; choose backbone or neck"
+            )
+        elif output == "head" and not is_pose_estimator(model):
+            raise ValueError(
+                f"{type(model).__name__} is not a pose estimator; choose backbone or neck"
             )
         elif output == "full_size_logits" and not hasattr(model, "decode_head"):
             raise ValueError(
@@ -144,12 +150,18 @@ class TensorModel(nn.Module):
 
         Returns:
             Features as a tuple of (N, C_i, H_i, W_i); logits and probabilities of a classifier as
-            (N, K), of a segmenter as (N, K, H', W').
+            (N, K), of a segmenter as (N, K, H', W'); what the head of a pose estimator gives, as
+            (N, K, H', W') for heatmaps of K keypoints.
         """
         if self.output == "backbone":
             return getattr(self.model, "backbone", self.model)(inputs)
         if self.output == "neck":
-            return self.model.extract_feat(inputs)
+            # MMDetection3D's models take more than images: a dict of all inputs.
+            return self.model.extract_feat(
+                dict(imgs=inputs) if _is_of(self.model, "mmdet3d") else inputs
+            )
+        if self.output == "head":
+            return self.model(inputs, None)  # MMPose's models have no default for data samples
         outputs = self.model(inputs)  # OpenMMLab's models return tensors by default
         if self.output == "probabilities":
             return functional.softmax(outputs, dim=1)
@@ -166,12 +178,27 @@ class TensorModel(nn.Module):
 def _natural_output(model: nn.Module) -> str:
     if _gives_logits(model):
         return "logits"
+    if is_pose_estimator(model):
+        return "head"
     return "neck" if getattr(model, "neck", None) is not None else "backbone"
 
 
 def _gives_logits(model: nn.Module) -> bool:
     heads = (getattr(model, name, None) for name in ("head", "decode_head"))
-    return any(isinstance(head, nn.Module) for head in heads)
+    return any(isinstance(head, nn.Module) for head in heads) and not is_pose_estimator(model)
+
+
+def is_pose_estimator(model: nn.Module) -> bool:
+    """Tell whether a model is one of MMPose's, with a head, without importing MMPose.
+
+    Args:
+        model: A model of any kind.
+    """
+    return _is_of(model, "mmpose") and isinstance(getattr(model, "head", None), nn.Module)
+
+
+def _is_of(model: nn.Module, toolbox: str) -> bool:
+    return any(base.__module__.startswith(f"{toolbox}.") for base in type(model).__mro__)
 
 
 def fixed_input_size(model: nn.Module) -> tuple[int, int] | None:

@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
 from mmvanilla.apis.safe_runner import build_runner
 from mmvanilla.engine import cpu_distributed
+from mmvanilla.engine.layer_decay import require_own_constructor
 
-# The options of the visualization hooks of the three toolboxes.
+# The options of the visualization hooks of the toolboxes.
 _SHOW_OPTIONS: dict[str, dict[str, str]] = {
     "mmdet": dict(switch="draw", out_dir="test_out_dir"),
     "mmseg": dict(switch="draw"),
     "mmpretrain": dict(switch="enable", out_dir="out_dir"),
+    "mmrotate": dict(switch="draw", out_dir="test_out_dir"),
+    "mmyolo": dict(switch="draw", out_dir="test_out_dir"),
+    "mmpose": dict(switch="enable", out_dir="out_dir"),
 }
 
 
@@ -58,6 +63,8 @@ def build_train_runner(
         length = cfg.train_cfg.get(name)
         if isinstance(length, int) and length < 1:  # mmengine would not train, without an error
             raise ValueError(f"{cfg.filename}: train_cfg.{name} must be at least 1, found {length}")
+    init_default_scope(cfg.get("default_scope") or "mmengine")
+    require_own_constructor(cfg.optim_wrapper)
     require_data(cfg, "train_dataloader", "val_dataloader")
     if amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
@@ -184,8 +191,8 @@ def _switch_pictures_on(cfg: Config, show: bool, show_dir: str | None, wait_time
     hook = cfg.get("default_hooks", {}).get("visualization")
     if not options or hook is None:
         raise ValueError(
-            f"{cfg.filename} has no default_hooks.visualization of MMDetection, MMSegmentation or "
-            "MMPretrain, so nothing can be shown; leave --show and --show-dir out"
+            f"{cfg.filename} has no default_hooks.visualization of {', '.join(_SHOW_OPTIONS)}, so "
+            "nothing can be shown; leave --show and --show-dir out"
         )
     hook.update({options["switch"]: True, "show": show, "wait_time": wait_time})
     if not show_dir:

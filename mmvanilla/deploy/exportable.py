@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.apis.model import TensorModel, fixed_input_size
+from mmvanilla.apis.model import TensorModel, fixed_input_size, is_pose_estimator
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.models.vanillanet import VanillaNet
 
@@ -91,6 +91,8 @@ def resolve_part(model: nn.Module, part: str | None = None) -> str:
     found = "backbone"
     if hasattr(model, "decode_head"):
         found = "segmenter"
+    elif is_pose_estimator(model):
+        pass  # its head gives heatmaps or coordinates, which no part here names
     elif isinstance(getattr(model, "head", None), nn.Module) and hasattr(model, "backbone"):
         found = "classifier"
     if part is None:

@@ -1,8 +1,9 @@
 """Export whole detectors to ONNX, with MMDeploy.
 
-MMDeploy rewrites the parts that an exporter cannot trace (proposals, NMS, RoI align). Its last
-release was written for older versions of torch; while it runs, this module restores what newer
-versions of torch changed.
+MMDeploy rewrites the parts that an exporter cannot trace (proposals, NMS, RoI align); for two-stage
+detectors ``detector_rewriters.py`` replaces those of its rewriters that give other results than
+PyTorch. Its last release was written for older versions of torch; while it runs, this module
+restores what newer versions of torch changed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.images import ImageReader, describe_preprocessing
 from mmvanilla.apis.model import load_model
 from mmvanilla.checkpoints.writing import appearing_together
+from mmvanilla.deploy.detector_rewriters import exact_two_stage, require_plain_nms
 from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, check_out, copy_runner, runner_copies
+from mmvanilla.deploy.mmdeploy_recipe import FILE, make_recipe, nms_of
 from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
 from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
 from mmvanilla.models.fusion import fuse_model
@@ -37,11 +40,8 @@ from mmvanilla.version import __version__
 # MMDeploy's other requirements are installed already, or pinned to releases that conflict with
 # ours.
 INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"
-_OPSET = 11
-_FILE = "end2end.onnx"
-#: MMDeploy applies NMS to the region proposals of all levels together, MMDetection to each level
-#: alone, so the two may refine different proposals of one object. This share of the confident
-#: detections must overlap a detection of the same class on the other side.
+#: This share of the confident detections of both sides must have an equal one on the other side.
+#: Not all: where two boxes overlap by just the threshold of NMS, rounding decides which one stays.
 REQUIRED_AGREEMENT = 0.95
 CLOSE_IOU = 0.7
 DEFAULT_SCORE = 0.3
@@ -91,7 +91,8 @@ def export_detector(
 
     The graph takes normalised images, (1, 3, H, W) with any H and W, and gives ``dets`` (1, N, 5:
     box and score), ``labels`` (1, N) and, of an instance segmenter, ``masks`` (1, N, 28, 28 or
-    what its head has).
+    what its head has). An entry whose score is 0 only fills up. Boxes end at the border of the
+    input, padding included, since a graph does not know where the image ends in it.
 
     Args:
         cfg: Config of the detector.
@@ -108,7 +109,8 @@ def export_detector(
         FileExistsError: ``out`` exists and ``overwrite`` is False.
         FileNotFoundError: The folder of ``out`` does not exist.
         ImportError: MMDeploy, onnx or onnxruntime is not installed.
-        ValueError: The config is not a detector's, or ``out`` is an input.
+        ValueError: The config is not a detector's, its NMS is not the plain one, or ``out`` is an
+            input.
         RuntimeError: ONNX Runtime disagrees with PyTorch, or nothing was detected.
     """
     out = Path(out)
@@ -119,6 +121,8 @@ def export_detector(
             f"default_scope is {cfg.get('default_scope')!r}, expected 'mmdet'; give the config of "
             "a detector"
         )
+    for where, test_cfg in nms_of(cfg):
+        require_plain_nms(test_cfg, where)
     require_onnx()
     require_mmdeploy()
     progress("fusing")
@@ -130,11 +134,11 @@ def export_detector(
         torch.save(dict(meta=meta, state_dict=fused.state_dict()), weights)
         progress("exporting, by MMDeploy")
         has_masks = getattr(getattr(fused, "roi_head", None), "mask_head", None) is not None
-        recipe = _recipe(cfg, has_masks)
+        recipe = make_recipe(cfg, has_masks)
         fused_cfg = deploy_config(cfg)
         fused_cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline  # where MMDeploy looks
         _run_mmdeploy(str(images[0]), folder, recipe, fused_cfg, weights)
-        path = os.path.join(folder, _FILE)
+        path = os.path.join(folder, FILE)
         progress("comparing")
         exact, close, total = compare_detections(path, fused, cfg, images, score, tolerance)
         if total == 0:
@@ -142,10 +146,11 @@ def export_detector(
                 f"nothing was detected above {score:g} in {len(images)} images, so nothing could "
                 "be compared and nothing was written; give images with objects"
             )
-        if close < REQUIRED_AGREEMENT * total:
+        if exact < REQUIRED_AGREEMENT * total:
             raise RuntimeError(
-                f"only {close} of {total} detections above {score:g} agree between PyTorch and "
-                f"ONNX Runtime, fewer than {REQUIRED_AGREEMENT:.0%}; nothing was written"
+                f"only {exact} of {total} detections above {score:g} are equal in PyTorch and ONNX "
+                f"Runtime within {tolerance:g}, fewer than {REQUIRED_AGREEMENT:.0%} ({close} "
+                "overlap one of the same class); nothing was written"
             )
         described = describe_for_runner(fused, cfg, meta, "detector")
         names = tuple(recipe["onnx_config"]["output_names"])
@@ -191,47 +196,6 @@ def require_mmdeploy() -> None:
         ) from error
 
 
-def _recipe(cfg: Config, has_masks: bool) -> Config:
-    """Make MMDeploy's own kind of deploy config, with the thresholds of the model's test_cfg."""
-    test_cfg = cfg.model.test_cfg
-    last = test_cfg.get("rcnn", test_cfg)
-    outputs = ["dets", "labels", *(["masks"] if has_masks else [])]
-    axes: dict[str, dict[int, str]] = {"input": {0: "batch", 2: "height", 3: "width"}}
-    axes.update({name: {0: "batch", 1: "detections"} for name in outputs})
-    return Config(
-        dict(
-            onnx_config=dict(
-                type="onnx",
-                export_params=True,
-                keep_initializers_as_inputs=False,
-                opset_version=_OPSET,
-                save_file=_FILE,
-                input_names=["input"],
-                output_names=outputs,
-                input_shape=None,
-                optimize=True,
-                dynamic_axes=axes,
-            ),
-            codebase_config=dict(
-                type="mmdet",
-                task="ObjectDetection",
-                model_type="end2end",
-                post_processing=dict(
-                    score_threshold=last.score_thr,
-                    confidence_threshold=0.005,
-                    iou_threshold=last.nms.iou_threshold,
-                    max_output_boxes_per_class=last.max_per_img,
-                    pre_top_k=test_cfg.get("nms_pre", test_cfg.get("rpn", {}).get("nms_pre", 1000)),
-                    keep_top_k=last.max_per_img,
-                    background_label_id=-1,
-                    export_postprocess_mask=False,
-                ),
-            ),
-            backend_config=dict(type="onnxruntime"),
-        )
-    )
-
-
 @contextmanager
 def _torch_as_mmdeploy_knows_it() -> Iterator[None]:
     original = torch.onnx.export
@@ -253,9 +217,9 @@ def _torch_as_mmdeploy_knows_it() -> Iterator[None]:
 
 def _run_mmdeploy(image: str, folder: str, recipe: Config, cfg: Config, weights: str) -> None:
     torch2onnx = importlib.import_module("mmdeploy.apis").torch2onnx
-    with warnings.catch_warnings(), _torch_as_mmdeploy_knows_it():
+    with warnings.catch_warnings(), _torch_as_mmdeploy_knows_it(), exact_two_stage():
         warnings.simplefilter("ignore")
-        torch2onnx(image, folder, _FILE, recipe, cfg, weights, device="cpu")
+        torch2onnx(image, folder, FILE, recipe, cfg, weights, device="cpu")
 
 
 def compare_detections(
@@ -288,6 +252,8 @@ def compare_detections(
     exact, close, total = 0, 0, 0
     for image in images:
         inputs, samples = reader.batch(image)
+        # The graph sees no more than its input, so it clips boxes to that, padding included.
+        samples[0].set_metainfo(dict(img_shape=tuple(inputs.shape[-2:])))
         with torch.no_grad():
             found = model(inputs, samples, mode="predict")[0].pred_instances
         dets, labels = session.run(["dets", "labels"], {"input": inputs.numpy()})

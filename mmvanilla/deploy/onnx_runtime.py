@@ -26,16 +26,13 @@ def require_onnx() -> None:
         ) from error
 
 
-def open_session(
-    path: str | Path, threads: int = 0, cuda: bool = False, profile: str | None = None
-) -> Any:
+def open_session(path: str | Path, threads: int = 0, cuda: bool = False) -> Any:
     """Load a file into ONNX Runtime.
 
     Args:
         path: Path of the ``.onnx`` file.
         threads: Number of threads within one operator. 0 (default): ONNX Runtime chooses.
         cuda: Whether to run on a GPU instead of the CPU. Default: False.
-        profile: Begin of the name of a file for the times of all nodes; None: none is written.
 
     Returns:
         The ``onnxruntime.InferenceSession`` of the file.
@@ -55,9 +52,6 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised, so they need not be printed
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:

@@ -35,13 +35,12 @@ def require_openvino(*also: str) -> None:
             ) from error
 
 
-def compile_model(path: str | Path, threads: int = 0, profile: bool = False) -> Any:
+def compile_model(path: str | Path, threads: int = 0) -> Any:
     """Load and compile a model for the CPU, in float32 where it is not quantised.
 
     Args:
         path: Path of an ``.xml`` or ``.onnx`` file.
         threads: Number of threads. 0 (default): OpenVINO chooses.
-        profile: Whether to measure the time of each layer. Default: False.
 
     Raises:
         ImportError: OpenVINO is not installed.
@@ -54,8 +53,6 @@ def compile_model(path: str | Path, threads: int = 0, profile: bool = False) -> 
     options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
-    if profile:
-        options["PERF_COUNT"] = True
     try:
         return openvino.Core().compile_model(str(path), "CPU", options)
     except RuntimeError as error:

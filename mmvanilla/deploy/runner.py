@@ -363,7 +363,7 @@ def _detect(
     model: Predictor, inputs: np.ndarray, shape: tuple, scale: tuple, original: tuple
 ) -> dict[str, Any]:
     dets, labels, *masks = (output[0] for output in model.run(inputs))
-    found = labels >= 0  # the graph fills up with -1
+    found = (labels >= 0) & (dets[:, 4] > 0)  # the rest fills up
     boxes, scores = dets[found, :4], dets[found, 4]
     boxes[:, 0::2] = boxes[:, 0::2].clip(0, shape[1])  # the graph knows of the padded size alone
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, shape[0])

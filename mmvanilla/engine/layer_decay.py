@@ -1,10 +1,12 @@
 """Layer-wise learning rate decay for any model whose backbone tells the depth of its parameters.
 
-The constructor is in mmengine's root registry, so that configs of every toolbox find it.
+The constructor is in mmengine's root registry, so that configs of every toolbox find it, except in
+MMPose, which puts one of its own there under the same name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
@@ -13,9 +15,9 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 _OPTIONS = ("decay_rate", "num_layers")
+_NAME = "LayerDecayOptimWrapperConstructor"
 
 
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Makes learning rates smaller towards the input: lr × rate^(num_layers + 1 − id).
 
@@ -48,6 +50,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         ...     constructor="LayerDecayOptimWrapperConstructor",
         ...     paramwise_cfg=dict(decay_rate=0.6, num_layers=6),
         ... )
+
+        In MMPose, where another class has the name:
+
+        >>> optim_wrapper.update(constructor="mmvanilla.LayerDecayOptimWrapperConstructor")
     """
 
     def _validate_cfg(self) -> None:
@@ -134,6 +140,29 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return min((depth - 1) * num_layers // num_blocks + 1, rest_id), rest_id
 
 
+def require_own_constructor(optim_wrapper: Any) -> None:
+    """Refuse a config that means this constructor and names another one.
+
+    MMPose registers a class for its vision transformers under the same name, and replaces ours in
+    mmengine's registry when it is imported. Call this in the config's default scope.
+
+    Args:
+        optim_wrapper: The config's ``optim_wrapper``.
+
+    Raises:
+        ValueError: Its options are those of this constructor, and its name leads to another class.
+    """
+    if not isinstance(optim_wrapper, Mapping) or optim_wrapper.get("constructor") != _NAME:
+        return
+    found = OPTIM_WRAPPER_CONSTRUCTORS.get(_NAME)
+    options = optim_wrapper.get("paramwise_cfg") or {}
+    if "decay_rate" in options and not issubclass(found, LayerDecayOptimWrapperConstructor):
+        raise ValueError(
+            f"optim_wrapper.constructor={_NAME!r} is {found.__module__}'s here, which does not "
+            f"take decay_rate; set it to 'mmvanilla.{_NAME}'"
+        )
+
+
 def _depth_counters(model: nn.Module) -> dict[str, Any]:
     """Find the modules that tell depths, by the prefix of their parameters' names."""
     found = {
@@ -158,3 +187,7 @@ def _depth_counters(model: nn.Module) -> dict[str, Any]:
 
 def _is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+if _NAME not in OPTIM_WRAPPER_CONSTRUCTORS.module_dict:
+    OPTIM_WRAPPER_CONSTRUCTORS.register_module(_NAME, module=LayerDecayOptimWrapperConstructor)

@@ -72,8 +72,12 @@ class StrictLoadingMixin:
         """True if the module is fused, or was built in deploy form."""
         return not any(isinstance(module, FusableLayer) for module in self._module.modules())
 
-    def switch_to_deploy(self) -> None:
+    def switch_to_deploy(self, test_cfg: Any = None) -> None:
         """Turn the trained module into its deploy form, in place; a second call does nothing.
+
+        Args:
+            test_cfg: Ignored; MMPose passes the model's ``test_cfg`` to every part that has this
+                method.
 
         Raises:
             RuntimeError: The module is in training mode, or its λ is not 1.

@@ -133,7 +133,7 @@ def _installed(name: str) -> Iterator[tuple[Distribution, str]]:
             yield distribution, version
 
 
-def _stack() -> str:
+def stack_in_use() -> str:
     """Return the stack to recommend: the one that is already installed, even if in part."""
     for name in TOOLBOXES:
         for distribution, _ in _installed(name):
@@ -143,7 +143,7 @@ def _stack() -> str:
 
 def _command(name: str) -> str:
     """Return the command that installs a toolbox of the stack in use."""
-    stack = _stack()
+    stack = stack_in_use()
     chosen = next(entry for entry in TOOLBOXES[name] if entry.stack == stack)
     pinned = f"{chosen.name}=={chosen.tested}"
     if name != "mmcv":

@@ -13,8 +13,10 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("mmcv._ext")
 pytest.importorskip("mmdet.models")
 
+from mmvanilla.apis.images import ImageReader  # noqa: E402
 from mmvanilla.deploy import mmdeploy_export  # noqa: E402
 from mmvanilla.deploy.mmdeploy_export import compare_detections, export_detector, require_mmdeploy  # noqa: E402
+from tests.helpers import randomise  # noqa: E402
 
 
 def detector_config():
@@ -59,6 +61,18 @@ def detector_config():
     )
 
 
+def spread(layer, run, scale):
+    """Let a layer's outputs lie around 0 and differ by about this much: ties are no test."""
+    outputs = []
+    handle = layer.register_forward_hook(lambda _layer, _args, output: outputs.append(output))
+    with torch.no_grad():
+        run()
+        handle.remove()
+        values = torch.cat([output.flatten() for output in outputs])
+        layer.bias.sub_(values.mean()).mul_(scale / values.std())
+        layer.weight.mul_(scale / values.std())
+
+
 @pytest.fixture
 def detector(tmp_path):
     """A config, a checkpoint and an image that it detects things in."""
@@ -72,14 +86,16 @@ def detector(tmp_path):
         # Boxes are their anchors then, which overlap as they should.
         for parameter in model.bbox_head.retina_reg.parameters():
             parameter.zero_()
+    image = tmp_path / "image.png"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    cv2.imwrite(str(image), noise)
+    inputs, samples = ImageReader(model.eval(), cfg).batch(image)
+    spread(model.bbox_head.retina_cls, lambda: model(inputs, samples, mode="predict"), 1.0)
     weights = tmp_path / "det.pth"
     torch.save(
         dict(meta=dict(dataset_meta=dict(classes=("a", "b"))), state_dict=model.state_dict()),
         weights,
     )
-    image = tmp_path / "image.png"
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    cv2.imwrite(str(image), noise)
     return cfg, model.eval(), str(weights), image
 
 
@@ -110,8 +126,6 @@ class FakeSession:
     ],
 )
 def test_agreement_is_counted(detector, monkeypatch, change, exact, close):
-    from mmvanilla.apis.images import ImageReader
-
     cfg, model, _, image = detector
     samples = ImageReader(model, cfg).batch(image)[1]
     monkeypatch.setattr(
@@ -142,17 +156,87 @@ def test_missing_mmdeploy_names_the_remedy(monkeypatch):
         require_mmdeploy()
 
 
-def test_export_leaves_torch_as_it_was(detector, tmp_path):
+@pytest.mark.parametrize(
+    ("entry", "where"),
+    [("nms", "test_cfg.nms"), ("rpn", "test_cfg.rpn.nms"), ("rcnn", "test_cfg.rcnn.nms")],
+)
+def test_an_nms_that_no_graph_has_is_refused(detector, tmp_path, entry, where):
+    cfg, _, weights, image = detector
+    soft = dict(type="soft_nms", iou_threshold=0.5)
+    cfg.model.test_cfg[entry] = soft if entry == "nms" else dict(nms=soft)
+    with pytest.raises(ValueError, match=f"{where}.type is 'soft_nms'.*set it to 'nms'"):
+        export_detector(cfg, weights, tmp_path / "a.onnx", [image])
+
+
+def rewriter_records():
+    records = pytest.importorskip("mmdeploy.core").FUNCTION_REWRITER._registry._rewrite_records
+    return {name: list(entries) for name, entries in records.items()}
+
+
+@pytest.mark.slow
+def test_export_of_a_one_stage_detector_is_exact_and_leaves_torch_as_it_was(detector, tmp_path):
     pytest.importorskip("mmdeploy.apis")
     cfg, _, weights, image = detector
     original = torch.onnx.export
     before = set(tmp_path.iterdir())
     report = export_detector(cfg, weights, tmp_path / "det.onnx", [image])
     assert report.output_names == ("dets", "labels")
-    assert 0 < report.close <= report.compared
+    assert 0 < report.exact == report.compared
     assert torch.onnx.export is original
     assert set(tmp_path.iterdir()) - before == {tmp_path / "det.onnx"}
     import onnx
 
     nodes = onnx.load(str(Path(report.path))).graph.node
     assert {node.domain for node in nodes} == {""}  # no operator of MMDeploy's own
+
+
+def two_stage_config(base):
+    """A narrow two-stage detector of MMDetection's, for images of 64x64."""
+    cfg = detector_config()
+    model = Config.fromfile(
+        f"{__import__('mmdet').__path__[0]}/.mim/configs/_base_/models/{base}_r50_fpn.py"
+    ).model
+    model.backbone = dict(type="VanillaNet", arch=dict(dims=(8, 16, 24), strides=(2, 2)))
+    model.neck = dict(type="FPN", in_channels=[8, 16, 24], out_channels=8, num_outs=3)
+    model.rpn_head.update(in_channels=8, feat_channels=8)
+    model.rpn_head.anchor_generator.update(scales=[4], strides=[4, 8, 16])
+    for name in ("bbox_roi_extractor", "mask_roi_extractor"):
+        model.roi_head[name].update(out_channels=8, featmap_strides=[4, 8])
+    heads = model.roi_head.bbox_head
+    for head in heads if isinstance(heads, list) else [heads]:
+        head.update(in_channels=8, fc_out_channels=8, num_classes=3)
+    model.roi_head.mask_head.update(in_channels=8, conv_out_channels=8, num_convs=1, num_classes=3)
+    model.test_cfg.rpn.update(nms_pre=100, max_per_img=30)
+    model.test_cfg.rcnn.update(max_per_img=20)
+    cfg.model = model
+    return cfg
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "base", ["mask-rcnn", pytest.param("cascade-mask-rcnn", marks=pytest.mark.exhaustive)]
+)
+def test_export_of_a_two_stage_detector_is_exact(base, tmp_path):
+    pytest.importorskip("mmdeploy.apis")
+    cfg = two_stage_config(base)
+    init_default_scope("mmdet")
+    model = randomise(MODELS.build(cfg.model)).eval()
+    images = []
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        images.append(tmp_path / f"{seed}.png")
+        cv2.imwrite(str(images[-1]), cv2.resize(pixels, (64, 64)))
+    inputs, samples = ImageReader(model, cfg).batch(images[0])
+    heads = model.roi_head.bbox_head
+    stages = list(heads) if isinstance(heads, torch.nn.ModuleList) else [heads]
+    layers = [(model.rpn_head.rpn_cls, 2.0), (model.rpn_head.rpn_reg, 0.3)]
+    layers += [part for head in stages for part in ((head.fc_cls, 2.0), (head.fc_reg, 0.5))]
+    for layer, scale in layers:
+        spread(layer, lambda: model(inputs, samples, mode="predict"), scale)
+    weights = tmp_path / "det.pth"
+    torch.save(dict(meta={}, state_dict=model.state_dict()), weights)
+    before = rewriter_records()
+    report = export_detector(cfg, str(weights), tmp_path / "det.onnx", images)
+    assert report.output_names == ("dets", "labels", "masks")
+    assert 20 < report.exact == report.compared
+    assert rewriter_records() == before
