@@ -108,6 +108,8 @@ setup(
         # original, which reads no checkpoints in torch 2.6 and later.
         "lite": ["onedl-mmengine>=0.10.12,<1", "onedl-mmcv>=2.3.6,<2.4"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
+        # OpenVINO's models are converted from ONNX, and checked there, too.
+        "openvino": ["openvino>=2024.4", "nncf>=2.13", "onnx", "onnxruntime"],
     },
     cmdclass={"build_py": BuildWithConfigsAndTools},
     zip_safe=False,

@@ -18,7 +18,22 @@ from torch import Tensor, nn
 from mmvanilla.analysis.timing import time_interleaved
 from mmvanilla.models.packed_conv import pack_for_cpu
 
-_NAMED_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy")
+_NAMED_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "numpy")
+# What decides how fast products run on a CPU, by the names of the kernel's flags.
+_INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "fma": "FMA",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_int8": "AMX int8",
+    "amx_bf16": "AMX bf16",
+    "asimd": "NEON",
+    "asimddp": "NEON dot product",
+    "i8mm": "NEON int8 matrix product",
+    "sve": "SVE",
+}
 
 
 def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[nn.Parameter]) -> int:
@@ -134,6 +149,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
             continue
     machine: dict[str, Any] = {
         "cpu": _cpu_name(),
+        "instructions": _instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(device),
@@ -150,17 +166,31 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     return machine
 
 
+def _instructions() -> list[str]:
+    """List the instruction sets for products of many numbers; empty if the system does not tell."""
+    entries = _cpu_entries()
+    flags = (entries.get("flags") or entries.get("Features") or "").split()
+    return [name for flag, name in _INSTRUCTIONS.items() if flag in flags]
+
+
 def _cpu_name() -> str:
+    entries = _cpu_entries()
+    if not entries:
+        return platform.processor() or platform.machine()
+    name = entries.get("model name", platform.machine())
+    if "cpu family" in entries:
+        name += f" (family {entries['cpu family']}, model {entries.get('model', '?')})"
+    return name
+
+
+def _cpu_entries() -> dict[str, str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
+        return {}
     entries: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if colon:
             entries[name.strip()] = value.strip()
-    name = entries.get("model name", platform.machine())
-    if "cpu family" in entries:
-        name += f" (family {entries['cpu family']}, model {entries.get('model', '?')})"
-    return name
+    return entries

@@ -57,10 +57,47 @@ def compare_with_reference(results: list[dict[str, Any]]) -> list[dict[str, Any]
     ]
 
 
+def compare_with_onnxruntime(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Compare OpenVINO and int8 with ONNX Runtime in fp32, over the VanillaNets of a setting.
+
+    Args:
+        results: Entry ``results`` of the report of :func:`mmvanilla.benchmark.run.run_benchmark`.
+
+    Returns:
+        A dict for each setting and form, and for the faster int8 of both runtimes, with ``archs``
+        and ``times_as_fast``, the geometric mean over them.
+    """
+    medians: dict[tuple[Any, ...], dict[str, dict[str, float]]] = {}
+    for entry in results:
+        if entry["kind"] == "ours" and "ms" in entry:
+            setting = tuple(entry[key] for key in _SETTING)
+            forms = medians.setdefault(setting, {}).setdefault(entry["arch"], {})
+            forms[entry["form"]] = entry["ms"]["median"]
+    ratios = []
+    for setting, archs in medians.items():
+        for forms in archs.values():
+            both = [forms[name] for name in ("int8", "openvino_int8") if name in forms]
+            if len(both) == 2:
+                forms["faster int8"] = min(both)
+        for form in ("int8", "openvino", "openvino_int8", "faster int8"):
+            members = {
+                arch: forms["onnxruntime"] / forms[form]
+                for arch, forms in archs.items()
+                if "onnxruntime" in forms and form in forms
+            }
+            if members:
+                mean = statistics.geometric_mean(members.values())
+                names = dict(zip((*_SETTING, "form"), (*setting, form), strict=True))
+                ratios.append(dict(names, archs=list(members), times_as_fast=mean))
+    return ratios
+
+
 def describe(machine: dict[str, Any]) -> str:
     """Describe the machine in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    if machine.get("instructions") and not machine.get("gpu"):
+        device += f" with {', '.join(machine['instructions'])}"
     load = f", load before {machine['load_before']}" if "load_before" in machine else ""
     peaks = [f"{gflops:.0f} GFLOP/s in {name}" for name, gflops in machine["peak_gflops"].items()]
     return (
@@ -97,6 +134,13 @@ def tabulate(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str
                 [_title(ratio), ratio["form"], archs, f"{ratio['times_as_fast']:.2f}", share]
             )
         tables.append(("against the plain reference of the same variant", columns, rows))
+    if report.get("onnxruntime_ratios"):
+        columns = ["setting", "form", "archs", "times as fast"]
+        rows = [
+            [_title(row), row["form"], " ".join(row["archs"]), f"{row['times_as_fast']:.2f}"]
+            for row in report["onnxruntime_ratios"]
+        ]
+        tables.append(("against ONNX Runtime in fp32 of the same variant", columns, rows))
     return tables
 
 

@@ -20,7 +20,11 @@ from mmvanilla.benchmark.machine import (
 )
 from mmvanilla.benchmark.networks import Contender, build_ours, build_peer, build_reference
 from mmvanilla.benchmark.profiling import profile_operators
-from mmvanilla.benchmark.report import TRAINING_STEP, compare_with_reference
+from mmvanilla.benchmark.report import (
+    TRAINING_STEP,
+    compare_with_onnxruntime,
+    compare_with_reference,
+)
 from mmvanilla.benchmark.runtimes import DTYPES, RUNTIMES, Unmeasurable, count_macs, prepare
 from mmvanilla.models.archs import resolve_arch
 
@@ -120,7 +124,7 @@ def run_benchmark(plan: Plan, step: Step = lambda what, done, total: None) -> di
     Returns:
         A dict for JSON: ``machine``, ``plan``, ``results`` (a list with one entry for each network,
         form and setting, with times in ms and, for forward passes, GMACs per image) and
-        ``speedups`` over the reference.
+        ``speedups`` over the reference, and ``onnxruntime_ratios`` over ONNX Runtime in fp32.
 
     Raises:
         ValueError: An entry of the plan is out of range or unknown.
@@ -143,6 +147,7 @@ def run_benchmark(plan: Plan, step: Step = lambda what, done, total: None) -> di
         plan=asdict(plan),
         results=results,
         speedups=compare_with_reference(results),
+        onnxruntime_ratios=compare_with_onnxruntime(results),
     )
 
 

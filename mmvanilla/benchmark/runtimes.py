@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +25,12 @@ from mmvanilla.benchmark.graphs import (
     run_eagerly,
 )
 from mmvanilla.benchmark.networks import Contender
-from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE, export_onnx
+from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, export_model
+from mmvanilla.deploy.formats import find_format
 from mmvanilla.deploy.onnx_quantize import quantize_file
 from mmvanilla.deploy.onnx_runtime import open_session
+from mmvanilla.deploy.openvino_quantize import quantize_openvino
+from mmvanilla.deploy.openvino_runtime import compile_model
 from mmvanilla.models.packed_conv import pack_for_cpu
 
 DTYPES: dict[str, torch.dtype] = {
@@ -43,7 +47,7 @@ class Job(NamedTuple):
         contender: Network to run.
         images: Images, (N, 3, H, W); the network is moved to their device and data type.
         output: Name of the output, as in :class:`~mmvanilla.apis.model.TensorModel`.
-        threads: Number of threads for ONNX Runtime. 0: it chooses.
+        threads: Number of threads for ONNX Runtime and OpenVINO. 0: they choose.
     """
 
     contender: Contender
@@ -71,7 +75,7 @@ def prepare(
         form: Name of the form, a key of :data:`RUNTIMES`.
         images: Images, (N, 3, H, W); the network is moved to their device and data type.
         features: Whether to run only the backbone. Default: False.
-        threads: Number of threads for ONNX Runtime. 0 (default): it chooses.
+        threads: Number of threads for ONNX Runtime and OpenVINO. 0 (default): they choose.
 
     Returns:
         A function that runs one forward pass.
@@ -140,30 +144,37 @@ def _cuda_graph_nchw(job: Job) -> Run:
     return run_as_cuda_graph(job.network("fused"), job.images)
 
 
-def _onnxruntime(job: Job, int8: bool = False) -> Run:
+def _export(job: Job, path: Path, int8: bool) -> Path:
+    """Write the network as .onnx or .xml, and quantise it if asked; return the file to run."""
     if job.images.dtype != torch.float32:
         raise Unmeasurable("the exported file is fp32")
+    if int8 and job.on_gpu:
+        raise Unmeasurable("int8 is measured on a CPU only")
     is_ours = job.contender.kind == "ours"
     height, width = job.images.shape[-2:]
+    export_model(
+        job.contender.fused,
+        path,
+        find_format(path),
+        size=(height, width),
+        part="backbone" if job.output == "backbone" else None,
+        dynamic=is_ours,  # the graphs of some peers depend on the input size
+        # A peer's export is not ours to check strictly, and random weights amplify differences.
+        tolerance=DEFAULT_TOLERANCE if is_ours else 1e-3,
+    )
+    if not int8:
+        return path
+    quantized = path.with_name(f"int8{path.suffix}")
+    quantize = quantize_file if path.suffix == ".onnx" else quantize_openvino
+    # The accuracy of random weights does not matter, so one image is enough for the ranges.
+    quantize(path, quantized, [job.images[:1].numpy()])
+    return quantized
+
+
+def _onnxruntime(job: Job, int8: bool = False) -> Run:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "net.onnx"
         try:
-            export_onnx(
-                job.contender.fused,
-                path,
-                size=(height, width),
-                part="backbone" if job.output == "backbone" else None,
-                dynamic=is_ours,  # the graphs of some peers depend on the input size
-                # A peer's export is not ours to check strictly, and random weights amplify
-                # differences.
-                tolerance=DEFAULT_TOLERANCE if is_ours else 1e-3,
-            )
-            if int8:
-                quantized = path.with_name("int8.onnx")
-                # The accuracy of random weights does not matter, so one image is enough for the
-                # ranges.
-                quantize_file(path, quantized, [job.images[:1].numpy()])
-                path = quantized
+            path = _export(job, Path(folder) / "net.onnx", int8)
             index = job.images.device.index or 0
             session = open_session(path, job.threads, cuda=job.on_gpu, device_id=index)
         except (RuntimeError, ImportError, ValueError) as error:
@@ -196,10 +207,18 @@ def _bound(session: Any, images: Tensor, index: int) -> Run:
     return run
 
 
-def _int8(job: Job) -> Run:
+def _openvino(job: Job, int8: bool = False) -> Run:
     if job.on_gpu:
-        raise Unmeasurable("int8 is measured on a CPU only")
-    return _onnxruntime(job, int8=True)
+        raise Unmeasurable("OpenVINO is measured on a CPU only")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = _export(job, Path(folder) / "net.xml", int8)
+            request = compile_model(path, job.threads).create_infer_request()
+        except (RuntimeError, ImportError, ValueError) as error:
+            raise Unmeasurable(first_line(error)) from error
+        images = job.images.numpy()
+        request.infer([images])  # it reads the weights lazily, from the file
+    return lambda: request.infer([images], share_inputs=True)
 
 
 class Runtime(NamedTuple):
@@ -228,8 +247,16 @@ RUNTIMES: dict[str, Runtime] = {
     "compiled": Runtime(
         "fused, channels_last, torch.compile (on a CPU with TORCHINDUCTOR_FREEZING=1)", _compiled
     ),
-    "onnxruntime": Runtime("fused, exported by export_onnx, in ONNX Runtime", _onnxruntime),
-    "int8": Runtime("the same, quantised as by quantize_onnx; for its speed only", _int8),
+    "onnxruntime": Runtime("fused, exported to ONNX, in ONNX Runtime", _onnxruntime),
+    "int8": Runtime(
+        "the same, quantised by `quantize`; for its speed only",
+        partial(_onnxruntime, int8=True),
+    ),
+    "openvino": Runtime("fused, exported to OpenVINO, in fp32", _openvino),
+    "openvino_int8": Runtime(
+        "the same, quantised by `quantize`, with NNCF; for its speed only",
+        partial(_openvino, int8=True),
+    ),
     "cuda_graph": Runtime("fused, channels_last, replayed as a CUDA graph", _cuda_graph, True),
     "cuda_graph_nchw": Runtime("fused, NCHW, replayed as a CUDA graph", _cuda_graph_nchw, True),
     "max_autotune": Runtime(

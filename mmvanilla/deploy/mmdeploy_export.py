@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import json
 import os
 import sys
 import warnings
@@ -18,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,21 +26,22 @@ from mmengine.config import Config
 from torch import nn
 
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.images import ImageReader
+from mmvanilla.apis.images import ImageReader, describe_preprocessing
 from mmvanilla.apis.model import load_model
+from mmvanilla.checkpoints.writing import appearing_together
 from mmvanilla.deploy.detector_rewriters import exact_two_stage, require_plain_nms
-from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE
-from mmvanilla.deploy.onnx_runtime import check_out, open_session, require_onnx
+from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, check_out, copy_runner, runner_copies
+from mmvanilla.deploy.mmdeploy_recipe import FILE, make_recipe, nms_of
+from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
+from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.utils.scratch import scratch_folder
+from mmvanilla.version import __version__
 
 # MMDeploy's other requirements are installed already, or pinned to releases that conflict with
 # ours.
 INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"
-_OPSET = 16  # the first one whose RoiAlign has mmcv's `aligned`
 _REWRITERS = ("mmdeploy.core.rewriters.function_rewriter", "mmdeploy.core.rewriters.rewriter_utils")
-_FILE = "end2end.onnx"
-_STAGES = ("rpn", "rcnn")
 #: This share of the confident detections of both sides must have an equal one on the other side.
 #: Not all: where two boxes overlap by just the threshold of NMS, rounding decides which one stays.
 REQUIRED_AGREEMENT = 0.95
@@ -61,6 +62,9 @@ class DetectorReport:
             class on the other side by at least :data:`CLOSE_IOU`, or are exact.
         compared: Number of confident detections of both sides.
         size_bytes: Size of the file in bytes.
+        tolerance: Difference up to which detections are equal.
+        runner_refuses: Why :mod:`mmvanilla.deploy.runner` will refuse the file; None if it serves
+            it.
     """
 
     path: Path
@@ -69,6 +73,8 @@ class DetectorReport:
     close: int
     compared: int
     size_bytes: int
+    tolerance: float
+    runner_refuses: str | None
 
 
 def export_detector(
@@ -80,6 +86,7 @@ def export_detector(
     score: float = DEFAULT_SCORE,
     tolerance: float = DEFAULT_TOLERANCE,
     overwrite: bool = False,
+    with_runner: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> DetectorReport:
     """Fuse a detector, export it with its post-processing, and write it if it gives equal results.
@@ -96,7 +103,8 @@ def export_detector(
         images: Paths of images to compare on; at least one of them must show an object.
         score: Score above which detections are compared.
         tolerance: Largest difference of scores, and of boxes relative to the image's size.
-        overwrite: Whether to replace an existing file. Default: False.
+        overwrite: Whether to replace existing files. Default: False.
+        with_runner: Whether to copy :mod:`mmvanilla.deploy.runner` beside the file. Default: False.
         progress: Function that is called with the name of each step.
 
     Raises:
@@ -108,13 +116,14 @@ def export_detector(
         RuntimeError: ONNX Runtime disagrees with PyTorch, or nothing was detected.
     """
     out = Path(out)
-    check_out(out, overwrite, (checkpoint, *images))
+    files = [out, *runner_copies(out, with_runner)]
+    check_out(out, ".onnx", overwrite, (checkpoint, *images), files)
     if cfg.get("default_scope") != "mmdet":
         raise ValueError(
             f"default_scope is {cfg.get('default_scope')!r}, expected 'mmdet'; give the config of "
             "a detector"
         )
-    for where, test_cfg in _nms_of(cfg):
+    for where, test_cfg in nms_of(cfg):
         require_plain_nms(test_cfg, where)
     require_onnx()
     require_mmdeploy()
@@ -127,11 +136,11 @@ def export_detector(
         torch.save(dict(meta=meta, state_dict=fused.state_dict()), weights)
         progress("exporting, by MMDeploy")
         has_masks = getattr(getattr(fused, "roi_head", None), "mask_head", None) is not None
-        recipe = _recipe(cfg, has_masks)
+        recipe = make_recipe(cfg, has_masks)
         fused_cfg = deploy_config(cfg)
         fused_cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline  # where MMDeploy looks
         _run_mmdeploy(str(images[0]), folder, recipe, fused_cfg, weights)
-        path = os.path.join(folder, _FILE)
+        path = os.path.join(folder, FILE)
         progress("comparing")
         exact, close, total = compare_detections(path, fused, cfg, images, score, tolerance)
         if total == 0:
@@ -145,17 +154,33 @@ def export_detector(
                 f"Runtime within {tolerance:g}, fewer than {REQUIRED_AGREEMENT:.0%} ({close} "
                 "overlap one of the same class); nothing was written"
             )
-        os.replace(path, out)
+        described = describe_for_runner(fused, cfg, meta, "detector")
+        names = tuple(recipe["onnx_config"]["output_names"])
+        with appearing_together(files, overwrite) as aside:
+            _copy_with_metadata(path, aside[0], fused, names, described)
+            copy_runner(aside)
     return DetectorReport(
-        out, tuple(recipe["onnx_config"]["output_names"]), exact, close, total, out.stat().st_size
+        out, names, exact, close, total, out.stat().st_size, tolerance, refusal(described)
     )
 
 
-def _nms_of(cfg: Config) -> Iterator[tuple[str, Any]]:
-    test_cfg = cfg.model.get("test_cfg") or {}
-    for where, part in (("", test_cfg), *((f"{name}.", test_cfg.get(name)) for name in _STAGES)):
-        if isinstance(part, dict) and "nms" in part:
-            yield f"test_cfg.{where}nms", part["nms"]
+def _copy_with_metadata(
+    path: str, out: Path, model: nn.Module, names: Sequence[str], described: dict[str, str]
+) -> None:
+    import onnx
+
+    graph = onnx.load(path)
+    entries = {
+        "mmvanilla_version": __version__,
+        "part": "detector",
+        "outputs": ",".join(names),
+        "input_size": "any",
+        "precision": "fp32",
+        "preprocessing": json.dumps(describe_preprocessing(model)),
+        **described,
+    }
+    onnx.helper.set_model_props(graph, entries)
+    onnx.save(graph, str(out))
 
 
 def require_mmdeploy() -> None:
@@ -171,47 +196,6 @@ def require_mmdeploy() -> None:
             f"whole detectors are exported by MMDeploy, and {error.name} is not installed; run "
             f"`{INSTALL}`, or export the backbone alone"
         ) from error
-
-
-def _recipe(cfg: Config, has_masks: bool) -> Config:
-    """Make MMDeploy's own kind of deploy config, with the thresholds of the model's test_cfg."""
-    test_cfg = cfg.model.test_cfg
-    last = test_cfg.get("rcnn", test_cfg)
-    outputs = ["dets", "labels", *(["masks"] if has_masks else [])]
-    axes: dict[str, dict[int, str]] = {"input": {0: "batch", 2: "height", 3: "width"}}
-    axes.update({name: {0: "batch", 1: "detections"} for name in outputs})
-    return Config(
-        dict(
-            onnx_config=dict(
-                type="onnx",
-                export_params=True,
-                keep_initializers_as_inputs=False,
-                opset_version=_OPSET,
-                save_file=_FILE,
-                input_names=["input"],
-                output_names=outputs,
-                input_shape=None,
-                optimize=True,
-                dynamic_axes=axes,
-            ),
-            codebase_config=dict(
-                type="mmdet",
-                task="ObjectDetection",
-                model_type="end2end",
-                post_processing=dict(
-                    score_threshold=last.score_thr,
-                    confidence_threshold=0.005,
-                    iou_threshold=last.nms.iou_threshold,
-                    max_output_boxes_per_class=last.max_per_img,
-                    pre_top_k=-1,  # MMDetection has no such limit on all levels together
-                    keep_top_k=last.max_per_img,
-                    background_label_id=-1,
-                    export_postprocess_mask=False,
-                ),
-            ),
-            backend_config=dict(type="onnxruntime"),
-        )
-    )
 
 
 @contextmanager
@@ -248,7 +232,7 @@ def _run_mmdeploy(image: str, folder: str, recipe: Config, cfg: Config, weights:
     torch2onnx = importlib.import_module("mmdeploy.apis").torch2onnx
     with warnings.catch_warnings(), _torch_as_mmdeploy_knows_it(), exact_two_stage():
         warnings.simplefilter("ignore")
-        torch2onnx(image, folder, _FILE, recipe, cfg, weights, device="cpu")
+        torch2onnx(image, folder, FILE, recipe, cfg, weights, device="cpu")
 
 
 def compare_detections(

@@ -5,175 +5,107 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import json
-import math
-import os
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.apis.images import describe_preprocessing
-from mmvanilla.deploy.onnx_module import Exportable, make_exportable
-from mmvanilla.deploy.onnx_runtime import (
+from mmvanilla.deploy.exportable import Exportable
+from mmvanilla.deploy.exporting import (
+    DEFAULT_TOLERANCE,
     INPUT_NAME,
-    check_out,
-    compare_with_torch,
-    compared_shapes,
-    random_images,
-    require_onnx,
+    ExportReport,
+    Format,
+    Job,
+    export_model,
 )
-from mmvanilla.utils.scratch import scratch_folder
-from mmvanilla.version import __version__
+from mmvanilla.deploy.onnx_runtime import open_onnx, require_onnx
 
 EXPORTERS = ("torchscript", "dynamo")
-DEFAULT_TOLERANCE = 1e-4
 # The newest opset that the exporters of all supported torch versions write.
 _OPSET = 17
 
 
-@dataclass(frozen=True)
-class ExportReport:
-    """The result of :func:`export_onnx`.
+def onnx_format(exporter: str = "torchscript") -> Format:
+    """Describe the format ONNX, as written by one of torch's exporters.
 
-    Attributes:
-        path: Path of the file that was written.
-        part: Exported part: ``'backbone'``, ``'classifier'`` or ``'segmenter'``.
-        output_names: Names of the graph's outputs.
-        dynamic: True if the file accepts any height and width (it accepts any batch size).
-        node_counts: Number of nodes of each type in the graph.
-        max_difference: Largest difference from PyTorch, relative to each output's maximum.
-        compared_shapes: Shapes of the inputs that were compared, (N, C, H, W).
-        size_bytes: Size of the file in bytes.
+    Args:
+        exporter: Name of torch's exporter: ``'torchscript'`` (default), which gives the same graph
+            in all supported versions of torch, or ``'dynamo'``, which needs onnxscript and a newer
+            version of torch.
+
+    Raises:
+        ValueError: The exporter is unknown.
     """
-
-    path: Path
-    part: str
-    output_names: tuple[str, ...]
-    dynamic: bool
-    node_counts: dict[str, int]
-    max_difference: float
-    compared_shapes: tuple[tuple[int, ...], ...]
-    size_bytes: int
+    if exporter not in EXPORTERS:
+        raise ValueError(f"unknown exporter {exporter!r}; choose from {', '.join(EXPORTERS)}")
+    return Format(
+        "onnx",
+        ".onnx",
+        "ONNX Runtime",
+        require_onnx,
+        partial(write_onnx, exporter=exporter),
+        open_onnx,
+        has_fp16=True,
+        has_runner=True,
+    )
 
 
 def export_onnx(
     model: nn.Module,
     out: str | Path,
     *,
-    size: tuple[int, int] = (224, 224),
-    part: str | None = None,
-    softmax: bool = False,
-    full_size: bool = False,
-    dynamic: bool = True,
     exporter: str = "torchscript",
-    tolerance: float = DEFAULT_TOLERANCE,
-    overwrite: bool = False,
-    metadata: dict[str, str] | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    tolerance: float | None = DEFAULT_TOLERANCE,
+    **options: Any,
 ) -> ExportReport:
     """Fuse a model, export it, compare ONNX Runtime with PyTorch, and write the file if they agree.
-
-    The graph takes normalised images. The work of the model's data preprocessor (channel order,
-    mean, std) is not in the graph, but described in the file's ``metadata_props`` under
-    ``preprocessing``, as JSON.
 
     Args:
         model: A model in eval mode, which is not changed.
         out: Path of the ``.onnx`` file to write.
-        size: Height and width in pixels to export with; without ``dynamic`` the only ones.
-        part: Part to export, as in :func:`mmvanilla.deploy.onnx_module.make_exportable`.
-        softmax: Whether a classifier gives probabilities instead of logits. Default: False.
-        full_size: Whether a segmenter gives logits at the size of the input instead of that of its
-            head. Default: False.
-        dynamic: Whether the file accepts any height and width, if the model does. Default: True.
-        exporter: Name of torch's exporter: ``'torchscript'`` (default), which gives the same graph
-            in all supported versions of torch, or ``'dynamo'``, which needs onnxscript and a newer
-            version of torch.
+        exporter: Name of torch's exporter, as in :func:`onnx_format`.
         tolerance: Largest difference allowed, relative to each output's maximum.
-        overwrite: Whether to replace an existing file. Default: False.
-        metadata: More entries for the file's ``metadata_props``.
-        progress: Function that is called with the name of each step.
-
-    Raises:
-        FileExistsError: ``out`` exists and ``overwrite`` is False.
-        FileNotFoundError: The folder of ``out`` does not exist.
-        ImportError: onnx or onnxruntime is not installed.
-        ValueError: An option does not fit the model, or a size is below 1.
-        RuntimeError: ONNX Runtime disagrees with PyTorch, or cannot run the file.
+        **options: Further arguments of :func:`mmvanilla.deploy.exporting.export_model`, which
+            describes the errors, too.
     """
-    out = Path(out)
-    check_out(out, overwrite)
-    if min(size) < 1:
-        raise ValueError(f"height and width must be at least 1, found {size[0]} and {size[1]}")
-    if exporter not in EXPORTERS:
-        raise ValueError(f"unknown exporter {exporter!r}; choose from {', '.join(EXPORTERS)}")
-    require_onnx()
-    progress("fusing")
-    exportable = make_exportable(model, part, softmax, full_size)
-    if exportable.fixed_size is not None:
-        size, dynamic = exportable.fixed_size, False
-    in_channels = _in_channels(exportable.module)
-    shapes = compared_shapes(in_channels, size, dynamic)
-    # In a scratch folder beside the target, so that moving the file to its place is one step.
-    with scratch_folder(out.parent, "exporting") as folder:
-        aside = folder / out.name
-        progress("exporting")
-        example = random_images((2, in_channels, *size), seed=0)
-        _run_exporter(exportable, example, aside, dynamic, exporter)
-        node_counts = _describe(aside, _metadata(model, exportable, size, dynamic, metadata))
-        progress("comparing")
-        difference = _compare(aside, exportable, shapes, tolerance)
-        progress("writing")
-        os.replace(aside, out)
-    return ExportReport(
-        out,
-        exportable.part,
-        exportable.output_names,
-        dynamic,
-        node_counts,
-        difference,
-        shapes,
-        out.stat().st_size,
-    )
+    return export_model(model, out, onnx_format(exporter), tolerance=tolerance, **options)
 
 
-def _describe(path: Path, metadata: dict[str, str]) -> dict[str, int]:
-    """Check a file, write metadata into it, and count its nodes by type."""
+def write_onnx(job: Job, path: Path, exporter: str = "torchscript") -> dict[str, int]:
+    """Write a model as ONNX, with its metadata, and count the graph's nodes by type.
+
+    Args:
+        job: What to write.
+        path: Path of the file.
+        exporter: Name of torch's exporter, as in :func:`onnx_format`.
+    """
     import onnx
 
+    _run_exporter(job.exportable, job.example, path, job.dynamic, exporter)
     graph = onnx.load(str(path))
-    onnx.helper.set_model_props(graph, metadata)
+    if job.fp16:
+        graph = _to_half(graph)
+    onnx.helper.set_model_props(graph, job.metadata)
     onnx.checker.check_model(graph)
     onnx.save(graph, str(path))
     return dict(Counter(node.op_type for node in graph.graph.node))
 
 
-def _compare(
-    path: Path, exportable: Exportable, shapes: tuple[tuple[int, ...], ...], tolerance: float
-) -> float:
-    difference = compare_with_torch(path, exportable.module, shapes)
-    if math.isnan(difference):
-        raise RuntimeError(
-            "an output holds NaN, so PyTorch and ONNX Runtime cannot be compared, and nothing was "
-            "written; check for NaN or overflow in the model's weights"
-        )
-    if not difference <= tolerance:  # written with `not` so that a tolerance of NaN fails
-        raise RuntimeError(
-            f"ONNX Runtime's outputs differ from PyTorch's by {difference:.2g} of their "
-            f"maximum, more than {tolerance:g}; nothing was written"
-        )
-    return difference
+def _to_half(graph: Any) -> Any:
+    """Convert a model to half precision inside, with float32 inputs and outputs."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
-
-def _in_channels(module: nn.Module) -> int:
-    first = next(child for child in module.modules() if isinstance(child, nn.Conv2d))
-    return first.in_channels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights near 0, which the comparison judges
+        halved = OnnxModel(convert_float_to_float16(graph, keep_io_types=True))
+    halved.topological_sort()  # the casts of the inputs were put last
+    return halved.model
 
 
 def _run_exporter(
@@ -227,20 +159,3 @@ def _dynamo_options(exportable: Exportable, dynamic: bool) -> dict[str, Any]:
     auto = torch.export.Dim.DYNAMIC
     axes = {0: auto, 2: auto, 3: auto} if dynamic else {0: auto}
     return dict(dynamo=True, dynamic_shapes=(axes,), external_data=False, verbose=False)
-
-
-def _metadata(
-    model: nn.Module,
-    exportable: Exportable,
-    size: tuple[int, int],
-    dynamic: bool,
-    more: dict[str, str] | None,
-) -> dict[str, str]:
-    return {
-        "mmvanilla_version": __version__,
-        "part": exportable.part,
-        "outputs": ",".join(exportable.output_names),
-        "input_size": "any" if dynamic else f"{size[0]}x{size[1]}",
-        "preprocessing": json.dumps(describe_preprocessing(model)),
-        **(more or {}),
-    }

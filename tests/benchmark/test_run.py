@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -154,8 +155,12 @@ def test_forward_is_measured_in_each_form(tiny, tmp_path):
     assert can_plot(report)
     save_plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    # The machine, the times, the ratios, and a profile of each that PyTorch runs.
-    assert len(make_tables(report).renderables) == 3 + 6
+    (ratio,) = report["onnxruntime_ratios"]
+    assert (ratio["form"], ratio["archs"]) == ("int8", [tiny])
+    medians = [by_key["ours", form]["ms"]["median"] for form in ("onnxruntime", "int8")]
+    assert ratio["times_as_fast"] == pytest.approx(medians[0] / medians[1])
+    # The machine, the times, the two tables of ratios, and a profile of each that PyTorch runs.
+    assert len(make_tables(report).renderables) == 4 + 6
     text = to_markdown(report)
     assert text.startswith(report["machine"]["cpu"])
     assert "| VanillaNet-tiny | fused |" in text and "| reference-tiny | fused |" in text
@@ -198,6 +203,35 @@ def test_int8_is_quantised(tiny, monkeypatch):
     logits = prepare(build_ours(tiny), "int8", torch.randn(1, 3, 64, 64))()[0]
     assert logits.shape == (1, 1000)
     assert "QuantizeLinear" in {node.op_type for node in files[-1].graph.node}
+
+
+def test_openvino_runs_beside_onnx_runtime(tiny):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("nncf")
+    openvino = pytest.importorskip("openvino")
+    plan = Plan(
+        archs=(tiny,),
+        reference=False,
+        forms=("onnxruntime", "int8", "openvino", "openvino_int8"),
+        sizes=((64, 64),),
+        rounds=2,
+        warmup=0,
+    )
+    report = run_benchmark(plan)
+    assert [entry["form"] for entry in report["results"]] == list(plan.forms)
+    medians = {entry["form"]: entry["ms"]["median"] for entry in report["results"]}
+    ratios = {row["form"]: row["times_as_fast"] for row in report["onnxruntime_ratios"]}
+    assert list(ratios) == ["int8", "openvino", "openvino_int8", "faster int8"]
+    assert ratios["faster int8"] == pytest.approx(max(ratios["int8"], ratios["openvino_int8"]))
+    assert ratios["openvino"] == pytest.approx(medians["onnxruntime"] / medians["openvino"])
+    text = to_markdown(report)
+    assert f"openvino {openvino.__version__.partition('-')[0]}" in text
+    assert all(name in text for name in report["machine"]["instructions"])
+    images = torch.randn(1, 3, 64, 64)
+    logits = {form: prepare(build_ours(tiny), form, images)() for form in plan.forms[::2]}
+    np.testing.assert_allclose(
+        logits["openvino"][0], logits["onnxruntime"][0], rtol=1e-3, atol=1e-4
+    )
 
 
 def test_features_and_training_steps(tiny):

@@ -10,9 +10,11 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmvanilla import VanillaNet
+from mmvanilla.deploy.exportable import SizeFreeAvgPool, equal_max_pool, make_exportable
+from mmvanilla.deploy.exporting import check_out
 from mmvanilla.deploy.onnx_export import export_onnx
-from mmvanilla.deploy.onnx_module import SizeFreeAvgPool, equal_max_pool, make_exportable
-from mmvanilla.deploy.onnx_runtime import check_out, compare_with_torch, open_session
+from mmvanilla.deploy.onnx_runtime import open_onnx, open_session
+from mmvanilla.deploy.verification import compare_with_torch
 from tests.helpers import ROOT
 
 onnx = pytest.importorskip("onnx")
@@ -231,7 +233,8 @@ def test_disagreement_is_measured(tmp_path):
     other = make_exportable(model)
     with torch.no_grad():
         other.module.model.blocks[0].conv.weight.mul_(1.5)
-    assert compare_with_torch(report.path, other.module, report.compared_shapes) > 1e-3
+    run, shapes = open_onnx(report.path), report.compared_shapes
+    assert compare_with_torch(run, other.module, shapes, "ONNX Runtime") > 1e-3
 
 
 def test_disagreement_writes_nothing(tmp_path):
@@ -263,7 +266,9 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="height and width must be at least 1"):
         export_onnx(model, out, size=(0, 64))
     with pytest.raises(ValueError, match="is also an input"):
-        check_out(out, overwrite=True, inputs=[tmp_path / ".." / tmp_path.name / "net.onnx"])
+        check_out(
+            out, ".onnx", overwrite=True, inputs=[tmp_path / ".." / tmp_path.name / "net.onnx"]
+        )
     with pytest.raises(ValueError, match="VanillaNet is not a segmenter; choose backbone"):
         export_onnx(model, out, part="segmenter")
     with pytest.raises(ValueError, match="unknown exporter 'magic'; choose from torchscript"):

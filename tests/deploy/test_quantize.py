@@ -1,5 +1,6 @@
 """int8: what becomes int8, what is measured, and what is refused."""
 
+import importlib.util
 import runpy
 import sys
 
@@ -16,10 +17,21 @@ pytest.importorskip("mmpretrain.models")
 pytest.importorskip("mmvanilla.cls_head")
 
 from mmvanilla.datasets.shapes import make_shapes  # noqa: E402
+from mmvanilla.deploy.exporting import export_model  # noqa: E402
+from mmvanilla.deploy.formats import find_format  # noqa: E402
 from mmvanilla.deploy.onnx_export import export_onnx  # noqa: E402
-from mmvanilla.deploy.onnx_quantize import quantize_classifier  # noqa: E402
 from mmvanilla.deploy.onnx_runtime import open_session  # noqa: E402
+from mmvanilla.deploy.quantize import quantize_classifier  # noqa: E402
+from mmvanilla.deploy.runner import Predictor  # noqa: E402
+from mmvanilla.deploy.runner_metadata import describe_for_runner  # noqa: E402
 from tests.helpers import ROOT  # noqa: E402
+
+
+def has_openvino():
+    return all(importlib.util.find_spec(name) for name in ("openvino", "nncf"))
+
+
+needs_openvino = pytest.mark.skipif(not has_openvino(), reason="openvino or nncf is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +71,13 @@ def exported(tmp_path_factory):
     init_default_scope("mmpretrain")
     torch.manual_seed(0)
     net = MODELS.build(model).eval()
-    export_onnx(net, folder / "net.onnx", size=(64, 64))
+    net.data_preprocessor = MODELS.build(dict(cfg.data_preprocessor, type="ClsDataPreprocessor"))
+    described = describe_for_runner(net, cfg, dict(dataset_meta=dict(classes=list("abcdef"))))
+    export_onnx(net, folder / "net.onnx", size=(64, 64), metadata=described)
+    if has_openvino():
+        export_model(
+            net, folder / "net.xml", find_format("net.xml"), size=(64, 64), metadata=described
+        )
     cfg.dump(str(folder / "cfg.py"))
     return cfg, folder / "net.onnx"
 
@@ -106,6 +124,42 @@ def test_all_layers_become_int8_with_a_scale_for_each_channel(exported, tmp_path
     assert list(tmp_path.iterdir()) == [out]
 
 
+@needs_openvino
+def test_openvino_gets_int8_weights_and_activations(exported, tmp_path):
+    import openvino
+
+    cfg, path = exported
+    out = tmp_path / "int8.xml"
+    forms = quantize_classifier(cfg, path.with_suffix(".xml"), out, calibration_images=4, rounds=2)
+    operators = openvino.Core().read_model(str(out)).get_ordered_ops()
+    kinds = [operator.get_type_name() for operator in operators]
+    weights = [
+        operator
+        for operator in operators
+        if operator.get_type_name() == "Constant"
+        and operator.get_element_type() == openvino.Type.i8
+    ]
+    # Five convolutions and four depthwise ones, all with a quantised input.
+    assert len(weights) == 9 and kinds.count("FakeQuantize") >= 9
+    assert [form.name for form in forms] == ["fp32", "int8"]
+    assert (forms[0].agreement, forms[0].logit_error) == (100, 0)
+    assert 0 < forms[1].logit_error < 100
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "int8.bin", out]
+    assert forms[1].size_bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=needs_openvino)])
+def test_a_quantised_file_still_knows_its_images_and_classes(exported, tmp_path, suffix):
+    cfg, path = exported
+    out = tmp_path / f"int8{suffix}"
+    quantize_classifier(cfg, path.with_suffix(suffix), out, calibration_images=4, rounds=2)
+    (image, *_) = sorted((path.parent / "imagenet" / "val").rglob("*.*"))
+    full, small = Predictor(path), Predictor(out)
+    expected, found = full(full.read(image)), small(small.read(image))
+    assert found["pred_class"] in "abcdef"
+    np.testing.assert_allclose(found["pred_scores"], expected["pred_scores"], atol=0.1)
+
+
 def test_accuracy_is_that_of_the_model(exported, tmp_path):
     cfg, path = exported
     forms = quantize_classifier(cfg, path, tmp_path / "a.onnx", calibration_images=4, rounds=2)
@@ -131,8 +185,10 @@ def test_refusals(exported, tmp_path):
             quantize_classifier(cfg, path, out, test_images=count)
     with pytest.raises(ValueError, match="is also an input"):
         quantize_classifier(cfg, path, path, overwrite=True)
-    with pytest.raises(FileNotFoundError, match=r"export_onnx\.py"):
+    with pytest.raises(FileNotFoundError, match=r"no model at .*write one with `.*export"):
         quantize_classifier(cfg, tmp_path / "no.onnx", out)
+    with pytest.raises(ValueError, match=r"no int8 form here; give a file .* \.onnx or \.xml"):
+        quantize_classifier(cfg, path.parent / "cfg.py", out)
     with pytest.raises(ValueError, match=r"must be an \.onnx file"):
         quantize_classifier(cfg, path, tmp_path / "out.pth")
     other = Config(dict(default_scope="mmdet"))

@@ -1,4 +1,4 @@
-"""Prepare a model for an ONNX exporter.
+"""Prepare a model for the exporters.
 
 A detector is reduced to its backbone; a classifier gives logits and a segmenter maps of logits.
 Modules that can be exported for one height and width only are replaced by equal ones without that
@@ -58,7 +58,7 @@ def make_exportable(
         ValueError: The model has no such part, or an option does not apply to it.
         RuntimeError: The model cannot be fused (training mode, λ ≠ 1).
     """
-    part = _resolve_part(model, part)
+    part = resolve_part(model, part)
     if softmax and part != "classifier":
         raise ValueError(f"softmax works for classifiers, but this exports a {part}; leave it out")
     if full_size and part != "segmenter":
@@ -82,7 +82,12 @@ def make_exportable(
     return Exportable(module.eval(), part, names, part != "classifier", fixed_size)
 
 
-def _resolve_part(model: nn.Module, part: str | None) -> str:
+def resolve_part(model: nn.Module, part: str | None = None) -> str:
+    """Return the name of the part to export; the arguments are those of :func:`make_exportable`.
+
+    Raises:
+        ValueError: The model has no such part.
+    """
     found = "backbone"
     if hasattr(model, "decode_head"):
         found = "segmenter"

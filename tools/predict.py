@@ -1,0 +1,12 @@
+"""Predict with an exported model, without its config: tools/predict.py MODEL IMAGES [options].
+
+MODEL is an .onnx or .xml file of tools/export.py; all settings come from its metadata. It
+classifies, segments or, for what MMDeploy exported, detects. On a device without PyTorch run the
+predict.py that `export --with-runner` writes beside the model: it is the same.
+"""
+
+from mmvanilla.deploy.runner import build_parser, predict
+from mmvanilla.utils import cli
+
+if __name__ == "__main__":
+    cli.run(build_parser(), predict)
