@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "benchmarks.md"
@@ -71,6 +72,8 @@ def draw_panel(axes: Axes, table: dict[str, dict[str, float]], form: str) -> Non
             fontsize=11,
             color=OURS if is_ours else FAINT,
             weight="bold" if is_ours else "normal",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+            zorder=4,
         )
     axes.set_title(FORMS[form], color=INK, fontsize=13, loc="left")
     axes.set_xlabel("ms for one 224×224 image on two CPU cores, measured", color=INK, fontsize=11)
