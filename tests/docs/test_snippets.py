@@ -142,10 +142,13 @@ def test_names_in_python_resolve(block):
             module = importlib.import_module(str(node.module))
             for alias in node.names:
                 assert hasattr(module, alias.name), f"{block}: {node.module}.{alias.name}"
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id in ("mmvanilla", "torch"):
-                module = importlib.import_module(node.value.id)
-                assert hasattr(module, node.attr), f"{block}: {node.value.id}.{node.attr}"
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ("mmvanilla", "torch")
+        ):
+            module = importlib.import_module(node.value.id)
+            assert hasattr(module, node.attr), f"{block}: {node.value.id}.{node.attr}"
 
 
 @pytest.mark.parametrize("block", of_kind("run", PYTHON), ids=str)
