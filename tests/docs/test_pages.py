@@ -137,13 +137,6 @@ def test_pictures_can_be_drawn_again(name, tmp_path):
 def test_every_public_name_is_in_the_reference():
     # mkdocstrings lists what __all__ names, whatever that is.
     assert "::: mmvanilla\n" in (DOCS / "api" / "index.md").read_text(encoding="utf-8")
-    rooms = {
-        path.parent.name
-        for path in (ROOT / "mmvanilla").glob("*/__init__.py")
-        if path.parent.name != "utils"
-    }
-    listed = set(re.findall(r"^::: mmvanilla\.(\w+)$", read("api/modules.md"), re.MULTILINE))
-    assert rooms == listed
     assert all(hasattr(mmvanilla, name) for name in mmvanilla.__all__)
 
 
