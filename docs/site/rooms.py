@@ -1,4 +1,4 @@
-"""Write the sections of api/modules.md, one for each room of the package, while the site is built."""
+"""Write the sections of api/modules.md while the site is built: one for each room."""
 
 from pathlib import Path
 from typing import Any

@@ -162,7 +162,7 @@ def _check_script(tool: str, arguments: list[str], made: set[str]) -> None:
     path = TOOLS / tool
     if not path.is_file():
         raise ValueError(f"there is no tools/{tool}")
-    usage = re.search(r'echo "usage: \S+ ((?:[A-Z_]+ )+)', path.read_text(encoding="utf-8"))
+    usage = re.search(r'"usage: \S+ ((?:[A-Z_]+ )+)', path.read_text(encoding="utf-8"))
     assert usage is not None, tool
     names = usage[1].split()
     if len(arguments) < len(names):
