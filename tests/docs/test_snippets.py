@@ -199,7 +199,14 @@ def test_configs_build(block, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.toolbox("mmdet", "mmpretrain")
-@pytest.mark.parametrize("group", groups())
+@pytest.mark.parametrize(
+    "group",
+    [
+        # The first screen always; the other pages have the same tools in other orders.
+        pytest.param(group, marks=[] if group.startswith("README") else [pytest.mark.exhaustive])
+        for group in groups()
+    ],
+)
 def test_commands_run(group, tmp_path):
     """The commands of a page, one after the other, in a folder of their own."""
     pytest.importorskip("onnxruntime")
