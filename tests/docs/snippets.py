@@ -7,7 +7,8 @@ A mark is an HTML comment on the line before a block, which no reader sees::
     <!-- config -->          read it as a config, build what it names
     <!-- needs: THINGS -->   not run; checked as far as that goes without these things
 
-``<!-- every block needs: THINGS -->`` on a line of its own marks the blocks of a whole page.
+``<!-- every block needs: THINGS -->`` on a line of its own marks the blocks of a whole page. Python
+that assigns to ``_base_``, ``custom_imports`` or ``model`` is a config without being marked.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ PAGES = [
     *sorted(path for path in (ROOT / "docs").rglob("*.md") if "site" not in path.parts),
 ]
 _MARK = re.compile(r"<!-- (run|config|needs)(?:: (.+?))? -->")
+_CONFIG = re.compile(r"(_base_|custom_imports|model) = ")
 _PAGE_MARK = re.compile(r"^<!-- every block needs: (.+?) -->$", flags=re.MULTILINE)
 
 
@@ -83,6 +85,8 @@ def blocks_of(path: Path) -> list[Block]:
             continue
         mark = _MARK.fullmatch(lines[start - 1].strip()) if start else None
         kind, detail = (mark[1], mark[2]) if mark else (None, None)
+        if kind is None and language == "python" and _CONFIG.match("\n".join(code)):
+            kind = "config"
         if kind is None and everything:
             kind, detail = "needs", everything[1]
         margin = len(fence[1]) if fence else 4

@@ -1,4 +1,4 @@
-"""The tutorial on one's own data, docs/tutorial.ipynb, is executed from its first cell to its last."""
+"""The tutorial on one's own data, docs/tutorial.ipynb, is executed from cell to cell."""
 
 from __future__ import annotations
 
