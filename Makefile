@@ -56,6 +56,6 @@ docs: env
 # The wheel of mmcv stays in the user's cache folder: compiling it again takes minutes.
 clean:
 	rm -rf .venv .venv-original .venv.lock .venv-original.lock build dist mmvanilla.egg-info mmvanilla/.mim work_dirs
-	rm -rf site .cache
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find mmvanilla configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf site .cache
