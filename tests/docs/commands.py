@@ -59,6 +59,9 @@ def parser_of(tool: str) -> ArgumentParser:
     path = TOOLS / f"{tool}.py"
     if not path.is_file():
         raise ValueError(f"there is no tools/{tool}.py")
+    alias = re.search(r'with_name\("(\w+)\.py"\)', path.read_text(encoding="utf-8"))
+    if alias:  # an older name of that tool
+        return parser_of(alias[1])
     spec = importlib.util.spec_from_file_location(f"documented_{tool}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

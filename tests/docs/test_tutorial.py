@@ -50,7 +50,7 @@ def test_its_commands_can_be_read_by_their_tools(notebook):
         (words,) = commands.split(line)
         commands.check_command(words, made)
         tools.append(words[1])
-    assert {"train", "test", "fuse_backbone", "visualize", "export_onnx"} <= set(tools)
+    assert {"check", "train", "test", "fuse_backbone", "visualize", "export"} <= set(tools)
 
 
 def test_it_shows_what_it_gave_and_nothing_of_the_machine(notebook):
