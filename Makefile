@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 # environment, use a variable of the same name.
 unexport PYTHON
 
-.PHONY: help env demo test test-all test-original gpu-report lint format release-check clean
+.PHONY: help env demo test test-all test-original gpu-report lint format docs release-check clean
 
 help:
 	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
@@ -20,6 +20,7 @@ help:
 	@echo 'make gpu-report     test and benchmark on a GPU, and write docs/benchmarks_gpu.md'
 	@echo 'make lint           check style, format and types'
 	@echo 'make format         let ruff correct style and format'
+	@echo 'make docs           build the pages of docs/ as a site into site/, and check their links'
 	@echo 'make release-check  build a release into dist/, install it in an empty environment and use it'
 	@echo 'make env            only set up $(VENV)'
 	@echo 'make clean          delete environments, caches and what training wrote'
@@ -65,6 +66,11 @@ format: env
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# Without the theme's advertisement of its successor. Links that lead nowhere are errors.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo 'built: site/index.html'
+
 release-check: env
 	$(PY) requirements/release_check.py
 
@@ -73,3 +79,4 @@ clean:
 	rm -rf .venv .venv-original .venv.lock .venv-original.lock build dist mmvanilla.egg-info work_dirs
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find mmvanilla configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf site .cache

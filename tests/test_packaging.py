@@ -17,6 +17,7 @@ from mmvanilla.utils.dependencies import TOOLBOXES
 from tests.helpers import ROOT
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+MKDOCS = ".venv/bin/python -m mkdocs build --strict --quiet"
 NEEDED = ("mmvanilla", "configs", "docker", "docs", "tools", "requirements", "tests")
 
 if not LOCKS:
@@ -313,6 +314,7 @@ class TestCommands:
         assert "set -euo pipefail" in commands
         assert "make test" in commands
         assert "make lint" in commands
+        assert "make docs" in commands
         subprocess.run(["bash", "-n", script], check=True)
 
     @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -328,6 +330,7 @@ class TestCommands:
         [
             ("test", "fork .venv", ".venv/bin/python -m pytest"),
             ("demo", "fork .venv", ".venv/bin/python tools/demo.py"),
+            ("docs", "fork .venv", f"NO_MKDOCS_2_WARNING=1 {MKDOCS}"),
             ("lint", "fork .venv", ".venv/bin/python -m mypy mmvanilla"),
             ("test-original", "original .venv-original", ".venv-original/bin/python -m pytest"),
         ],

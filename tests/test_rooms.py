@@ -94,6 +94,7 @@ def test_the_tests_mirror_the_rooms():
     assert rooms == {
         *HEIGHT,
         "configs",
+        "docs",
         "hostile",
         "properties",
         "requirements",
