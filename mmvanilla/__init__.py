@@ -18,7 +18,8 @@ from mmvanilla.engine.sqrt_lr_runner import SqrtLRRunner
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 from mmvanilla.models.conv_pair import ConvPair
-from mmvanilla.models.fusion import FuseResult, fuse_model
+from mmvanilla.models.fuse_result import FuseResult
+from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.models.packed_conv import pack_for_cpu
 from mmvanilla.models.vanillanet import VanillaNet
 from mmvanilla.utils.paths import config_path
@@ -36,6 +37,7 @@ __all__ = [
     "VanillaNet",
     "__version__",
     "config_path",
+    "count_fusable",
     "fuse_model",
     "get_act_lambda",
     "load_from_vanillanet",

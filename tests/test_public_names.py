@@ -16,6 +16,7 @@ NAMES = {
     "SqrtLRRunner",
     "VanillaNet",
     "config_path",
+    "count_fusable",
     "fuse_model",
     "get_act_lambda",
     "load_from_vanillanet",

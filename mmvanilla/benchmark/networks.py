@@ -90,7 +90,7 @@ def build_ours(arch: str, with_cp: bool = False) -> Contender:
     _calibrate(model, resolved.input_size or 64)
     top1 = PUBLISHED_TOP1.get(arch)
     name = f"VanillaNet-{arch}" + (" with_cp" if with_cp else "")
-    return Contender(name, "ours", arch, model, fuse_model(model).model, top1)
+    return Contender(name, "ours", arch, model, fuse_model(model), top1)
 
 
 def build_reference(ours: Contender) -> Contender:

@@ -29,7 +29,7 @@ from mmvanilla.checkpoints.writing import (
 )
 from mmvanilla.deploy.comparison import first_mismatch, largest_difference
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
-from mmvanilla.models.fusion import FusableLayer, fuse_model
+from mmvanilla.models.fusion import FusableLayer, count_fusable, fuse_model
 from mmvanilla.utils.numerics import largest
 from mmvanilla.version import __version__
 
@@ -94,6 +94,10 @@ def fuse_checkpoint(
     progress: Callable[[str], None] = lambda step: None,
 ) -> FuseReport:
     """Fuse a trained checkpoint, and write it with a config that builds its model.
+
+    The checkpoint's ``meta['cfg']`` has the text of that config, too, so that
+    ``DetInferencer(weights='fused.pth')`` and ``MMSegInferencer(None, 'fused.pth')`` work as with
+    the checkpoints of a training. The file holds tensors and plain values only.
 
     Args:
         config: Path of the config that the model was trained with.
@@ -181,12 +185,13 @@ def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
     The first way is the plain network, if the bias of every pair provably moved into a norm; the
     second way is the network whose pairs are built as plain convolutions with a bias.
     """
-    moved, num_fused = fuse_model(model)
+    num_fused = count_fusable(model)
     if num_fused == 0:
         raise ValueError(
             f"nothing to fuse in the model of {cfg.filename}: it is fused already (deploy=True), "
             "or it has no layers of mmvanilla; give the config of a model in training form"
         )
+    moved = fuse_model(model)
     with_pairs, plain = deploy_config(cfg), deploy_config(cfg, plain_networks=True)
     expecting_no_bias = [
         name
@@ -199,7 +204,7 @@ def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
         convs[name].bias is None for name in expecting_no_bias
     ):
         candidates.append(_Candidate(moved, num_fused, plain))
-    kept = fuse_model(model, move_bias=False).model if expecting_no_bias else moved
+    kept = fuse_model(model, move_bias=False) if expecting_no_bias else moved
     return [*candidates, _Candidate(kept, num_fused, with_pairs)]
 
 
@@ -207,8 +212,11 @@ def _write(candidate: _Candidate, meta: dict[str, Any], aside: Sequence[Path]) -
     """Write a candidate's checkpoint and config into the scratch folder."""
     weights = candidate.model.state_dict()
     state_dict = {key: value.contiguous() for key, value in weights.items()}
-    write_checkpoint(dict(meta=meta, state_dict=state_dict), aside[0], overwrite=True)
-    write_text(candidate.cfg.pretty_text, aside[1], overwrite=True)
+    text = candidate.cfg.pretty_text
+    # Under this key the toolboxes' inferencers look for a config, if they are given weights alone.
+    checkpoint = dict(meta=dict(meta, cfg=text), state_dict=state_dict)
+    write_checkpoint(checkpoint, aside[0], overwrite=True)
+    write_text(text, aside[1], overwrite=True)
 
 
 def _compare(

@@ -7,6 +7,7 @@ versions of torch changed.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
@@ -27,7 +28,7 @@ from mmvanilla.apis.images import ImageReader
 from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE
 from mmvanilla.deploy.onnx_runtime import check_out, open_session, require_onnx
-from mmvanilla.models.fusion import fuse_model
+from mmvanilla.models.fusion import fuse_layers
 from mmvanilla.utils.scratch import scratch_folder
 
 # MMDeploy's other requirements are installed already, or pinned to releases that conflict with
@@ -111,7 +112,8 @@ def export_detector(
     require_mmdeploy()
     progress("fusing")
     model, meta = load_model(cfg, checkpoint)
-    fused = fuse_model(model, move_bias=False).model  # what deploy_config builds
+    fused = copy.deepcopy(model)
+    fuse_layers(fused, move_bias=False)  # what deploy_config builds
     with scratch_folder(out.parent, "exporting") as scratch:
         folder = str(scratch)
         weights = os.path.join(folder, "fused.pth")
