@@ -57,7 +57,7 @@ def demo(args: Namespace) -> None:
     report = fuse_checkpoint(config, str(trained), str(fused), overwrite=True)
 
     console.rule("5. testing the fused model")
-    pictures = work_dir / "pictures"
+    pictures = (work_dir / "pictures").absolute()  # a relative one is inside of the run's folder
     command = f"tools/test.py {report.config} {fused} --show-dir {pictures}"
     console.print(command, style="bold", soft_wrap=True)
     after = test(str(report.config), fused, work_dir, str(pictures))

@@ -1,7 +1,7 @@
 """Train a detector, segmenter or classifier: tools/train.py CONFIG [options]."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.engine import cpu_distributed
@@ -11,7 +11,11 @@ from mmvanilla.utils import cli
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
-    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument(
+        "--amp",
+        action=BooleanOptionalAction,
+        help="automatic mixed precision, which needs a GPU (default: as the config says)",
+    )
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",

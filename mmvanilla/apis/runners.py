@@ -13,21 +13,16 @@ from mmengine.runner import Runner
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
+from mmvanilla.apis.mixed_precision import set_mixed_precision
+from mmvanilla.apis.pictures import switch_pictures_on
 from mmvanilla.apis.safe_runner import build_runner
 from mmvanilla.engine import cpu_distributed
-
-# The options of the visualization hooks of the three toolboxes.
-_SHOW_OPTIONS: dict[str, dict[str, str]] = {
-    "mmdet": dict(switch="draw", out_dir="test_out_dir"),
-    "mmseg": dict(switch="draw"),
-    "mmpretrain": dict(switch="enable", out_dir="out_dir"),
-}
 
 
 def build_train_runner(
     config: str,
     work_dir: str | None = None,
-    amp: bool = False,
+    amp: bool | None = None,
     auto_scale_lr: bool = False,
     resume: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
@@ -39,7 +34,8 @@ def build_train_runner(
         config: Path of the config file.
         work_dir: Folder for logs and checkpoints. Default: the config's ``work_dir``, or
             ``work_dirs/<name of the config>``.
-        amp: Whether to train with automatic mixed precision. Default: False.
+        amp: Whether to train with automatic mixed precision, which needs a GPU. None: as the config
+            says.
         auto_scale_lr: Whether to scale the learning rate from the config's base batch size to the
             actual one. Default: False.
         resume: Path of the checkpoint to resume from, or ``'auto'`` for the newest one in
@@ -49,8 +45,8 @@ def build_train_runner(
 
     Raises:
         FileNotFoundError: The config, or a data set that it names, does not exist.
-        ValueError: The config cannot be read or is not for training, or ``auto_scale_lr`` is True
-            and the config has no base batch size.
+        ValueError: The config cannot be read or is not for training, ``auto_scale_lr`` is True and
+            the config has no base batch size, or mixed precision is asked for without a GPU.
     """
     cfg = _read(config, work_dir, cfg_options, launcher)
     _require_entries(cfg, "training", "train_dataloader", "train_cfg", "optim_wrapper")
@@ -58,10 +54,8 @@ def build_train_runner(
         length = cfg.train_cfg.get(name)
         if isinstance(length, int) and length < 1:  # mmengine would not train, without an error
             raise ValueError(f"{cfg.filename}: train_cfg.{name} must be at least 1, found {length}")
+    set_mixed_precision(cfg, amp)
     require_data(cfg, "train_dataloader", "val_dataloader")
-    if amp:
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
     if auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(
@@ -96,7 +90,8 @@ def build_test_runner(
         work_dir: Folder for logs. Default: as in :func:`build_train_runner`.
         out: Path of a ``.pkl`` file for the raw predictions. None: they are not saved.
         show: Whether to show each prediction in a window. Default: False.
-        show_dir: Folder for pictures of the predictions. None: none are drawn.
+        show_dir: Folder for pictures of the predictions; a relative path is inside of the folder
+            of this run, ``<work_dir>/<time>/``. None: none are drawn.
         wait_time: Time in seconds for which each window is shown.
         tta: Whether to use test-time augmentation, with the config's ``tta_model`` and
             ``tta_pipeline``. Default: False.
@@ -118,7 +113,12 @@ def build_test_runner(
     require_data(cfg, "test_dataloader")
     cfg.load_from = checkpoint
     if show or show_dir:
-        _switch_pictures_on(cfg, show, show_dir, wait_time)
+        if tta and cfg.get("default_scope") == "mmpretrain":
+            raise ValueError(
+                "MMPretrain's hook cannot draw the augmented images of --tta; leave --tta, or "
+                "--show and --show-dir, out"
+            )
+        switch_pictures_on(cfg, show, show_dir, wait_time)
     if tta:
         _switch_tta_on(cfg)
     runner = _build_runner(cfg)
@@ -177,23 +177,6 @@ def _build_metric(type_name: str, out: str) -> Any:
     from mmengine.registry import METRICS
 
     return METRICS.build(dict(type=type_name, out_file_path=out))
-
-
-def _switch_pictures_on(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    options = _SHOW_OPTIONS.get(cfg.get("default_scope", ""), {})
-    hook = cfg.get("default_hooks", {}).get("visualization")
-    if not options or hook is None:
-        raise ValueError(
-            f"{cfg.filename} has no default_hooks.visualization of MMDetection, MMSegmentation or "
-            "MMPretrain, so nothing can be shown; leave --show and --show-dir out"
-        )
-    hook.update({options["switch"]: True, "show": show, "wait_time": wait_time})
-    if not show_dir:
-        return
-    if "out_dir" in options:
-        hook[options["out_dir"]] = os.path.abspath(show_dir)
-    else:
-        cfg.visualizer.save_dir = show_dir
 
 
 def _switch_tta_on(cfg: Config) -> None:
