@@ -11,6 +11,7 @@ from mmvanilla.utils.dependencies import require
 require("mmengine", "mmcv")
 
 from mmvanilla.checkpoints.zoo import load_from_vanillanet
+from mmvanilla.engine.channels_last import ChannelsLastHook
 from mmvanilla.engine.deep_training_hook import DeepTrainingHook
 from mmvanilla.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mmvanilla.engine.reseed_hook import ReseedHook
@@ -28,6 +29,7 @@ from mmvanilla.version import __version__
 __all__ = [
     "ARCHS",
     "Arch",
+    "ChannelsLastHook",
     "ConvPair",
     "DeepTrainingHook",
     "FuseResult",

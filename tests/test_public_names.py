@@ -8,6 +8,7 @@ from tests.helpers import CONFIGS, ROOT
 NAMES = {
     "ARCHS",
     "Arch",
+    "ChannelsLastHook",
     "ConvPair",
     "DeepTrainingHook",
     "FuseResult",

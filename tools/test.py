@@ -40,6 +40,8 @@ def test(args: Namespace) -> None:
         tta=args.tta,
         cfg_options=args.cfg_options,
         launcher=args.launcher,
+        channels_last=args.channels_last,
+        compiled=args.compile,
     )
     runner.test()
     cpu_distributed.finish()

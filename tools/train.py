@@ -41,6 +41,8 @@ def train(args: Namespace) -> None:
         resume=args.resume,
         cfg_options=args.cfg_options,
         launcher=args.launcher,
+        channels_last=args.channels_last,
+        compiled=args.compile,
     )
     runner.train()
     cpu_distributed.finish()

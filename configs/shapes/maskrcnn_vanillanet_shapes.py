@@ -63,4 +63,5 @@ param_scheduler = [
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(interval=1, max_keep_ckpts=2),
+    channels_last=dict(type="ChannelsLastHook"),  # faster on CPUs
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmengine.config import Config
 from mmengine.device import (
     is_cuda_available,
@@ -13,6 +11,8 @@ from mmengine.device import (
 )
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
+
+from mmvanilla.apis.deploy_config import is_config_of
 
 # The arguments that an OptimWrapper does not take.
 _OF_AMP_ALONE = ("loss_scale", "dtype", "use_fsdp")
@@ -33,7 +33,8 @@ def set_mixed_precision(cfg: Config, amp: bool | None) -> None:
         ValueError: Mixed precision is asked for, by ``amp`` or by the config, and there is no GPU.
     """
     wrapper = cfg.optim_wrapper
-    if amp and not _is_amp(wrapper):
+    is_amp = is_config_of(wrapper, AmpOptimWrapper, OPTIM_WRAPPERS)
+    if amp and not is_amp:
         wrapper.type = "AmpOptimWrapper"
         wrapper.setdefault("loss_scale", "dynamic")
         if not _has_device():
@@ -41,7 +42,7 @@ def set_mixed_precision(cfg: Config, amp: bool | None) -> None:
                 "--amp needs a GPU, and there is none: mmengine has no mixed precision for CPUs; "
                 "leave --amp out"
             )
-    if not _is_amp(wrapper):
+    if not is_amp:
         return
     if amp is False:
         wrapper.type = "OptimWrapper"
@@ -52,13 +53,6 @@ def set_mixed_precision(cfg: Config, amp: bool | None) -> None:
             f"{cfg.filename} trains with mixed precision (AmpOptimWrapper), which needs a GPU, and "
             "there is none; add --no-amp to train it in float32"
         )
-
-
-def _is_amp(wrapper: Any) -> bool:
-    kind = wrapper.get("type")
-    if isinstance(kind, str):
-        kind = OPTIM_WRAPPERS.get(kind)
-    return isinstance(kind, type) and issubclass(kind, AmpOptimWrapper)
 
 
 def _has_device() -> bool:

@@ -16,6 +16,7 @@ from mmvanilla.apis.data_checks import require_data
 from mmvanilla.apis.mixed_precision import set_mixed_precision
 from mmvanilla.apis.pictures import switch_pictures_on
 from mmvanilla.apis.safe_runner import build_runner
+from mmvanilla.apis.speed import set_channels_last, set_compiled
 from mmvanilla.engine import cpu_distributed
 
 
@@ -27,6 +28,8 @@ def build_train_runner(
     resume: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
+    channels_last: bool | None = None,
+    compiled: bool | None = None,
 ) -> Runner:
     """Build the Runner that ``tools/train.py`` trains with.
 
@@ -42,6 +45,9 @@ def build_train_runner(
             ``work_dir``. None: the training starts from the beginning.
         cfg_options: Values by dotted key, which override entries of the config.
         launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        channels_last: Whether convolutions run in the memory format channels_last. None: as the
+            config says.
+        compiled: Whether to use ``torch.compile``. None: as the config says.
 
     Raises:
         FileNotFoundError: The config, or a data set that it names, does not exist.
@@ -55,6 +61,8 @@ def build_train_runner(
         if isinstance(length, int) and length < 1:  # mmengine would not train, without an error
             raise ValueError(f"{cfg.filename}: train_cfg.{name} must be at least 1, found {length}")
     set_mixed_precision(cfg, amp)
+    set_channels_last(cfg, channels_last)
+    set_compiled(cfg, compiled)
     require_data(cfg, "train_dataloader", "val_dataloader")
     if auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
@@ -80,6 +88,8 @@ def build_test_runner(
     tta: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
+    channels_last: bool | None = None,
+    compiled: bool | None = None,
 ) -> Runner:
     """Build the Runner that ``tools/test.py`` tests with.
 
@@ -97,6 +107,9 @@ def build_test_runner(
             ``tta_pipeline``. Default: False.
         cfg_options: Values by dotted key, which override entries of the config.
         launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        channels_last: Whether convolutions run in the memory format channels_last. None: as the
+            config says.
+        compiled: Whether to use ``torch.compile``. None: as the config says.
 
     Raises:
         FileNotFoundError: The config, the checkpoint or the data set does not exist.
@@ -110,6 +123,8 @@ def build_test_runner(
         raise ValueError(f"--out is {out}; give a name that ends in .pkl")
     cfg = _read(config, work_dir, cfg_options, launcher)
     _require_entries(cfg, "testing", "test_dataloader", "test_evaluator")
+    set_channels_last(cfg, channels_last)
+    set_compiled(cfg, compiled)
     require_data(cfg, "test_dataloader")
     cfg.load_from = checkpoint
     if show or show_dir:

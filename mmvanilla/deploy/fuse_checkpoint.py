@@ -33,8 +33,7 @@ from mmvanilla.models.fusion import FusableLayer, count_fusable, fuse_model
 from mmvanilla.utils.numerics import largest
 from mmvanilla.version import __version__
 
-# A square, an oblong, and an odd size that is not a multiple of 32.
-COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))
+COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))  # the last: odd, no multiple of 32
 DEFAULT_TOLERANCE = 1e-4
 _LATENCY_ROUNDS = 9
 _KEPT_META = ("dataset_meta", "epoch", "iter")
@@ -95,9 +94,7 @@ def fuse_checkpoint(
 ) -> FuseReport:
     """Fuse a trained checkpoint, and write it with a config that builds its model.
 
-    The checkpoint's ``meta['cfg']`` has the text of that config, too, so that
-    ``DetInferencer(weights='fused.pth')`` and ``MMSegInferencer(None, 'fused.pth')`` work as with
-    the checkpoints of a training. The file holds tensors and plain values only.
+    The checkpoint has that text, too (``meta['cfg']``), so ``DetInferencer(weights=out)`` works.
 
     Args:
         config: Path of the config that the model was trained with.
@@ -210,13 +207,10 @@ def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
 
 def _write(candidate: _Candidate, meta: dict[str, Any], aside: Sequence[Path]) -> None:
     """Write a candidate's checkpoint and config into the scratch folder."""
-    weights = candidate.model.state_dict()
-    state_dict = {key: value.contiguous() for key, value in weights.items()}
-    text = candidate.cfg.pretty_text
-    # Under this key the toolboxes' inferencers look for a config, if they are given weights alone.
-    checkpoint = dict(meta=dict(meta, cfg=text), state_dict=state_dict)
-    write_checkpoint(checkpoint, aside[0], overwrite=True)
-    write_text(text, aside[1], overwrite=True)
+    state_dict = {key: value.contiguous() for key, value in candidate.model.state_dict().items()}
+    meta = dict(meta, cfg=candidate.cfg.pretty_text)  # where the toolboxes' inferencers look
+    write_checkpoint(dict(meta=meta, state_dict=state_dict), aside[0], overwrite=True)
+    write_text(meta["cfg"], aside[1], overwrite=True)
 
 
 def _compare(
