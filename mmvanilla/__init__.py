@@ -11,6 +11,7 @@ from mmvanilla.utils.startup import check_requirements
 check_requirements()
 
 from mmvanilla.checkpoints.zoo import load_from_vanillanet
+from mmvanilla.engine.channels_last import ChannelsLastHook
 from mmvanilla.engine.deep_training_hook import DeepTrainingHook
 from mmvanilla.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mmvanilla.engine.reseed_hook import ReseedHook
@@ -18,7 +19,8 @@ from mmvanilla.engine.sqrt_lr_runner import SqrtLRRunner
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 from mmvanilla.models.conv_pair import ConvPair
-from mmvanilla.models.fusion import FuseResult, fuse_model
+from mmvanilla.models.fuse_result import FuseResult
+from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.models.packed_conv import pack_for_cpu
 from mmvanilla.models.vanillanet import VanillaNet
 from mmvanilla.utils.config_prefix import register_prefix
@@ -32,6 +34,7 @@ register_prefix()
 __all__ = [
     "ARCHS",
     "Arch",
+    "ChannelsLastHook",
     "ConvPair",
     "DeepTrainingHook",
     "FuseResult",
@@ -41,6 +44,7 @@ __all__ = [
     "VanillaNet",
     "__version__",
     "config_path",
+    "count_fusable",
     "fuse_model",
     "get_act_lambda",
     "load_from_vanillanet",

@@ -8,6 +8,7 @@ from tests.helpers import CONFIGS, ROOT
 NAMES = {
     "ARCHS",
     "Arch",
+    "ChannelsLastHook",
     "ConvPair",
     "DeepTrainingHook",
     "FuseResult",
@@ -16,6 +17,7 @@ NAMES = {
     "SqrtLRRunner",
     "VanillaNet",
     "config_path",
+    "count_fusable",
     "fuse_model",
     "get_act_lambda",
     "load_from_vanillanet",

@@ -78,6 +78,12 @@ def build_parser() -> ArgumentParser:
         "--profile", action="store_true", help="also list the operators that take the time"
     )
     parser.add_argument(
+        "--channels-last",
+        action="store_true",
+        help="--modes train: also in the memory format channels_last, which is one of the forms of "
+        "the other modes",
+    )
+    parser.add_argument(
         "--out",
         default="work_dirs/benchmark",
         help="folder to write (default: work_dirs/benchmark)",
@@ -111,6 +117,7 @@ def make_plan(args: Namespace) -> Plan:
         rounds=args.rounds,
         warmup=args.warmup,
         profile=args.profile,
+        channels_last=args.channels_last,
     )
 
 

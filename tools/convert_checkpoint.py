@@ -9,6 +9,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.stored_config import store_config
 from mmvanilla.checkpoints.authors_keys import KINDS
 from mmvanilla.checkpoints.conversion import convert_and_write
 from mmvanilla.utils import cli
@@ -51,11 +53,17 @@ def build_parser() -> ArgumentParser:
         help="adapt the stem to images of N channels: 1 for gray, 6 for six bands (default: leave "
         "it as it is)",
     )
+    parser.add_argument(
+        "--config",
+        help="config of the whole network, such as maskrcnn_vanillanet.py, to store in OUT: then "
+        "the inferencers of MMDetection and MMSegmentation need OUT alone",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser
 
 
 def convert(args: Namespace) -> None:
+    cfg = load_config(args.config) if args.config else None
     report = convert_and_write(
         args.input,
         args.output,
@@ -64,6 +72,7 @@ def convert(args: Namespace) -> None:
         args.target,
         args.overwrite,
         args.in_channels,
+        complete=lambda converted: cfg and store_config(converted, cfg),
     )
     print(report.describe())
 

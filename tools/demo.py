@@ -55,7 +55,8 @@ def demo(args: Namespace) -> None:
     report = fuse_checkpoint(config, str(trained), str(fused), overwrite=True)
 
     console.rule("5. testing the fused model")
-    pictures = work_dir / "pictures"
+    # A relative folder would be inside of the run's own folder.
+    pictures = (work_dir / "pictures").absolute()
     show_command("test", report.config, fused, f"--show-dir {pictures}", console=console)
     after = test(str(report.config), fused, work_dir, str(pictures))
 

@@ -1,7 +1,7 @@
 """Train a detector, segmenter or classifier."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.checks.config_check import refuse_certain_faults
@@ -12,7 +12,11 @@ from mmvanilla.utils import cli
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file, or the name of one that `configs` lists")
-    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument(
+        "--amp",
+        action=BooleanOptionalAction,
+        help="automatic mixed precision, which needs a GPU (default: as the config says)",
+    )
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
@@ -43,6 +47,8 @@ def train(args: Namespace) -> None:
         resume=args.resume,
         cfg_options=args.cfg_options,
         launcher=args.launcher,
+        channels_last=args.channels_last,
+        compiled=args.compile,
     )
     runner.train()
     cpu_distributed.finish()

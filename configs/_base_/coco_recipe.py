@@ -4,6 +4,7 @@
 _base_ = [
     "mmdet::_base_/schedules/schedule_1x.py",
     "mmdet::_base_/default_runtime.py",
+    "detection_tta.py",
 ]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 
@@ -23,6 +24,17 @@ multi_scale_resize = dict(
     scales=[(1333, short_side) for short_side in range(480, 1025, 32)],
     keep_ratio=True,
 )
+
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale=(1333, side), keep_ratio=True) for side in (800, 640, 960)],
+            *_base_.pop("flipped_and_packed"),
+        ],
+    ),
+]
 
 optim_wrapper = dict(
     _delete_=True,

@@ -1,5 +1,5 @@
 # The authors' classifier and test set: ImageNet-1k at 224 px, bicubic, crop ratio 0.875.
-_base_ = ["mmpretrain::_base_/default_runtime.py"]
+_base_ = ["mmpretrain::_base_/default_runtime.py", "flip_tta.py"]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 
 model = dict(
@@ -36,6 +36,7 @@ test_pipeline = [
     dict(type="CenterCrop", crop_size=224),
     dict(type="PackInputs"),
 ]
+tta_pipeline = [*test_pipeline[:-1], _base_.pop("flipped_too")]
 val_dataloader = dict(
     batch_size=128,
     num_workers=8,

@@ -6,7 +6,9 @@ _base_ = [
     "../_base_/datasets/shapes_coco.py",
     "../_base_/schedules/shapes_dense.py",
 ]
-custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
+custom_imports = dict(
+    imports=["mmvanilla", "mmvanilla.models.mask_tta"], allow_failed_imports=False
+)
 
 norm_cfg = dict(type="BN")
 model = dict(
@@ -61,4 +63,5 @@ param_scheduler = [
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(interval=1, max_keep_ckpts=2),
+    channels_last=dict(type="ChannelsLastHook"),  # faster on CPUs
 )

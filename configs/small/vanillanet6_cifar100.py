@@ -1,7 +1,7 @@
 # A small VanillaNet-6 on CIFAR-100: a start for small images, not run to its end.
 # MMPretrain downloads the data. The published stem would leave 1 pixel of 32×32, so this one
 # strides by 2. The authors publish no such recipe.
-_base_ = ["../_base_/schedules/small_200e.py"]
+_base_ = ["../_base_/schedules/small_200e.py", "../_base_/flip_tta.py"]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 
 model = dict(
@@ -43,6 +43,7 @@ train_pipeline = [
     ),
     dict(type="PackInputs"),
 ]
+tta_pipeline = [_base_.pop("flipped_too")]
 train_dataloader = dict(
     batch_size=128,
     num_workers=4,

@@ -14,7 +14,7 @@ from torch import nn
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.runners import build_train_runner, release
-from mmvanilla.models.fusion import fuse_model
+from mmvanilla.models.fusion import count_fusable, fuse_model
 
 # Options of the switches, as --cfg-options for one of configs/ablations/. Their `custom_hooks` have
 # only the DeepTrainingHook, which fails without pairs of convolutions, since nothing has a λ then.
@@ -98,7 +98,8 @@ def run_ablation(
     )
     runner.train()
     trained = _validate(runner, runner.model)
-    fused_model, num_fused = fuse_model(runner.model.eval())
+    num_fused = count_fusable(runner.model)
+    fused_model = fuse_model(runner.model.eval())
     fused = _validate(runner, fused_model)
     release(runner)
     parameters = sum(param.numel() for param in fused_model.parameters())

@@ -8,9 +8,10 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.model import PretrainedInit
-from mmengine.registry import MODELS
+from mmengine.registry import HOOKS, MODELS, Registry
 from mmengine.utils import get_object_from_string
 
+from mmvanilla.engine.deep_training_hook import DeepTrainingHook
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 
@@ -23,7 +24,8 @@ def deploy_config(cfg: Config, plain_networks: bool = False) -> Config:
 
     VanillaNet, its head, and every ``ConvPair`` get ``deploy=True``, whatever their key is and
     however their type is written (as a name, a name with a scope, or a class). Entries that would
-    fetch weights are removed.
+    fetch weights are removed, and so is a ``DeepTrainingHook``, since the deploy form has no λ: the
+    config also serves for fine-tuning from the fused weights.
 
     Args:
         cfg: Config of a model in training form.
@@ -44,12 +46,15 @@ def deploy_config(cfg: Config, plain_networks: bool = False) -> Config:
                 node[key] = _full_name(value)
     for node in list(_dicts(cfg.model)):
         for key, child in list(node.items()):
-            if plain_networks and _is_a(child, ConvPair):
+            if plain_networks and is_config_of(child, ConvPair):
                 node[key] = _plain_conv(key, child)
-        if _is_a(node, (StrictLoadingMixin, ConvPair)):
+        if is_config_of(node, (StrictLoadingMixin, ConvPair)):
             node["deploy"] = True
         if "init_cfg" in node:
             node["init_cfg"] = _without_pretrained(node["init_cfg"])
+    for name in ("default_hooks", "custom_hooks"):
+        if cfg.get(name):
+            cfg[name] = _without_deep_training(cfg[name])
     cfg.load_from = None
     cfg.resume = False
     return cfg
@@ -82,15 +87,31 @@ def _dicts(node: Any) -> Iterator[ConfigDict]:
             yield from _dicts(item)
 
 
-def _is_a(node: Any, classes: Any) -> bool:
-    """Tell whether a value is the config of one of these classes or of a subclass."""
+def is_config_of(node: Any, classes: Any, registry: Registry = MODELS) -> bool:
+    """Tell whether a value is the config of one of these classes or of a subclass.
+
+    Args:
+        node: Any part of a config. Its ``type`` may be a class, or a name with or without a scope.
+        classes: A class, or a tuple of classes.
+        registry: Registry in which names are looked up. Default: that of the models.
+    """
     kind = node.get("type") if isinstance(node, dict) else None
     if isinstance(kind, str):
         try:
-            kind = MODELS.get(kind)
+            kind = registry.get(kind)
         except Exception:
             return False  # from another registry, or not installed: building will report it
     return isinstance(kind, type) and issubclass(kind, classes)
+
+
+def _without_deep_training(hooks: Any) -> Any:
+    if isinstance(hooks, dict):
+        return {name: hook for name, hook in hooks.items() if not _is_deep_training(hook)}
+    return [hook for hook in hooks if not _is_deep_training(hook)]
+
+
+def _is_deep_training(hook: Any) -> bool:
+    return isinstance(hook, DeepTrainingHook) or is_config_of(hook, DeepTrainingHook, HOOKS)
 
 
 def _plain_conv(key: str, pair_cfg: ConfigDict) -> ConfigDict | None:

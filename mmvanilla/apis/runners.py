@@ -14,29 +14,24 @@ from mmengine.runner import Runner
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
+from mmvanilla.apis.mixed_precision import set_mixed_precision
+from mmvanilla.apis.pictures import switch_pictures_on
 from mmvanilla.apis.safe_runner import build_runner
+from mmvanilla.apis.speed import set_channels_last, set_compiled
 from mmvanilla.engine import cpu_distributed
 from mmvanilla.engine.layer_decay import require_own_constructor
-
-# The options of the visualization hooks of the toolboxes.
-_SHOW_OPTIONS: dict[str, dict[str, str]] = {
-    "mmdet": dict(switch="draw", out_dir="test_out_dir"),
-    "mmseg": dict(switch="draw"),
-    "mmpretrain": dict(switch="enable", out_dir="out_dir"),
-    "mmrotate": dict(switch="draw", out_dir="test_out_dir"),
-    "mmyolo": dict(switch="draw", out_dir="test_out_dir"),
-    "mmpose": dict(switch="enable", out_dir="out_dir"),
-}
 
 
 def build_train_runner(
     config: str,
     work_dir: str | None = None,
-    amp: bool = False,
+    amp: bool | None = None,
     auto_scale_lr: bool = False,
     resume: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
+    channels_last: bool | None = None,
+    compiled: bool | None = None,
 ) -> Runner:
     """Build the Runner that ``mmvanilla train`` trains with.
 
@@ -44,18 +39,22 @@ def build_train_runner(
         config: Path or name of the config, as in :func:`mmvanilla.apis.config.load_config`.
         work_dir: Folder for logs and checkpoints. Default: the config's ``work_dir``, or
             ``work_dirs/<name of the config>``.
-        amp: Whether to train with automatic mixed precision. Default: False.
+        amp: Whether to train with automatic mixed precision, which needs a GPU. None: as the config
+            says.
         auto_scale_lr: Whether to scale the learning rate from the config's base batch size to the
             actual one. Default: False.
         resume: Path of the checkpoint to resume from, or ``'auto'`` for the newest one in
             ``work_dir``. None: the training starts from the beginning.
         cfg_options: Values by dotted key, which override entries of the config.
         launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        channels_last: Whether convolutions run in the memory format channels_last. None: as the
+            config says.
+        compiled: Whether to use ``torch.compile``. None: as the config says.
 
     Raises:
         FileNotFoundError: The config, or a data set that it names, does not exist.
-        ValueError: The config cannot be read or is not for training, or ``auto_scale_lr`` is True
-            and the config has no base batch size.
+        ValueError: The config cannot be read or is not for training, ``auto_scale_lr`` is True and
+            the config has no base batch size, or mixed precision is asked for without a GPU.
     """
     cfg = _read(config, work_dir, cfg_options, launcher)
     _require_entries(cfg, "training", "train_dataloader", "train_cfg", "optim_wrapper")
@@ -65,10 +64,10 @@ def build_train_runner(
             raise ValueError(f"{cfg.filename}: train_cfg.{name} must be at least 1, found {length}")
     init_default_scope(cfg.get("default_scope") or "mmengine")
     require_own_constructor(cfg.optim_wrapper)
+    set_mixed_precision(cfg, amp)
+    set_channels_last(cfg, channels_last)
+    set_compiled(cfg, compiled)
     require_data(cfg, "train_dataloader", "val_dataloader")
-    if amp:
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
     if auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(
@@ -93,6 +92,8 @@ def build_test_runner(
     tta: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
+    channels_last: bool | None = None,
+    compiled: bool | None = None,
 ) -> Runner:
     """Build the Runner that ``mmvanilla test`` tests with.
 
@@ -103,12 +104,16 @@ def build_test_runner(
         work_dir: Folder for logs. Default: as in :func:`build_train_runner`.
         out: Path of a ``.pkl`` file for the raw predictions. None: they are not saved.
         show: Whether to show each prediction in a window. Default: False.
-        show_dir: Folder for pictures of the predictions. None: none are drawn.
+        show_dir: Folder for pictures of the predictions; a relative path is inside of the folder
+            of this run, ``<work_dir>/<time>/``. None: none are drawn.
         wait_time: Time in seconds for which each window is shown.
         tta: Whether to use test-time augmentation, with the config's ``tta_model`` and
             ``tta_pipeline``. Default: False.
         cfg_options: Values by dotted key, which override entries of the config.
         launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        channels_last: Whether convolutions run in the memory format channels_last. None: as the
+            config says.
+        compiled: Whether to use ``torch.compile``. None: as the config says.
 
     Raises:
         FileNotFoundError: The config, the checkpoint or the data set does not exist.
@@ -122,10 +127,17 @@ def build_test_runner(
         raise ValueError(f"--out is {out}; give a name that ends in .pkl")
     cfg = _read(config, work_dir, cfg_options, launcher)
     _require_entries(cfg, "testing", "test_dataloader", "test_evaluator")
+    set_channels_last(cfg, channels_last)
+    set_compiled(cfg, compiled)
     require_data(cfg, "test_dataloader")
     cfg.load_from = checkpoint
     if show or show_dir:
-        _switch_pictures_on(cfg, show, show_dir, wait_time)
+        if tta and cfg.get("default_scope") == "mmpretrain":
+            raise ValueError(
+                "MMPretrain's hook cannot draw the augmented images of --tta; leave --tta, or "
+                "--show and --show-dir, out"
+            )
+        switch_pictures_on(cfg, show, show_dir, wait_time)
     if tta:
         _switch_tta_on(cfg)
     runner = _build_runner(cfg)
@@ -186,23 +198,6 @@ def _build_metric(type_name: str, out: str) -> Any:
     from mmengine.registry import METRICS
 
     return METRICS.build(dict(type=type_name, out_file_path=out))
-
-
-def _switch_pictures_on(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    options = _SHOW_OPTIONS.get(cfg.get("default_scope", ""), {})
-    hook = cfg.get("default_hooks", {}).get("visualization")
-    if not options or hook is None:
-        raise ValueError(
-            f"{cfg.filename} has no default_hooks.visualization of {', '.join(_SHOW_OPTIONS)}, so "
-            "nothing can be shown; leave --show and --show-dir out"
-        )
-    hook.update({options["switch"]: True, "show": show, "wait_time": wait_time})
-    if not show_dir:
-        return
-    if "out_dir" in options:
-        hook[options["out_dir"]] = os.path.abspath(show_dir)
-    else:
-        cfg.visualizer.save_dir = show_dir
 
 
 def _switch_tta_on(cfg: Config) -> None:

@@ -14,6 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmvanilla.apis.model import explain_build_error
+from mmvanilla.apis.pictures import PicturesInRun
 from mmvanilla.checkpoints.reading import find_damage
 from mmvanilla.checkpoints.safe_loading import forget_last_read, last_read, safe_loading
 
@@ -22,7 +23,9 @@ _SAVED = re.compile(r"^(?:epoch|iter)_(\d+)\.pth$")
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the Runner of a config as mmengine does, with :class:`SafeFiles` as a mixin.
+    """Build the Runner of a config as mmengine does, with our mixins.
+
+    They are :class:`SafeFiles` and :class:`mmvanilla.apis.pictures.PicturesInRun`.
 
     Raises:
         ValueError: The config's ``runner_type`` is unknown.
@@ -36,7 +39,7 @@ def build_runner(cfg: Config) -> Runner:
                 f"unknown runner_type {name!r}; correct it, or add its module to the config's "
                 "custom_imports"
             )
-    safe: Any = type(f"Safe{base.__name__}", (SafeFiles, base), {})
+    safe: Any = type(f"Safe{base.__name__}", (SafeFiles, PicturesInRun, base), {})
     with safe_loading():  # some models load weights while they are built
         return safe.from_cfg(cfg)
 

@@ -21,8 +21,8 @@ from mmvanilla.benchmark.gpu_state import read_state
 from mmvanilla.benchmark.graphs import Run, Unmeasurable
 from mmvanilla.benchmark.machine import peak_memory, saved_for_backward
 from mmvanilla.benchmark.networks import Contender
-from mmvanilla.benchmark.run import make_loss, make_training_step
 from mmvanilla.benchmark.runtimes import prepare
+from mmvanilla.benchmark.training import loss_of, training_step
 from mmvanilla.utils.numerics import largest, relative_difference
 
 #: Called with the name of a cell when the work on it begins.
@@ -143,7 +143,7 @@ class GroupRun:
             model, images = model.to(**layout), images.to(**layout)
         generator = torch.Generator().manual_seed(0)
         labels = torch.randint(1000, (len(images),), generator=generator).to(self.device)
-        plain = make_loss(model, images, labels)
+        plain = loss_of(model, images, labels)
         kind = self.group.precision.removeprefix("amp-")
         autocast = self.group.precision.startswith("amp-")
         scale = _LOSS_SCALE if kind == "fp16" else 1.0
@@ -155,7 +155,7 @@ class GroupRun:
             return loss * scale
 
         entry["saved_mb"] = saved_for_backward(forward, model.parameters()) / 1e6
-        step = make_training_step(model, forward)
+        step = training_step(model, forward)
         step()  # now the gradients exist, and do not count for the peak
         peak = peak_memory(step, self.device)
         entry["peak_mb"] = None if peak is None else peak / 1e6

@@ -110,7 +110,7 @@ def build_ours(arch: str, with_cp: bool = False, width_mult: float = 1.0) -> Con
     calibrate(model, resolved.input_size or 64)
     top1 = PUBLISHED_TOP1.get(arch)
     name = f"VanillaNet-{arch}" + (" with_cp" if with_cp else "")
-    return Contender(name, "ours", arch, model, fuse_model(model).model, top1, width_mult)
+    return Contender(name, "ours", arch, model, fuse_model(model), top1, width_mult)
 
 
 def build_reference(ours: Contender) -> Contender:

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmvanilla.analysis.timing import Timing, time_interleaved
-from mmvanilla.apis.model import TensorModel
 from mmvanilla.benchmark.machine import (
     describe_machine,
     peak_gflops,
@@ -20,12 +19,9 @@ from mmvanilla.benchmark.machine import (
 )
 from mmvanilla.benchmark.networks import Contender, build_ours, build_peer, build_reference
 from mmvanilla.benchmark.profiling import profile_operators
-from mmvanilla.benchmark.report import (
-    TRAINING_STEP,
-    compare_with_onnxruntime,
-    compare_with_reference,
-)
+from mmvanilla.benchmark.report import compare_with_onnxruntime, compare_with_reference
 from mmvanilla.benchmark.runtimes import DTYPES, RUNTIMES, Unmeasurable, count_macs, prepare
+from mmvanilla.benchmark.training import loss_of, trained_forms, training_step
 from mmvanilla.models.archs import resolve_arch
 
 #: What to measure: classification, the backbone alone at a detector's size, a training step.
@@ -54,6 +50,8 @@ class Plan:
         rounds: Number of timed runs of each network and form.
         warmup: Number of untimed runs of each before these.
         profile: Whether to find the operators that take most of each forward pass, too.
+        channels_last: Whether to measure each training step in the memory format channels_last,
+            too. (Of the forward passes it is one of the forms.)
     """
 
     modes: tuple[str, ...] = ("forward",)
@@ -72,6 +70,7 @@ class Plan:
     rounds: int = 15
     warmup: int = 2
     profile: bool = False
+    channels_last: bool = False
 
     def check(self) -> None:
         """Refuse a plan that cannot be measured, before anything is built.
@@ -224,16 +223,17 @@ def _run_training(
     labels = torch.randint(1000, (setting.batch,), device=device)
     entries: dict[str, dict[str, Any]] = {}
     runs: dict[str, Callable[[], object]] = {}
-    for contender in _contenders(plan, setting, step):
-        form = f"{TRAINING_STEP}, with_cp" if contender.name.endswith("with_cp") else TRAINING_STEP
+    for contender, form, model in trained_forms(
+        _contenders(plan, setting, step), plan.channels_last
+    ):
         key = f"{contender.name} {form}"
         entry = entries[key] = _entry(contender, form, setting)
         if setting.dtype == "fp16":
             entry["not_measured"] = "a plain fp16 step would overflow; use bf16"
             continue
-        model = contender.model.to(device, images.dtype).train()
-        forward = make_loss(model, images, labels)
-        runs[key] = make_training_step(model, forward)
+        model.to(device, images.dtype).train()
+        forward = loss_of(model, images, labels)
+        runs[key] = training_step(model, forward)
         step(f"counting {key}", 0, 1)
         entry["saved_mb"] = saved_for_backward(forward, model.parameters()) / 1e6
         runs[key]()  # now the gradients exist, and do not count for the peak
@@ -241,30 +241,6 @@ def _run_training(
         entry["peak_mb"] = None if peak is None else peak / 1e6
     _time(plan, setting, runs, entries, step)
     return list(entries.values())
-
-
-def make_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
-    """Make the forward pass of a training step: a function that returns the cross entropy."""
-    network = TensorModel(model, "logits")
-
-    def forward() -> Tensor:
-        logits = network(images)
-        # Some peers have auxiliary classifiers in training; the last one is the main one.
-        logits = logits[-1] if isinstance(logits, tuple) else logits
-        return nn.functional.cross_entropy(logits.float(), labels)
-
-    return forward
-
-
-def make_training_step(model: nn.Module, forward: Callable[[], Tensor]) -> Callable[[], object]:
-    """Make a training step, without an optimiser, of a forward pass that returns the loss."""
-
-    def run() -> None:
-        # Zeroed in place, so that the step is measured and not the allocator.
-        model.zero_grad(set_to_none=False)
-        forward().backward()
-
-    return run
 
 
 def _entry(contender: Contender, form: str, setting: Setting) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,7 @@ def convert_and_write(
     target: str | None = None,
     overwrite: bool = False,
     in_channels: int | None = None,
+    complete: Callable[[dict[str, Any]], object] = lambda converted: None,
 ) -> ConversionReport:
     """Convert an authors' file into one for our classifier, backbone or detector.
 
@@ -183,6 +184,8 @@ def convert_and_write(
         overwrite: Whether to replace ``path`` if it exists. Default: False.
         in_channels: Number of image channels to which the stem is adapted, as in
             :func:`convert_checkpoint`.
+        complete: Function that is called with the converted checkpoint before it is written, and
+            may add to its ``meta`` or refuse it.
 
     Raises:
         FileNotFoundError: ``source`` does not exist.
@@ -199,5 +202,6 @@ def convert_and_write(
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     converted["meta"]["arch"] = name
+    complete(converted)
     write_checkpoint(converted, path, overwrite)
     return ConversionReport(Path(path), name, converted["meta"], found)

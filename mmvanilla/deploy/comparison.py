@@ -67,7 +67,7 @@ def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
     parts, others = dict(model.named_modules()), dict(other.named_modules())
     for name in [*parts, *others]:
         part, twin = parts.get(name), others.get(name)
-        if type(part) is not type(twin):
+        if part.__class__ is not twin.__class__:
             return f"{name} is a {type(twin).__name__} instead of a {type(part).__name__}"
         if isinstance(part, nn.Conv2d) and isinstance(twin, nn.Conv2d):
             expected, found = conv_geometry(part), conv_geometry(twin)

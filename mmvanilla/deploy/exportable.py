@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvanilla.apis.model import TensorModel, fixed_input_size, is_pose_estimator
-from mmvanilla.models.fusion import fuse_model
+from mmvanilla.models.fusion import fuse_layers
 from mmvanilla.models.vanillanet import VanillaNet
 
 PARTS = ("backbone", "classifier", "segmenter")
@@ -63,7 +63,9 @@ def make_exportable(
         raise ValueError(f"softmax works for classifiers, but this exports a {part}; leave it out")
     if full_size and part != "segmenter":
         raise ValueError(f"full_size works for segmenters, but this exports a {part}; leave it out")
-    fused = fuse_model(copy.deepcopy(model).cpu().float(), inplace=True).model.eval()
+    fused = copy.deepcopy(model).cpu().float()
+    fuse_layers(fused)  # which leaves a model alone that is fused already
+    fused.eval()
     fixed_size = fixed_input_size(fused)
     for parent in list(fused.modules()):
         _free_adaptive_pools(parent)

@@ -29,12 +29,11 @@ from mmvanilla.checkpoints.writing import (
 )
 from mmvanilla.deploy.comparison import first_mismatch, largest_difference
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
-from mmvanilla.models.fusion import FusableLayer, fuse_model
+from mmvanilla.models.fusion import FusableLayer, count_fusable, fuse_model
 from mmvanilla.utils.numerics import largest
 from mmvanilla.version import __version__
 
-# A square, an oblong, and an odd size that is not a multiple of 32.
-COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))
+COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))  # the last: odd, no multiple of 32
 DEFAULT_TOLERANCE = 1e-4
 _LATENCY_ROUNDS = 9
 _KEPT_META = ("dataset_meta", "epoch", "iter")
@@ -94,6 +93,8 @@ def fuse_checkpoint(
     progress: Callable[[str], None] = lambda step: None,
 ) -> FuseReport:
     """Fuse a trained checkpoint, and write it with a config that builds its model.
+
+    The checkpoint has that text, too (``meta['cfg']``), so ``DetInferencer(weights=out)`` works.
 
     Args:
         config: Path of the config that the model was trained with.
@@ -181,12 +182,13 @@ def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
     The first way is the plain network, if the bias of every pair provably moved into a norm; the
     second way is the network whose pairs are built as plain convolutions with a bias.
     """
-    moved, num_fused = fuse_model(model)
+    num_fused = count_fusable(model)
     if num_fused == 0:
         raise ValueError(
             f"nothing to fuse in the model of {cfg.filename}: it is fused already (deploy=True), "
             "or it has no layers of mmvanilla; give the config of a model in training form"
         )
+    moved = fuse_model(model)
     with_pairs, plain = deploy_config(cfg), deploy_config(cfg, plain_networks=True)
     expecting_no_bias = [
         name
@@ -199,16 +201,16 @@ def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
         convs[name].bias is None for name in expecting_no_bias
     ):
         candidates.append(_Candidate(moved, num_fused, plain))
-    kept = fuse_model(model, move_bias=False).model if expecting_no_bias else moved
+    kept = fuse_model(model, move_bias=False) if expecting_no_bias else moved
     return [*candidates, _Candidate(kept, num_fused, with_pairs)]
 
 
 def _write(candidate: _Candidate, meta: dict[str, Any], aside: Sequence[Path]) -> None:
     """Write a candidate's checkpoint and config into the scratch folder."""
-    weights = candidate.model.state_dict()
-    state_dict = {key: value.contiguous() for key, value in weights.items()}
+    state_dict = {key: value.contiguous() for key, value in candidate.model.state_dict().items()}
+    meta = dict(meta, cfg=candidate.cfg.pretty_text)  # where the toolboxes' inferencers look
     write_checkpoint(dict(meta=meta, state_dict=state_dict), aside[0], overwrite=True)
-    write_text(candidate.cfg.pretty_text, aside[1], overwrite=True)
+    write_text(meta["cfg"], aside[1], overwrite=True)
 
 
 def _compare(

@@ -8,6 +8,7 @@ module restores what newer ones changed.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
@@ -34,7 +35,7 @@ from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, check_out, copy_runner
 from mmvanilla.deploy.mmdeploy_recipe import FILE, make_recipe, nms_of
 from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
 from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
-from mmvanilla.models.fusion import fuse_model
+from mmvanilla.models.fusion import fuse_layers
 from mmvanilla.utils.scratch import scratch_folder
 from mmvanilla.version import __version__
 
@@ -129,7 +130,8 @@ def export_detector(
     require_mmdeploy()
     progress("fusing")
     model, meta = load_model(cfg, checkpoint)
-    fused = fuse_model(model, move_bias=False).model  # what deploy_config builds
+    fused = copy.deepcopy(model)
+    fuse_layers(fused, move_bias=False)  # what deploy_config builds
     with scratch_folder(out.parent, "exporting") as scratch:
         folder = str(scratch)
         weights = os.path.join(folder, "fused.pth")

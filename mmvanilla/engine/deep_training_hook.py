@@ -100,9 +100,11 @@ class DeepTrainingHook(Hook):
         start = self._lambda_at(runner.epoch, runner.iter, runner)
         if not set_act_lambda(runner.model, start):
             raise RuntimeError(
-                f"DeepTrainingHook: no module of {type(runner.model).__name__} has a λ; train a "
-                "VanillaNet with deploy=False and deep_training=True, or another network with "
-                "conv_cfg=dict(type='ConvPair'), or leave the hook out"
+                f"DeepTrainingHook: no module of {type(runner.model).__name__} has a λ: it is "
+                "fused (deploy=True), or was built without pairs of convolutions; to fine-tune it "
+                "as it is, leave the hook out; for deep training take a VanillaNet with "
+                "deploy=False and deep_training=True, or another network with "
+                "conv_cfg=dict(type='ConvPair')"
             )
         last = self._lambda_at(runner.max_epochs - 1, runner.max_iters - 1, runner)
         if last < 1.0:

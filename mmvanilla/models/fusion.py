@@ -8,15 +8,17 @@ one below it: tensors (:mod:`mmvanilla.models.fusion_algebra`), modules (:func:`
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmvanilla.models.data_flow import norms_behind
+from mmvanilla.models.fuse_result import with_old_uses
 from mmvanilla.models.fusion_algebra import contiguous_copy, fuse_conv_bn
 
 # The arguments of nn.Conv2d besides channels and bias.
@@ -141,23 +143,12 @@ _HOOKS = (
 )
 
 
-class FuseResult(NamedTuple):
-    """The result of :func:`fuse_model`.
-
-    Attributes:
-        model: The model with its layers fused.
-        num_fused: Number of layers that were replaced; 0 if there was nothing to fuse.
-    """
-
-    model: nn.Module
-    num_fused: int
-
-
-def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) -> FuseResult:
-    """Replace every :class:`FusableLayer` inside a model by the convolution that equals it.
+def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) -> nn.Module:
+    """Return a model in which one convolution replaces each :class:`FusableLayer`.
 
     The model may be a backbone, or a detector, segmenter or classifier. All layers are checked
-    before the first one is replaced, so an error leaves the model unchanged.
+    before the first one is replaced, so an error leaves the model unchanged. If there is nothing to
+    fuse, a warning says so, and the model that is returned is the same as the given one.
 
     The fused convolutions have a bias. Where the network expects a convolution without bias, the
     bias moves into the batch norm that follows, but only if it is proven that this norm, and
@@ -165,9 +156,66 @@ def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) 
 
     Args:
         model: A model in eval mode.
-        inplace: Whether to change ``model`` itself instead of a copy. Default: False.
+        inplace: Whether to change ``model`` itself, which is then returned, instead of a copy.
+            Default: False.
         move_bias: Whether a bias may move into a norm; if not, every bias stays in its convolution.
             Default: True.
+
+    Returns:
+        The fused model: a copy, or ``model`` itself with ``inplace``. For one release it also
+        answers as the tuple ``(model, num_fused)`` that this function returned before, with a
+        FutureWarning; :func:`count_fusable` gives the number of layers.
+
+    Raises:
+        RuntimeError: The model is in training mode, or its λ is not 1.
+        TypeError: A norm has no running statistics.
+        ValueError: ``model`` is itself a :class:`FusableLayer`.
+
+    Examples:
+        >>> import mmvanilla
+        >>> arch = dict(dims=(8, 16, 32), strides=(2, 2))
+        >>> detector = nn.ModuleDict(dict(backbone=mmvanilla.VanillaNet(arch))).eval()
+
+        A fused copy of the whole model, which itself stays as it is:
+
+        >>> mmvanilla.count_fusable(detector)
+        6
+        >>> fused = mmvanilla.fuse_model(detector)
+        >>> fused["backbone"].deploy, detector["backbone"].deploy
+        (True, False)
+
+        The backbone alone, in place:
+
+        >>> detector["backbone"].switch_to_deploy()
+        >>> detector["backbone"].deploy
+        True
+    """
+    check_fusable(model)
+    if not inplace:
+        with torch.inference_mode(False), torch.no_grad():
+            model = copy.deepcopy(model)
+    num_fused = fuse_layers(model, move_bias)
+    if not num_fused:
+        warnings.warn(
+            f"fuse_model found nothing to fuse in this {model._get_name()}, and returns it "
+            "unfused: it is fused already, or it has no layers of mmvanilla; give it a VanillaNet "
+            "or another model in training form",
+            stacklevel=2,
+        )
+    return with_old_uses(model, num_fused)
+
+
+def count_fusable(model: nn.Module) -> int:
+    """Count the layers that :func:`fuse_model` would replace; 0 if the model is fused already.
+
+    Args:
+        model: A model of any kind, in training or eval mode.
+    """
+    return len(_find_fusable(model)) + isinstance(model, FusableLayer)
+
+
+def check_fusable(model: nn.Module) -> None:
+    """Refuse a model that cannot be fused as it is, as :func:`fuse_model` does.
 
     Raises:
         RuntimeError: The model is in training mode, or its λ is not 1.
@@ -179,9 +227,18 @@ def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) 
     for module in model.modules():
         if isinstance(module, FusableLayer):
             module.check_fusable()
+
+
+def fuse_layers(model: nn.Module, move_bias: bool = True) -> int:
+    """Fuse a model in place, as :func:`fuse_model` does, and return the number of its layers.
+
+    Raises:
+        RuntimeError: The model is in training mode, or its λ is not 1.
+        TypeError: A norm has no running statistics.
+        ValueError: ``model`` is itself a :class:`FusableLayer`.
+    """
+    check_fusable(model)
     with torch.inference_mode(False), torch.no_grad():
-        if not inplace:
-            model = copy.deepcopy(model)
         places = _find_fusable(model)
         without_bias = [layer for layer in places if layer.brings_no_bias and move_bias]
         norms = norms_behind(model, without_bias)
@@ -192,7 +249,7 @@ def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) 
                 _move_bias(conv, norms[layer])
             for parent, name in its_places:
                 parent._modules[name] = conv
-    return FuseResult(model, len(places))
+    return len(places)
 
 
 def _find_fusable(model: nn.Module) -> dict[FusableLayer, list[tuple[nn.Module, str]]]:

@@ -14,7 +14,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmvanilla.models.fusion import FusableLayer, fuse_model
+from mmvanilla.models.fusion import FusableLayer, fuse_layers
 from mmvanilla.models.load_errors import find_misfit, find_missing
 
 
@@ -49,7 +49,8 @@ def fuse_state_dict(training_form: nn.Module, weights: Mapping[str, Tensor]) -> 
             setattr(module, name, float(value))  # λ
         else:
             raise KeyError(f"the training form has no tensor {key}, which these weights have")
-    return fuse_model(training_form.eval(), inplace=True).model.state_dict()
+    fuse_layers(training_form.eval())
+    return training_form.state_dict()
 
 
 class StrictLoadingMixin:
@@ -75,6 +76,13 @@ class StrictLoadingMixin:
     def switch_to_deploy(self, test_cfg: Any = None) -> None:
         """Turn the trained module into its deploy form, in place; a second call does nothing.
 
+        ``mmvanilla.fuse_model(model)`` fuses a whole detector, segmenter or classifier, with its
+        head, and returns a copy::
+
+            model.eval()
+            model.backbone.switch_to_deploy()  # the backbone, in place
+            fused = mmvanilla.fuse_model(model)  # everything, in a copy
+
         Args:
             test_cfg: Ignored; MMPose passes the model's ``test_cfg`` to every part that has this
                 method.
@@ -83,7 +91,7 @@ class StrictLoadingMixin:
             RuntimeError: The module is in training mode, or its λ is not 1.
             TypeError: A norm has no running statistics, so it cannot be fused.
         """
-        fuse_model(self._module, inplace=True)
+        fuse_layers(self._module)
 
     def build_training_form(self) -> nn.Module:
         """Build a module in training form from the same arguments; its weights are not used."""

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from argparse import ArgumentError, ArgumentParser, Namespace
+from argparse import ArgumentError, ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -207,6 +207,17 @@ def add_runner_options(parser: ArgumentParser) -> None:
     """Add the options that training and testing have in common."""
     add_cfg_options(parser)
     parser.add_argument("--work-dir", help="folder for logs and checkpoints")
+    parser.add_argument(
+        "--channels-last",
+        action=BooleanOptionalAction,
+        help="convolutions in the memory format channels_last (default: as the config says)",
+    )
+    parser.add_argument(
+        "--compile",
+        action=BooleanOptionalAction,
+        help="compile the model by torch.compile; the first iterations take minutes (default: as "
+        "the config says)",
+    )
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],

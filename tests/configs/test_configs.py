@@ -93,6 +93,10 @@ def test_pipelines_evaluators_and_hooks_build(cfg):
         for transform in dataset.pipeline:
             if transform.type != "mmdet.Albu" or find_spec("albumentations"):
                 TRANSFORMS.build(transform)
+    for transform in cfg.get("tta_pipeline", ()):
+        TRANSFORMS.build(transform)
+    if not {"family", "pure_python"} & set(Path(cfg.filename).parts):
+        assert find(MODELS, cfg.tta_model.type) is not None
     for evaluator in (cfg.get("val_evaluator"), cfg.get("test_evaluator")):
         for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
             # Built as far as that needs no annotation file.
@@ -177,7 +181,7 @@ def test_paths_in_commands_exist(text):
 @pytest.mark.parametrize("name", ["maskrcnn_vanillanet.py", "retinanet_vanillanet.py"])
 def test_what_the_coco_base_lends_is_not_left_in_the_config(name):
     cfg = Config.fromfile(str(CONFIGS / name))
-    assert not {"backbone", "multi_scale_resize"} & set(cfg)
+    assert not {"backbone", "multi_scale_resize", "flipped_and_packed"} & set(cfg)
     assert "_delete_" not in cfg.pretty_text
 
 

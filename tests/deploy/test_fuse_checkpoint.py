@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,7 +91,12 @@ def test_fused_file_holds_tensors_and_plain_values_alone(setup):
     fuse_checkpoint(**arguments)
     written = torch.load(arguments["out"], weights_only=True)
     assert set(written) == {"meta", "state_dict"}
-    assert set(written["meta"]) == {"dataset_meta", "epoch", "fused_from", "mmvanilla_version"}
+    assert set(written["meta"]) == {
+        *("cfg", "dataset_meta", "epoch", "fused_from", "mmvanilla_version")
+    }
+    assert written["meta"]["cfg"] == Path(arguments["out"]).with_suffix(".py").read_text()
+    stored = Config.fromstring(written["meta"]["cfg"], ".py")
+    assert stored.model.left.deploy and stored.custom_imports.imports == ["mmvanilla"]
     for value in written["state_dict"].values():
         assert value.stride() == torch.empty(value.shape).stride()
 

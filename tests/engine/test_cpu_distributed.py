@@ -103,11 +103,14 @@ def runs(tmp_path_factory) -> dict[str, list[dict]]:
     single = write_config(folder, "single", batch_size=4, epochs=EPOCHS)
     double = write_config(folder, "double", batch_size=2, epochs=EPOCHS)
     resumed = write_config(folder, "resumed", batch_size=2, epochs=EPOCHS)
+    other_format = write_config(folder, "other_format", batch_size=2, epochs=EPOCHS)
     stopped = write_config(folder, "stopped", batch_size=2, epochs=2)
     work, resumed_work = folder / "work", folder / "resumed_work"
     commands = {
         "single": ["train.py", single, "--work-dir", folder / "single_work"],
         "double": ["dist_train.sh", double, 2, "--work-dir", work],
+        "other_format": ["dist_train.sh", other_format, 2, "--channels-last"]
+        + ["--work-dir", folder / "other_work"],
         "stopped": ["dist_train.sh", stopped, 2, "--work-dir", resumed_work],
         # Resumed on two machines, so to speak, with one process each.
         "resumed": ["dist_train.sh", resumed, 1, "--work-dir", resumed_work, "--resume"],
@@ -121,6 +124,7 @@ def runs(tmp_path_factory) -> dict[str, list[dict]]:
         single=ranks(folder / "single"),
         double=ranks(folder / "double"),
         resumed=ranks(folder / "resumed"),
+        other_format=ranks(folder / "other_format"),
         logs=logs,
         work=work,
     )
@@ -156,6 +160,14 @@ def test_an_even_split_follows_the_single_process(runs):
     assert len(weights) == 10  # 3 in each of stem and two blocks, and the head
     for key in weights:
         torch.testing.assert_close(first["model"][key], single["model"][key], rtol=1e-2, atol=1e-3)
+
+
+def test_channels_last_trains_the_same(runs):
+    plain, (first, second) = runs["double"][0], runs["other_format"]
+    assert_same(first["model"], second["model"])
+    assert first["wrapper"] == plain["wrapper"]
+    assert first["losses"] == pytest.approx(plain["losses"], rel=1e-2)
+    assert first["losses"] != plain["losses"]  # another format, other rounding
 
 
 def test_a_resumed_run_ends_as_the_uninterrupted_one(runs):

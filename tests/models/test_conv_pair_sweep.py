@@ -101,9 +101,9 @@ def check(network: Network) -> str:
         return "ignored"
     expected = outputs(model, case)
 
-    moved = fuse_model(model).model
+    moved = fuse_model(model)
     assert difference(expected, outputs(moved, case)) < tolerance
-    kept = fuse_model(model, move_bias=False).model
+    kept = fuse_model(model, move_bias=False)
     with DefaultScope.overwrite_default_scope(network.toolbox):
         deploy_cfg = deploy_config(cfg)
     deployed = build(deploy_cfg, network)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmvanilla.models.conv_pair import ConvPair
-from mmvanilla.models.fusion import FuseResult, fuse_model, read_conv_norm
+from mmvanilla.models.fusion import count_fusable, fuse_model, read_conv_norm
 from mmvanilla.models.fusion_algebra import fuse_conv_bn, merge_pointwise
 from mmvanilla.models.layers import ConvNorm
 from tests.helpers import randomise, relative_difference
@@ -115,19 +115,35 @@ def test_fuse_model_replaces_layers_anywhere_and_leaves_the_original():
     x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
     expected = model["head"](model["neck"](x))
 
-    result = fuse_model(model)
+    fused = fuse_model(model)
 
-    assert isinstance(result, FuseResult) and result.num_fused == 2
-    assert type(result.model["neck"][0]) is type(result.model["head"]) is nn.Conv2d
+    assert isinstance(fused, nn.ModuleDict) and fused is not model
+    assert type(fused["neck"][0]) is type(fused["head"]) is nn.Conv2d
     assert type(model["head"]) is ConvNorm
-    assert relative_difference(expected, result.model["head"](result.model["neck"](x))) < EXACT
-    assert fuse_model(result.model).num_fused == 0
+    assert relative_difference(expected, fused["head"](fused["neck"](x))) < EXACT
+    assert count_fusable(model) == 2 and count_fusable(fused) == 0
+    assert fuse_model(model, inplace=True) is model
+    assert type(model["head"]) is nn.Conv2d
+
+
+def test_nothing_to_fuse_warns_and_gives_the_model_back():
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()).eval()
+    with pytest.warns(
+        UserWarning, match="nothing to fuse in this Sequential.*training form"
+    ) as seen:
+        same = fuse_model(plain)
+    assert seen[0].filename == __file__
+    assert same is not plain and list(same.state_dict()) == list(plain.state_dict())
+    with pytest.warns(UserWarning, match="nothing to fuse"):
+        assert fuse_model(plain, inplace=True) is plain
+    assert count_fusable(plain) == 0 and count_fusable(ConvPair(3, 4, 1)) == 1
 
 
 def test_a_shared_layer_stays_shared():
     shared = ConvPair(4, 4, 1)
     model = nn.ModuleDict(dict(a=nn.Sequential(shared), b=nn.Sequential(shared))).eval()
-    fused, num_fused = fuse_model(model)
+    num_fused = count_fusable(model)
+    fused = fuse_model(model)
     assert num_fused == 1
     assert fused["a"][0] is fused["b"][0]
 

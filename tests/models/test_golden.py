@@ -97,7 +97,7 @@ def test_features_of_the_training_form(name, lam):
 def test_features_of_the_deploy_form(name, how):
     if how == "fused here":
         backbone, expected = build_backbone(name)
-        backbone = fuse_model(backbone).model
+        backbone = fuse_model(backbone)
     else:
         file = "official" if how == "fused on load" else "official_deploy"
         backbone, expected = build_backbone(name, deploy=True, file=file)
@@ -125,7 +125,7 @@ def test_logits_of_the_training_form(name, lam):
 def test_logits_of_the_deploy_form(name, how):
     if how == "fused here":
         classifier, expected = build_classifier(name)
-        classifier = fuse_model(classifier).model
+        classifier = fuse_model(classifier)
     else:
         file = "official" if how == "fused on load" else "official_deploy"
         classifier, expected = build_classifier(name, deploy=True, file=file)

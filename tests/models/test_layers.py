@@ -279,7 +279,7 @@ class TestInitialisation:
 def test_fused_weights_can_be_trained(inference):
     model = nn.Sequential(ConvPair(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
     with torch.inference_mode(inference):
-        fused = fuse_model(model.eval()).model
+        fused = fuse_model(model.eval())
         conv = ConvPair(3, 4, 1).eval().fuse()
     for module in (fused.train(), conv.train()):
         module(torch.randn(2, 3, 5, 5)).sum().backward()
@@ -293,7 +293,7 @@ def test_after_mmcvs_own_fusing_there_is_nothing_left_to_fold():
     expected = pair(x)
     halfway = fuse_conv_bn(nn.Sequential(pair))
     assert isinstance(halfway[0].second.norm, nn.Identity)
-    fused = fuse_model(halfway).model
+    fused = fuse_model(halfway)
     assert type(fused[0]) is nn.Conv2d
     assert relative_difference(expected, fused(x)) < 1e-9
 
@@ -302,7 +302,7 @@ def test_hooks_stay_and_a_replaced_forward_is_refused():
     model = nn.Sequential(ConvPair(3, 4, 1)).eval()
     model[0].register_forward_hook(lambda module, args, out: out * 2)
     x = torch.randn(1, 3, 4, 4)
-    assert relative_difference(model(x).detach(), fuse_model(model).model(x).detach()) < 1e-5
+    assert relative_difference(model(x).detach(), fuse_model(model)(x).detach()) < 1e-5
     model[0].forward = torch.sin
     with pytest.raises(RuntimeError, match="forward was replaced"):
         fuse_model(model)

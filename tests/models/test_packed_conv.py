@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def fused():
-    net = fuse_model(VanillaNet(TINY).eval()).model
+    net = fuse_model(VanillaNet(TINY).eval())
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in net.parameters():

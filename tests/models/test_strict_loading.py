@@ -51,7 +51,7 @@ def test_a_deploy_model_fuses_training_weights_on_the_way_in(trained, load, pref
     given = dict(weights)
     load(target, weights)
     x = torch.randn(1, 3, 64, 64)
-    fused = fuse_model(trained).model
+    fused = fuse_model(trained)
     assert all(torch.equal(a, b) for a, b in zip(deploy(x), fused(x), strict=True))
     # The caller's weights stay what they were, and the rest of the model is loaded too.
     assert weights.keys() == given.keys()
@@ -72,7 +72,7 @@ def test_init_cfg_fuses_too(trained, tmp_path):
     deploy = VanillaNet(TINY, deploy=True, init_cfg=init_cfg).eval()
     deploy.init_weights()
     x = torch.randn(1, 3, 64, 64)
-    assert torch.equal(deploy(x)[-1], fuse_model(trained).model(x)[-1])
+    assert torch.equal(deploy(x)[-1], fuse_model(trained)(x)[-1])
 
 
 def test_matching_weights_load_as_ever(trained, load):
@@ -80,14 +80,14 @@ def test_matching_weights_load_as_ever(trained, load):
     same = VanillaNet(TINY).eval()
     load(same, trained.state_dict())
     assert torch.equal(same(x)[-1], trained(x)[-1])
-    fused = fuse_model(trained).model
+    fused = fuse_model(trained)
     deploy = VanillaNet(TINY, deploy=True).eval()
     load(deploy, fused.state_dict())
     assert torch.equal(deploy(x)[-1], fused(x)[-1])
 
 
 def test_fused_weights_do_not_fit_a_training_form(trained, load):
-    weights = fuse_model(trained).model.state_dict()
+    weights = fuse_model(trained).state_dict()
     with pytest.raises(RuntimeError, match="are fused.*deploy=True"):
         load(VanillaNet(TINY), weights)
 
@@ -147,7 +147,7 @@ def test_fusing_a_state_dict_equals_fusing_the_model_and_changes_neither(trained
     with torch.device("meta"):
         training_form = VanillaNet(TINY)
     fused = fuse_state_dict(training_form, weights)
-    expected = fuse_model(trained).model.state_dict()
+    expected = fuse_model(trained).state_dict()
     assert fused.keys() == expected.keys()
     assert all(torch.equal(fused[key], expected[key]) for key in expected)
     assert all(torch.equal(weights[key], before[key]) for key in before)

@@ -67,7 +67,7 @@ def check(cfg: dict[str, Any], seed: int, export: bool) -> None:
     with torch.no_grad():
         expected = model.double()(images.double())
         forms = {
-            "fused": fuse_model(model)[0],
+            "fused": fuse_model(model),
             "loaded into the deploy form": build(cfg, True, seed + 1).double(),
             "loaded into the training form": build(cfg, False, seed + 1).double(),
         }

@@ -1,5 +1,7 @@
 # The ImageNet layout of the shapes that `mmvanilla make_shapes` draws: a folder for each of the
 # six classes, resized to 64 px.
+_base_ = ["../flip_tta.py"]
+
 data_preprocessor = dict(
     num_classes=6,
     mean=[123.675, 116.28, 103.53],
@@ -18,6 +20,7 @@ test_pipeline = [
     dict(type="Resize", scale=64, interpolation="area"),
     dict(type="PackInputs"),
 ]
+tta_pipeline = [*test_pipeline[:-1], _base_.pop("flipped_too")]
 data_root = "data/shapes/imagenet"
 train_dataloader = dict(
     batch_size=32,

@@ -17,7 +17,10 @@ param_scheduler = [
     dict(_base_.param_scheduler[1], end=max_epochs),
 ]
 custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=max_epochs // 2)]
-default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=2, save_best="auto"))
+default_hooks = dict(
+    checkpoint=dict(interval=5, max_keep_ckpts=2, save_best="auto"),
+    channels_last=dict(type="ChannelsLastHook"),
+)
 
 # --auto-scale-lr multiplies the learning rate by sqrt(batch / 128).
 runner_type = "SqrtLRRunner"

@@ -1,0 +1,181 @@
+"""The memory format of the weights while a model runs, and what leaves in a checkpoint."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.model import MMDistributedDataParallel
+from torch import nn
+
+from mmvanilla import VanillaNet, fuse_model
+from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+from mmvanilla.engine.channels_last import ChannelsLastHook, to_channels_last, with_plain_strides
+from tests.helpers import TINY, randomise, relative_difference
+from tests.toy_training import config_text
+
+HOOK = dict(type="ChannelsLastHook")
+
+
+def is_plain(tensor):
+    return tensor.stride() == torch.empty(tensor.shape).stride()
+
+
+def tensors(node):
+    if isinstance(node, torch.Tensor):
+        yield node
+    elif isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from tensors(child)
+
+
+def train(folder, name, options, epochs=4, resume=None):
+    """Train the toy; return what its hook saw, its checkpoints' folder and the Runner."""
+    config = folder / f"{name}.py"
+    config.write_text(config_text(folder / name / "seen", 4, epochs, norm="BN"))
+    runner = build_train_runner(
+        str(config), work_dir=str(folder / name), cfg_options=options, resume=resume
+    )
+    runner.train()
+    release(runner)
+    seen = torch.load(folder / name / "seen" / "rank0.pth", weights_only=False)
+    return seen, folder / name, runner
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same training in both formats, with λ, EMA, layer decay and recomputed activations."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = {"model.backbone.with_cp": True}
+    return {
+        "plain": train(folder, "plain", common),
+        "ours": train(folder, "ours", {**common, "default_hooks.channels_last": HOOK}),
+        "folder": folder,
+    }
+
+
+def test_trains_the_same(runs):
+    plain, ours = runs["plain"][0], runs["ours"][0]
+    assert ours["lambdas"] == plain["lambdas"] and ours["lambdas"][-1] == 1.0
+    assert ours["losses"] == pytest.approx(plain["losses"], rel=1e-2)
+    assert ours["losses"] != plain["losses"]  # another format, other rounding
+
+
+def test_everything_that_runs_has_the_format(runs):
+    runner = runs["ours"][2]
+    averages = next(hook.ema_model for hook in runner.hooks if hasattr(hook, "ema_model"))
+    state = runner.optim_wrapper.optimizer.state
+    for model in (runner.model, averages):
+        weights = [p for p in model.parameters() if p.dim() == 4]
+        assert weights
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    for parameter in (p for p in runner.model.parameters() if p in state):
+        assert state[parameter]["exp_avg"].stride() == parameter.stride()
+    first = runner.model.backbone.stem.conv.first.conv
+    assert not first.weight.is_contiguous()
+    assert first(torch.randn(1, 3, 16, 16)).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_checkpoints_have_the_usual_strides(runs):
+    for name in ("plain", "ours"):
+        saved = torch.load(runs[name][1] / "epoch_4.pth", weights_only=False)
+        parts = ("state_dict", "ema_state_dict", "optimizer")
+        found = [tensor for part in parts for tensor in tensors(saved[part])]
+        assert len(found) > 100 and all(map(is_plain, found))
+    # The model itself goes on in its own format.
+    assert not runs["ours"][2].model.backbone.stem.conv.first.conv.weight.is_contiguous()
+
+
+def test_a_resumed_run_is_the_same_bit_for_bit(runs):
+    expected, folder, _ = runs["ours"]
+    options = {"model.backbone.with_cp": True, "default_hooks.channels_last": HOOK}
+    found, _, _ = train(runs["folder"], "resumed", options, resume=str(folder / "epoch_2.pth"))
+    assert len(found["losses"]) == 4 and found["losses"] == expected["losses"][4:]
+    for part in ("model", "ema"):
+        for key, value in expected[part].items():
+            assert torch.equal(found[part][key], value), key
+
+
+def test_tests_and_validates_in_the_format(runs, monkeypatch):
+    folder = runs["ours"][1]
+    accuracies = []
+    for channels_last in (False, True):
+        runner = build_test_runner(
+            str(runs["folder"] / "ours.py"),
+            str(folder / "epoch_4.pth"),
+            work_dir=str(runs["folder"] / f"test_{channels_last}"),
+            channels_last=channels_last,
+        )
+        accuracies.append(runner.test())
+        release(runner)
+        weight = runner.model.backbone.stem.conv.first.conv.weight
+        assert weight.is_contiguous() != channels_last
+    assert accuracies[0] == accuracies[1]
+
+
+def test_a_distributed_wrapper_is_made_again(tmp_path):
+    """It would give the gradients of the first step in another order."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1
+    )
+    try:
+        gradients = []
+        for channels_last in (False, True):
+            net = randomise(VanillaNet(TINY)).double().train()
+            runner = SimpleNamespace(
+                model=MMDistributedDataParallel(net),
+                wrap_model=lambda cfg, module: MMDistributedDataParallel(module),
+                optim_wrapper=SimpleNamespace(optimizer=torch.optim.SGD(net.parameters(), lr=1.0)),
+                hooks=[],
+                cfg={},
+            )
+            before = runner.model
+            if channels_last:
+                ChannelsLastHook().before_train(runner)
+            assert (runner.model is before) != channels_last
+            del before
+            x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()
+            sum(out.square().mean() for out in runner.model(x)).backward()
+            # Those of biases before a norm are nothing but rounding.
+            gradients.append([p.grad for p in net.parameters() if p.dim() == 4])
+        for expected, found in zip(*gradients, strict=True):
+            assert relative_difference(expected, found) < 1e-9
+        # mmengine's FlexibleRunner has no way to wrap a model again.
+        del runner.wrap_model
+        runner.model = MMDistributedDataParallel(randomise(VanillaNet(TINY)))
+        with pytest.raises(RuntimeError, match="cannot wrap the model of a SimpleNamespace again"):
+            ChannelsLastHook().before_train(runner)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_fused_model_has_plain_strides():
+    net = randomise(VanillaNet(TINY)).eval()
+    to_channels_last(net)
+    assert all(map(is_plain, fuse_model(net).state_dict().values()))
+
+
+def test_plain_strides():
+    plain = torch.randn(4, 3, 2, 2)
+    assert with_plain_strides(plain) is plain
+    # Issue 17 of the authors' repository: it calls itself contiguous.
+    pointwise = torch.randn(3, 4, 1, 1).transpose(0, 1).clone().transpose(0, 1)
+    for other in (plain.to(memory_format=torch.channels_last), pointwise, plain.expand(4, 3, 2, 2)):
+        assert is_plain(with_plain_strides(other))
+        assert torch.equal(with_plain_strides(other), other)
+
+
+def test_only_four_dimensions_are_touched():
+    model = nn.Sequential(nn.Conv3d(2, 2, 2), nn.Linear(2, 2), nn.Conv2d(2, 2, 2))
+    model.register_buffer("ids", torch.zeros(2, 3, 4, 5, dtype=torch.long))
+    before = [p.data_ptr() for p in model[:2].parameters()]
+    to_channels_last(model)
+    assert [p.data_ptr() for p in model[:2].parameters()] == before
+    assert model.ids.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_it_comes_after_the_hooks_that_fill_a_checkpoint():
+    from mmengine.hooks import CheckpointHook, EMAHook
+    from mmengine.runner import get_priority
+
+    assert get_priority(ChannelsLastHook.priority) > get_priority(EMAHook.priority)
+    assert get_priority(CheckpointHook.priority) > get_priority(EMAHook.priority)
