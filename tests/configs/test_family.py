@@ -18,7 +18,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmvanilla.deploy.onnx_module import make_exportable
+from mmvanilla.deploy.exportable import make_exportable
 
 from mmvanilla import fuse_model
 from mmvanilla.apis.config import load_config
