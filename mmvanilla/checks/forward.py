@@ -121,6 +121,9 @@ def run_whole(model: nn.Module, size: tuple[int, int]) -> Pass:
     sample = DetDataSample()
     meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
     sample.set_metainfo(dict(meta, scale_factor=(1.0, 1.0), img_id=0, img_path="image.png"))
+    proposals: Any = getattr(core, "rpn_head", None)
+    if hasattr(proposals, "init_proposal_bboxes"):
+        proposals.init_weights()  # boxes that are weights: random ones have no size
     images = torch.rand(1, input_channels(core), *size)
     with _recording(model, seen) as attempt:
         attempt(f"{prefix}whole model", core.predict, images, [sample])
