@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,3 +22,13 @@ def eager_where_compiled_wrongly(function: _Function) -> _Function:
     if hasattr(torch.compiler, "is_compiling"):
         return function
     return torch.compiler.disable(function)
+
+
+def eager_where_changes_are_missed(function: _Function) -> _Function:
+    """Decorate what reads an attribute that changes: Python 3.13.0 hides that from the compiler.
+
+    A compiled model would go on with the old value there (CPython issue 125608, mended in 3.13.1).
+    """
+    if sys.version_info[:3] == (3, 13, 0):
+        return torch.compiler.disable(function)
+    return function

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from mmvanilla.models.compiling import eager_where_changes_are_missed
+
 
 class FadingReLU(nn.Module):
     """An activation that fades from ReLU to the identity: φλ(x) = (1 − λ)·ReLU(x) + λ·x.
@@ -57,6 +59,7 @@ class FadingReLU(nn.Module):
         for follower in _FOLLOWERS.get(self, ()):
             follower.act_lambda = number
 
+    @eager_where_changes_are_missed
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation to a tensor of any shape; ``x`` is overwritten if λ < 1."""
         if self._act_lambda == 1.0:
