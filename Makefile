@@ -10,13 +10,14 @@ PY     := $(VENV)/bin/python
 # environment, use a variable of the same name.
 unexport PYTHON
 
-.PHONY: help env demo test test-all test-original lint format release-check clean
+.PHONY: help env demo test test-all test-original gpu-report lint format release-check clean
 
 help:
 	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
 	@echo 'make test           set up, then run the tests (PYTEST_ARGS="-m \"not slow\"" for fewer)'
 	@echo 'make test-all       run all tests, including those that take minutes'
 	@echo 'make test-original  run the tests with the last releases of the original OpenMMLab'
+	@echo 'make gpu-report     test and benchmark on a GPU, and write docs/benchmarks_gpu.md'
 	@echo 'make lint           check style, format and types'
 	@echo 'make format         let ruff correct style and format'
 	@echo 'make release-check  build a release into dist/, install it in an empty environment and use it'
@@ -49,6 +50,11 @@ test-all: env
 
 test-original:
 	@$(MAKE) --no-print-directory test STACK=original VENV=.venv-original
+
+# Sets nothing up: on a machine with a GPU, torch is what its driver wants. It takes $(VENV) if that
+# is there, or else PYTHON.
+gpu-report:
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(or $(PYTHON),python3)) tools/gpu_report.py $(ARGS)
 
 lint: env
 	$(PY) -m ruff check .

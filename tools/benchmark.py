@@ -94,7 +94,7 @@ def make_plan(args: Namespace) -> Plan:
         )
     shapes = args.shape or args.sizes or Plan().sizes
     forms = args.forms or [
-        name for name in RUNTIMES if name != "cuda_graph" or "cuda" in args.device
+        name for name, runtime in RUNTIMES.items() if not runtime.for_gpu or "cuda" in args.device
     ]
     return Plan(
         modes=tuple(args.modes),

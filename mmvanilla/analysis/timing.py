@@ -5,14 +5,17 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch.utils.benchmark import timer as synchronised_clock
 
 # Rest between runs in seconds. Worker threads stay active for a while after a run; without a rest
 # the next run, which may have other workers, would share the cores with them.
 _REST = 0.02
+
+_Sample = TypeVar("_Sample")
 
 
 @dataclass(frozen=True)
@@ -63,24 +66,57 @@ def time_interleaved(
         raise ValueError(
             f"timing needs at least 2 rounds and no negative warm-up, found {rounds} and {warmup}"
         )
-    samples: dict[str, list[float]] = {name: [] for name in runs}
+    samples = take_turns(runs, _time_rested, warmup + rounds, advance)
+    return {name: summarise(times[warmup:]) for name, times in samples.items()}
+
+
+def take_turns(
+    runs: Mapping[str, Callable[[], object]],
+    measure: Callable[[Callable[[], object]], _Sample],
+    rounds: int,
+    advance: Callable[[], None] = lambda: None,
+    drop: Callable[[str, Exception], None] | None = None,
+) -> dict[str, list[_Sample]]:
+    """Measure several runs in turns, without garbage collections in between.
+
+    Args:
+        runs: Functions to measure, by name.
+        measure: Function that calls a run once and returns what it measured.
+        rounds: Number of turns of each run.
+        advance: Function that is called after each turn of a run.
+        drop: Function that is called with the name of a run that fails and with its error; this run
+            gets no more turns and is not in the result. None: the error is raised.
+
+    Returns:
+        What ``measure`` returned in each round, by name.
+    """
+    samples: dict[str, list[_Sample]] = {name: [] for name in runs}
     gc.collect()
     gc.disable()
     try:
-        for round_index in range(warmup + rounds):
-            for name, run in runs.items():
-                time.sleep(_REST)
-                start = synchronised_clock()
-                run()
-                elapsed = synchronised_clock() - start
-                if round_index >= warmup:
-                    samples[name].append(1e3 * elapsed)
+        for _ in range(rounds):
+            for name in list(samples):
+                try:
+                    samples[name].append(measure(runs[name]))
+                except Exception as error:
+                    if drop is None:
+                        raise
+                    del samples[name]
+                    drop(name, error)
                 advance()
     finally:
         gc.enable()
-    return {name: _summarise(times) for name, times in samples.items()}
+    return samples
 
 
-def _summarise(times: list[float]) -> Timing:
+def _time_rested(run: Callable[[], object]) -> float:
+    time.sleep(_REST)
+    start = synchronised_clock()
+    run()
+    return 1e3 * (synchronised_clock() - start)
+
+
+def summarise(times: Sequence[float]) -> Timing:
+    """Summarise at least 2 times in milliseconds."""
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
     return Timing(median, low, high, min(times), max(times), len(times))

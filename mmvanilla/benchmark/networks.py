@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla.benchmark.reference import ReferenceVanillaNet
-from mmvanilla.models.archs import ARCHS, resolve_arch
+from mmvanilla.models.archs import resolve_arch
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.utils.dependencies import require
 
@@ -27,6 +27,23 @@ PUBLISHED_TOP1: dict[str, float] = {
     "13": 82.05,
     "13-1.5x": 82.53,
     "13-1.5x-ada": 83.11,
+}
+
+#: Latency in ms of one 224×224 image, published by the authors, on a GPU of theirs.
+PUBLISHED_LATENCY: dict[str, float] = {
+    "5": 1.61,
+    "6": 2.01,
+    "7": 2.27,
+    "8": 2.56,
+    "9": 2.91,
+    "10": 3.24,
+    "11": 3.59,
+    "12": 3.82,
+    "13": 4.26,
+    "13-1.5x": 7.83,
+    "13-1.5x-ada": 9.72,
+    "resnet50": 7.64,
+    "swin-t": 20.25,
 }
 
 #: Short names of peers, and their names in MMPretrain's model zoo.
@@ -50,6 +67,7 @@ class Contender:
         model: Training form with random weights, in eval mode, on the CPU.
         fused: Form for inference; the batch norms of a peer are folded into its convolutions.
         published_top1: Published top-1 accuracy in %; None if unknown.
+        width_mult: Factor for every width of a VanillaNet. Default: 1.
     """
 
     name: str
@@ -58,6 +76,7 @@ class Contender:
     model: nn.Module
     fused: nn.Module
     published_top1: float | None
+    width_mult: float = 1.0
 
     @property
     def has_reference(self) -> bool:
@@ -65,13 +84,14 @@ class Contender:
         return self.kind == "ours" and not resolve_arch(self.arch).is_adaptive
 
 
-def build_ours(arch: str, with_cp: bool = False) -> Contender:
+def build_ours(arch: str, with_cp: bool = False, width_mult: float = 1.0) -> Contender:
     """Build a VanillaNet classifier of 1000 classes at λ = 1.
 
     Args:
         arch: Name of a variant.
         with_cp: Whether to recompute activations in backward instead of keeping them.
             Default: False.
+        width_mult: Factor for every width. Default: 1.
 
     Raises:
         ValueError: The variant is unknown.
@@ -82,15 +102,15 @@ def build_ours(arch: str, with_cp: bool = False) -> Contender:
 
     import mmvanilla.models.cls_head  # noqa: F401
 
-    resolved = resolve_arch(arch)
+    resolved = resolve_arch(arch, width_mult)
     model = ImageClassifier(
-        backbone=dict(type="VanillaNet", arch=arch, with_cp=with_cp),
+        backbone=dict(type="VanillaNet", arch=arch, width_mult=width_mult, with_cp=with_cp),
         head=dict(type="VanillaNetClsHead", num_classes=1000, in_channels=resolved.dims[-1]),
     )
-    _calibrate(model, resolved.input_size or 64)
+    calibrate(model, resolved.input_size or 64)
     top1 = PUBLISHED_TOP1.get(arch)
     name = f"VanillaNet-{arch}" + (" with_cp" if with_cp else "")
-    return Contender(name, "ours", arch, model, fuse_model(model).model, top1)
+    return Contender(name, "ours", arch, model, fuse_model(model).model, top1, width_mult)
 
 
 def build_reference(ours: Contender) -> Contender:
@@ -102,7 +122,7 @@ def build_reference(ours: Contender) -> Contender:
     Raises:
         ValueError: The variant pools adaptively, which the reference does not.
     """
-    arch = ARCHS[ours.arch]
+    arch = resolve_arch(ours.arch, ours.width_mult)
     model, fused = (ReferenceVanillaNet(arch, deploy=deploy).eval() for deploy in (False, True))
     model.load_ours(ours.model.state_dict())
     fused.load_ours(ours.fused.state_dict())
@@ -137,15 +157,19 @@ def build_peer(name: str) -> Contender:
         for result in results
         if "Top 1 Accuracy" in (result.metrics or {})
     ]
-    _calibrate(model, 224)
+    calibrate(model, 224)
     fused = fuse_conv_bn(copy.deepcopy(model))
     return Contender(name, "peer", zoo_name, model, fused, top1[0] if top1 else None)
 
 
-def _calibrate(model: nn.Module, size: int) -> None:
+def calibrate(model: nn.Module, size: int) -> None:
     """Set the statistics of batch norms from noise, so that activations stay in range.
 
     In untrained networks they shrink to denormal numbers, with which some CPUs are much slower.
+
+    Args:
+        model: A classifier with its ``backbone``; it is in eval mode afterwards.
+        size: Height and width of the noise in pixels.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]

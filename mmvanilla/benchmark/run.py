@@ -56,7 +56,9 @@ class Plan:
     archs: tuple[str, ...] = ("5", "9", "13")
     peers: tuple[str, ...] = ()
     reference: bool = True
-    forms: tuple[str, ...] = tuple(form for form in RUNTIMES if form != "cuda_graph")
+    forms: tuple[str, ...] = tuple(
+        form for form, runtime in RUNTIMES.items() if not runtime.for_gpu
+    )
     dtypes: tuple[str, ...] = ("fp32",)
     batches: tuple[int, ...] = (1,)
     sizes: tuple[tuple[int, int], ...] = ((224, 224),)
@@ -225,8 +227,8 @@ def _run_training(
             entry["not_measured"] = "a plain fp16 step would overflow; use bf16"
             continue
         model = contender.model.to(device, images.dtype).train()
-        forward = _loss(model, images, labels)
-        runs[key] = _training_step(model, forward)
+        forward = make_loss(model, images, labels)
+        runs[key] = make_training_step(model, forward)
         step(f"counting {key}", 0, 1)
         entry["saved_mb"] = saved_for_backward(forward, model.parameters()) / 1e6
         runs[key]()  # now the gradients exist, and do not count for the peak
@@ -236,7 +238,8 @@ def _run_training(
     return list(entries.values())
 
 
-def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
+def make_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
+    """Make the forward pass of a training step: a function that returns the cross entropy."""
     network = TensorModel(model, "logits")
 
     def forward() -> Tensor:
@@ -248,7 +251,9 @@ def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Tens
     return forward
 
 
-def _training_step(model: nn.Module, forward: Callable[[], Tensor]) -> Callable[[], object]:
+def make_training_step(model: nn.Module, forward: Callable[[], Tensor]) -> Callable[[], object]:
+    """Make a training step, without an optimiser, of a forward pass that returns the loss."""
+
     def run() -> None:
         # Zeroed in place, so that the step is measured and not the allocator.
         model.zero_grad(set_to_none=False)

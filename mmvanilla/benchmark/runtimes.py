@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmvanilla.analysis import complexity
 from mmvanilla.apis.model import TensorModel
+from mmvanilla.benchmark.graphs import (
+    Run,
+    Unmeasurable,
+    first_line,
+    run_as_cuda_graph,
+    run_autotuned,
+    run_compiled,
+    run_eagerly,
+)
 from mmvanilla.benchmark.networks import Contender
 from mmvanilla.deploy.onnx_export import DEFAULT_TOLERANCE, export_onnx
 from mmvanilla.deploy.onnx_quantize import quantize_file
@@ -25,13 +34,6 @@ DTYPES: dict[str, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-
-#: One forward pass, ready to be timed.
-Run = Callable[[], object]
-
-
-class Unmeasurable(RuntimeError):
-    """A form cannot be run here; the message says why."""
 
 
 class Job(NamedTuple):
@@ -85,39 +87,32 @@ def prepare(
 
 def count_macs(contender: Contender, form: str, images: Tensor, features: bool = False) -> int:
     """Count the multiply-accumulates of one image; the arguments are those of :func:`prepare`."""
-    net = _network(contender, form, _output(features), copied=False)
-    return complexity.count_macs(net, images[:1].float().cpu())
+    # On the meta device, since on the CPU a large image would take seconds.
+    net = _network(contender, form, _output(features)).to("meta")
+    return complexity.count_macs(net, torch.empty(1, *images.shape[1:], device="meta"))
 
 
 def _output(features: bool) -> str:
     return "backbone" if features else "logits"
 
 
-def _network(contender: Contender, form: str, output: str, copied: bool = True) -> nn.Module:
+def _network(contender: Contender, form: str, output: str) -> nn.Module:
     model = contender.model if form == "training" else contender.fused
-    return TensorModel(copy.deepcopy(model) if copied else model, output).eval()
-
-
-def _runner(net: Callable[[Tensor], Any], images: Tensor) -> Run:
-    @torch.no_grad()
-    def run() -> Any:
-        return net(images)
-
-    return run
+    return TensorModel(copy.deepcopy(model), output).eval()
 
 
 def _training(job: Job) -> Run:
-    return _runner(job.network("training"), job.images)
+    return run_eagerly(job.network("training"), job.images)
 
 
 def _fused(job: Job) -> Run:
-    return _runner(job.network("fused"), job.images)
+    return run_eagerly(job.network("fused"), job.images)
 
 
 def _packed(job: Job) -> Run:
     if job.on_gpu or job.images.dtype != torch.float32:
         raise Unmeasurable("weights are packed on a CPU in fp32 only")
-    return _runner(pack_for_cpu(job.network("fused"), inplace=True), job.images)
+    return run_eagerly(pack_for_cpu(job.network("fused"), inplace=True), job.images)
 
 
 def _in_channels_last(job: Job) -> tuple[nn.Module, Tensor]:
@@ -126,39 +121,23 @@ def _in_channels_last(job: Job) -> tuple[nn.Module, Tensor]:
 
 
 def _channels_last(job: Job) -> Run:
-    return _runner(*_in_channels_last(job))
+    return run_eagerly(*_in_channels_last(job))
 
 
 def _compiled(job: Job) -> Run:
-    import torch._inductor.config as inductor
+    return run_compiled(*_in_channels_last(job))
 
-    net, images = _in_channels_last(job)
-    run = _runner(torch.compile(net), images)
-    # As an option of torch.compile, freezing would be ignored without a warning.
-    freezing = contextlib.nullcontext() if job.on_gpu else inductor.patch(freezing=True)
-    try:
-        with freezing:
-            run()
-    except Exception as error:  # a missing compiler causes various errors
-        raise Unmeasurable(f"torch.compile: {_first_line(error)}") from error
-    return run
+
+def _max_autotune(job: Job) -> Run:
+    return run_autotuned(*_in_channels_last(job))
 
 
 def _cuda_graph(job: Job) -> Run:
-    if not job.on_gpu:
-        raise Unmeasurable("CUDA graphs need a CUDA device")
-    run = _runner(*_in_channels_last(job))
-    # Capturing needs a warm-up on a stream of its own.
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+    return run_as_cuda_graph(*_in_channels_last(job))
+
+
+def _cuda_graph_nchw(job: Job) -> Run:
+    return run_as_cuda_graph(job.network("fused"), job.images)
 
 
 def _onnxruntime(job: Job, int8: bool = False) -> Run:
@@ -185,21 +164,42 @@ def _onnxruntime(job: Job, int8: bool = False) -> Run:
                 # ranges.
                 quantize_file(path, quantized, [job.images[:1].numpy()])
                 path = quantized
-            session = open_session(path, job.threads, cuda=job.on_gpu)
+            index = job.images.device.index or 0
+            session = open_session(path, job.threads, cuda=job.on_gpu, device_id=index)
         except (RuntimeError, ImportError, ValueError) as error:
-            raise Unmeasurable(_first_line(error)) from error
+            raise Unmeasurable(first_line(error)) from error
+    if job.on_gpu:
+        return _bound(session, job.images.contiguous(), index)
     feed = {session.get_inputs()[0].name: job.images.cpu().numpy()}
     return lambda: session.run(None, feed)
+
+
+def _bound(session: Any, images: Tensor, index: int) -> Run:
+    """Run a session on images that are on the GPU, and leave the outputs there."""
+    binding = session.io_binding()
+    binding.bind_input(
+        session.get_inputs()[0].name,
+        "cuda",
+        index,
+        np.float32,
+        tuple(images.shape),
+        images.data_ptr(),
+    )
+    for output in session.get_outputs():
+        binding.bind_output(output.name, "cuda", index)
+
+    def run() -> object:
+        assert images.is_cuda  # the binding has the address of the images, but does not keep them
+        session.run_with_iobinding(binding)
+        return binding
+
+    return run
 
 
 def _int8(job: Job) -> Run:
     if job.on_gpu:
         raise Unmeasurable("int8 is measured on a CPU only")
     return _onnxruntime(job, int8=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class Runtime(NamedTuple):
@@ -209,10 +209,13 @@ class Runtime(NamedTuple):
         meaning: Description for the help of the tool.
         prepare: Function that prepares a job; it raises :class:`Unmeasurable` if the job cannot
             run.
+        for_gpu: Whether the form is for GPUs, so that it is measured on a CPU only if it is named.
+            Default: False.
     """
 
     meaning: str
     prepare: Callable[[Job], Run]
+    for_gpu: bool = False
 
 
 #: The forms to run a network in. All but ``training`` use the fused network (for a peer, the one
@@ -229,5 +232,9 @@ RUNTIMES: dict[str, Runtime] = {
     "int8": Runtime(
         "the same, quantised as tools/quantize_onnx.py does; for its speed only", _int8
     ),
-    "cuda_graph": Runtime("fused, channels_last, replayed as a CUDA graph", _cuda_graph),
+    "cuda_graph": Runtime("fused, channels_last, replayed as a CUDA graph", _cuda_graph, True),
+    "cuda_graph_nchw": Runtime("fused, NCHW, replayed as a CUDA graph", _cuda_graph_nchw, True),
+    "max_autotune": Runtime(
+        "fused, channels_last, torch.compile(mode='max-autotune')", _max_autotune, True
+    ),
 }

@@ -24,6 +24,8 @@ class _Call(NamedTuple):
 def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]) -> float:
     """Run two models on the same two random images and compare every output.
 
+    Both models are on the same device and have the same type; the images are moved to them.
+
     This compares the outputs of :class:`~mmvanilla.apis.model.TensorModel` (logits, or the levels
     of a neck) and those of each part of the model that has fusable layers: backbone, neck and
     heads. Each part of ``other`` gets the inputs of that part of ``model``, so that the heads of a
@@ -39,6 +41,7 @@ def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]
         either of the models gives NaN.
     """
     inputs = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    inputs = inputs.to(next(model.parameters(), inputs))
     output, calls = _run_and_record(model, inputs)
     pairs = [(output, TensorModel(other)(inputs))]
     parts = dict(other.named_modules(remove_duplicate=False))

@@ -13,6 +13,7 @@ from mmvanilla.checkpoints.writing import StrPath, check_writable
 from mmvanilla.utils.numerics import largest, relative_difference
 
 INPUT_NAME = "input"
+_CUDA = "CUDAExecutionProvider"
 
 
 def require_onnx() -> None:
@@ -119,26 +120,30 @@ def compare_with_torch(
     return largest(differences)
 
 
-def open_session(path: str | Path, threads: int = 0, cuda: bool = False) -> Any:
+def open_session(path: str | Path, threads: int = 0, cuda: bool = False, device_id: int = 0) -> Any:
     """Load a file into ONNX Runtime.
 
     Args:
         path: Path of the ``.onnx`` file.
         threads: Number of threads within one operator. 0 (default): ONNX Runtime chooses.
         cuda: Whether to run on a GPU instead of the CPU. Default: False.
+        device_id: Number of the GPU. Default: 0.
 
     Returns:
         The ``onnxruntime.InferenceSession`` of the file.
 
     Raises:
         ImportError: onnxruntime is not installed.
-        RuntimeError: ONNX Runtime cannot load the file, or was built without CUDA.
+        RuntimeError: ONNX Runtime cannot load the file, was built without CUDA, or does not find
+            the libraries of CUDA.
     """
     require_onnx()
     import onnxruntime
 
-    providers = ["CUDAExecutionProvider"] if cuda else ["CPUExecutionProvider"]
-    if cuda and providers[0] not in onnxruntime.get_available_providers():
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if cuda:
+        providers = [(_CUDA, {"device_id": device_id})]
+    if cuda and _CUDA not in onnxruntime.get_available_providers():
         raise RuntimeError(
             "this onnxruntime has no CUDAExecutionProvider; install onnxruntime-gpu instead"
         )
@@ -146,6 +151,14 @@ def open_session(path: str | Path, threads: int = 0, cuda: bool = False) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised, so they need not be printed
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         raise RuntimeError(f"ONNX Runtime cannot load {path}: {error}") from error
+    # Without the libraries of CUDA it takes the CPU, and only its log says so.
+    if cuda and _CUDA not in session.get_providers():
+        raise RuntimeError(
+            "ONNX Runtime does not find the CUDA and cuDNN libraries that it was built for and "
+            "would run on the CPU; install a version of onnxruntime-gpu that fits, or add the "
+            "folder of the libraries to LD_LIBRARY_PATH"
+        )
+    return session

@@ -1,0 +1,229 @@
+"""The same on the CPU, on a GPU, and on the meta device, which finds tensors made elsewhere."""
+
+import contextlib
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mmvanilla import ConvPair, VanillaNet, fuse_model, pack_for_cpu, set_act_lambda
+from mmvanilla.engine.cpu_distributed import CPUDistributedDataParallel
+from mmvanilla.models.block import BLOCKS
+from mmvanilla.utils.numerics import relative_difference
+from tests.helpers import TINY, randomise, tiny_arch
+
+pytestmark = pytest.mark.usefixtures("exact_convolutions")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def exact_convolutions(monkeypatch):
+    """On a GPU, fp32 without TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def net_on(device, **kwargs):
+    return randomise(VanillaNet(TINY, **kwargs)).to(device)
+
+
+def images_on(device, dtype=torch.float32, batch=2):
+    images = torch.randn(batch, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    return images.to(device, dtype)
+
+
+def worst(expected, found):
+    pairs = zip(expected, found, strict=True)
+    return max(
+        relative_difference(ours.detach().cpu(), theirs.detach().cpu()) for ours, theirs in pairs
+    )
+
+
+@pytest.mark.parametrize("shortcut", list(BLOCKS))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+def test_fused_net_gives_the_same_outputs_and_stays_on_its_device(
+    device, shortcut, dtype, tolerance
+):
+    net = net_on(device, shortcut=shortcut).to(dtype).eval()
+    images = images_on(device, dtype)
+    with torch.no_grad():
+        expected = net(images)
+        net.switch_to_deploy()
+        found = net(images)
+    assert worst(expected, found) < tolerance
+    assert all(
+        weight.device.type == device.type and weight.is_contiguous() for weight in net.parameters()
+    )
+
+
+def test_outputs_are_those_of_the_cpu(device):
+    net = net_on("cpu").eval()
+    with torch.no_grad():
+        expected = net(images_on("cpu"))
+        found = net.to(device)(images_on(device))
+    assert worst(expected, found) < 1e-4
+
+
+@pytest.mark.parametrize("with_cp", [False, True])
+@pytest.mark.parametrize("act_lambda", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("device", "kind"),
+    [
+        ("cpu", "bf16"),
+        *(pytest.param("cuda", kind, marks=pytest.mark.gpu) for kind in ("fp16", "bf16", None)),
+    ],
+    indirect=["device"],
+)
+def test_deep_training_step_under_autocast(device, act_lambda, with_cp, kind):
+    net = net_on(device, with_cp=with_cp).train()
+    set_act_lambda(net, act_lambda)
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    scaler = torch.cuda.amp.GradScaler(1024.0, enabled=kind == "fp16")
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(kind)
+    for _ in range(3):
+        optimizer.zero_grad()
+        with torch.autocast(device.type, dtype, enabled=kind is not None):
+            loss = sum(out.float().square().mean() for out in net(images_on(device)))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert loss.isfinite()
+    for name, weight in net.named_parameters():
+        assert weight.grad is not None and weight.grad.device == weight.device, name
+        assert weight.dtype == torch.float32 and weight.isfinite().all(), name
+    assert any(
+        not torch.equal(value, before[name])
+        for name, value in net.state_dict().items()
+        if name.endswith("conv.weight")
+    )
+    counters = [value for name, value in net.named_buffers() if "num_batches" in name]
+    assert {int(counter) for counter in counters} == {3}  # once a step, also when recomputed
+
+
+def test_recomputed_activations_give_the_same_gradients(device):
+    gradients = []
+    for with_cp in (False, True):
+        net = net_on(device, with_cp=with_cp).double().train()
+        sum(out.square().mean() for out in net(images_on(device, torch.float64))).backward()
+        gradients.append([weight.grad for weight in net.parameters()])
+    assert worst(*gradients) < 1e-9
+
+
+@pytest.mark.parametrize("deploy", [False, True])
+def test_channels_last_gives_the_same_outputs(device, deploy):
+    net = net_on(device).eval()
+    if deploy:
+        net.switch_to_deploy()
+    images = images_on(device)
+    with torch.no_grad():
+        expected = net(images)
+        net.to(memory_format=torch.channels_last)
+        found = net(images.contiguous(memory_format=torch.channels_last))
+    assert worst(expected, found) < 1e-4
+    if device.type == "cuda":  # no layer went back to NCHW
+        assert all(out.is_contiguous(memory_format=torch.channels_last) for out in found)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-2), (torch.bfloat16, 1e-1)])
+def test_fused_net_in_half_precision_is_close(device, dtype, tolerance):
+    net = net_on(device).eval()
+    net.switch_to_deploy()
+    images = images_on(device)
+    with torch.no_grad():
+        expected = net(images)
+        found = net.to(dtype)(images.to(dtype))
+    assert all(out.dtype == dtype for out in found)
+    assert worst(expected, [out.float() for out in found]) < tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("with_cp", [False, True])
+def test_compiled_training_follows_lambda(with_cp):
+    net = net_on("cuda", with_cp=with_cp).train()
+    twin = copy.deepcopy(net)
+    compiled = torch.compile(twin)
+    for act_lambda in (0.0, 0.5, 1.0):
+        set_act_lambda(net, act_lambda)
+        set_act_lambda(twin, act_lambda)
+        expected, found = net(images_on("cuda")), compiled(images_on("cuda"))
+        assert worst(expected, found) < 1e-3
+        for outputs in (expected, found):
+            sum(out.square().mean() for out in outputs).backward()
+    pairs = zip(net.parameters(), twin.parameters(), strict=True)
+    assert max(relative_difference(ours.grad, theirs.grad) for ours, theirs in pairs) < 1e-2
+
+
+@contextlib.contextmanager
+def single_process_group(device, folder):
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(
+        backend, init_method=f"file://{folder}/group", rank=0, world_size=1
+    )
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+def test_one_process_trains_under_ddp(device, norm, tmp_path):
+    alone = net_on(device).train()
+    with single_process_group(device, tmp_path):
+        net = net_on(device, norm_cfg=dict(type=norm)).train()
+        wrapped = CPUDistributedDataParallel(
+            module=net, device_ids=[0] if device.type == "cuda" else None
+        )
+        outputs = wrapped.module(images_on(device))
+        expected = alone(images_on(device))
+        assert worst(expected, outputs) < 1e-4
+        # Through DDP's own forward, which averages the gradients over the group.
+        loss = sum(
+            out.square().mean()
+            for out in nn.parallel.DistributedDataParallel.forward(wrapped, images_on(device))
+        )
+        loss.backward()
+        assert all(weight.grad.isfinite().all() for weight in net.parameters())
+        set_act_lambda(wrapped, 0.5)
+        assert {
+            float(module.act_lambda) for module in net.modules() if hasattr(module, "act_lambda")
+        } == {0.5}
+
+
+@pytest.mark.parametrize("name", ["5", "13"])
+@pytest.mark.parametrize("shortcut", list(BLOCKS))
+@pytest.mark.parametrize("act_lambda", [0.5, 1.0])
+def test_no_tensor_is_made_on_another_device(name, shortcut, act_lambda):
+    """The meta device refuses to mix with the CPU, as a GPU does."""
+    net = VanillaNet(tiny_arch(name), shortcut=shortcut).to("meta")
+    images = torch.empty(2, 3, 64, 64, device="meta")
+    set_act_lambda(net, act_lambda)
+    loss = sum(out.mean() for out in net.train()(images))
+    loss.backward()
+    assert all(weight.grad.is_meta for weight in net.parameters())
+    set_act_lambda(net, 1.0)
+    fuse_model(net.eval(), inplace=True)
+    assert net.deploy and all(weight.is_meta for weight in net.parameters())
+    assert all(out.is_meta for out in net(images))
+
+
+def test_a_pair_whose_bias_moves_into_a_norm_stays_on_its_device():
+    net = nn.Sequential(ConvPair(3, 8, 3, bias=False), nn.BatchNorm2d(8)).eval().to("meta")
+    fuse_model(net, inplace=True)
+    assert net[0].bias is None and net[1].running_mean.is_meta
+    assert net(torch.empty(1, 3, 8, 8, device="meta")).is_meta
+
+
+def test_packed_net_works_on_any_device(device):
+    net = net_on("cpu").eval()
+    net.switch_to_deploy()
+    packed = pack_for_cpu(net).to(device)
+    with torch.no_grad():
+        assert worst(net(images_on("cpu")), packed(images_on(device))) < 1e-4
