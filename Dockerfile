@@ -1,11 +1,11 @@
 # mmvanilla on a CPU, with the tested versions of requirements/fork.txt:
 #
 #     docker build --tag mmvanilla .
-#     docker run --rm --volume "$PWD":/workspace mmvanilla python -m mmvanilla train CONFIG
+#     docker run --rm --volume "$PWD":/workspace mmvanilla mmvanilla train CONFIG
 #
-# Not run here, for want of a Docker engine: hadolint passes, and the commands were run by hand on
-# Debian 12. The image is large (about 10 GB), since torchvision on the package index fits torch's CUDA
-# build only.
+# Not built here, for want of a Docker engine: hadolint passes, apt-get was simulated on Debian 12, and
+# `make env` was run there. The image is large (about 10 GB), since torchvision on the package index
+# fits torch's CUDA build only.
 FROM python:3.11-slim-bookworm
 
 # g++ and make: mmcv's ops are compiled. libgl1 and libglib2.0-0: OpenCV loads them.
@@ -21,4 +21,4 @@ RUN make env VENV=/opt/venv && rm -rf /root/.cache
 
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /workspace
-CMD ["python", "-m", "mmvanilla", "--help"]
+CMD ["mmvanilla", "--help"]

@@ -55,7 +55,7 @@ test-original:
 # Sets nothing up: on a machine with a GPU, torch is what its driver wants. It takes $(VENV) if that
 # is there, or else PYTHON.
 gpu-report:
-	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(PYTHON)) tools/gpu_report.py $(ARGS)
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(or $(PYTHON),python3)) tools/gpu_report.py $(ARGS)
 
 lint: env
 	$(PY) -m ruff check .
