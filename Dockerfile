@@ -3,7 +3,7 @@
 #     docker build --tag mmvanilla .
 #     docker run --rm --volume "$PWD":/workspace mmvanilla mmvanilla train CONFIG
 #
-# Not built here, for want of a Docker engine: hadolint passes, apt-get was simulated on Debian 12, and
+# Not run here, for want of a Docker engine: hadolint passes, apt-get was simulated on Debian 12, and
 # `make env` was run there. The image is large (about 10 GB), since torchvision on the package index
 # fits torch's CUDA build only.
 FROM python:3.11-slim-bookworm

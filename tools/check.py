@@ -1,8 +1,8 @@
-"""Check a config before training: tools/check.py CONFIG [options].
+"""Check a config before training.
 
-The model is built without data and weights and runs one image. Said is whether levels, strides,
-channels, classes, imports, learning rates, λ and data fit together; each fault comes with its
-remedy.
+The model is built without data and weights and runs one image. The check says whether levels,
+strides, channels, classes, imports, learning rates, λ and data fit together; each fault comes with
+its remedy.
 """
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -18,7 +18,7 @@ from mmvanilla.utils import cli
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument(
         "--shape",
         nargs="+",

@@ -1,4 +1,4 @@
-"""Fuse a model and export it: tools/export.py CONFIG CHECKPOINT OUT [options].
+"""Fuse a model and export it to ONNX, OpenVINO, TorchScript or torch.export.
 
 A classifier gives logits, a segmenter logit maps, a detector the features of its backbone; with
 --part detector the whole detector is exported to ONNX through MMDeploy, if that is installed. The
@@ -29,7 +29,7 @@ _COMPARED_IMAGES = 8
 def build_parser() -> ArgumentParser:
     suffixes = ", ".join(f"{entry.suffix}: {entry.name}" for entry in FORMATS.values())
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
     parser.add_argument("out", help=f"file to write ({suffixes})")
     parser.add_argument("--format", choices=list(FORMATS), help="default: by the suffix of OUT")

@@ -1,4 +1,4 @@
-"""The first name of tools/export.py --format onnx: tools/export_onnx.py CONFIG CHECKPOINT OUT."""
+"""Export to ONNX: an older name of export --format onnx."""
 
 import runpy
 import sys

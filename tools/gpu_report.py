@@ -1,4 +1,4 @@
-"""Test and benchmark on a GPU, and write docs/benchmarks_gpu.md: tools/gpu_report.py [options].
+"""Test and benchmark on a GPU, and write docs/benchmarks_gpu.md.
 
 Runs the tests marked gpu, then the plan, the most important cells first, while there is time: fp32,
 TF32, fp16, bf16, channels_last, CUDA graphs, torch.compile, training with and without AMP, against
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mmvanilla.benchmark.gpu_report import Settings, run_report
 from mmvanilla.utils import cli
+from mmvanilla.utils.paths import tool_command
 
 
 def build_parser() -> ArgumentParser:
@@ -62,7 +63,7 @@ def report(args: Namespace) -> None:
     def step(what: str, done: int, total: int) -> None:
         print(f"[{done}/{total}] {what}", flush=True)
 
-    command = shlex.join(["python", "tools/gpu_report.py", *sys.argv[1:]])
+    command = f"{tool_command('gpu_report')} {shlex.join(sys.argv[1:])}".rstrip()
     results = run_report(settings, results_path, page, command, step)
     measured = sum("ms" in entry for entry in results["cells"].values())
     print(f"{measured} cells measured, {len(results['cells']) - measured} could not be")

@@ -1,6 +1,6 @@
-"""Quantise an exported classifier to int8: tools/quantize.py CONFIG MODEL OUT [options].
+"""Quantise an exported classifier to int8.
 
-MODEL is what tools/export.py wrote: an .onnx file for ONNX Runtime, or an .xml file for OpenVINO,
+MODEL is what export wrote: an .onnx file for ONNX Runtime, or an .xml file for OpenVINO,
 which NNCF quantises. Activations are calibrated on images of the config's training split; accuracy
 and latency before and after are measured on its test split. All layers become int8, with one
 weight scale for each channel. The metadata is kept.

@@ -1,4 +1,4 @@
-"""The first name of tools/quantize.py: tools/quantize_onnx.py CONFIG MODEL OUT [options]."""
+"""Quantise to int8: an older name of quantize."""
 
 import runpy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write the page docs/benchmarks_gpu.md from the results of tools/gpu_report.py."""
+"""Write the page docs/benchmarks_gpu.md from the results of mmvanilla gpu_report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmvanilla.benchmark.gpu_plan import QUESTIONS
 from mmvanilla.benchmark.gpu_tables import TABLES, Cell, forward_table
 
 #: The first line of the page, by which the tool knows that it may write it again.
-MARK = "<!-- Written by tools/gpu_report.py; it will be written again. -->\n"
+MARK = "<!-- Written by mmvanilla gpu_report; it will be written again. -->\n"
 
 # Larger differences from fp32 are pointed out. Weights are random, so they say nothing of accuracy.
 _TOLERANCE = {"fp32": 1e-3, "tf32": 5e-2, "fp16": 5e-2, "bf16": 3e-1}

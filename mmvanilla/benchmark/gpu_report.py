@@ -21,6 +21,7 @@ from mmvanilla.benchmark.gpu_page import MARK, render
 from mmvanilla.benchmark.gpu_plan import full_plan, small_plan
 from mmvanilla.benchmark.gpu_processes import Worker, WorkerEnded, run_gpu_tests
 from mmvanilla.checkpoints.writing import check_writable, write_text
+from mmvanilla.utils.paths import tool_command
 
 #: Called with the name of the current work, the number of finished cells, and that of all.
 Step = Callable[[str, int, int], None]
@@ -70,7 +71,7 @@ class Settings:
         if kind != "cuda" and not self.small:
             raise ValueError(
                 f"the report is for a GPU, found --device {self.device}; add --small for a trial "
-                "of a few seconds, or take tools/benchmark.py"
+                f"of a few seconds, or take `{tool_command('benchmark')}`"
             )
         if kind == "cuda" and self.minutes and not torch.cuda.is_available():
             raise RuntimeError(

@@ -1,4 +1,4 @@
-"""The process that measures for tools/gpu_report.py; another one goes on where it ends.
+"""The process that measures for mmvanilla gpu_report; another one goes on where it ends.
 
 A request comes as JSON on the standard input, and each event leaves as one line of JSON on the
 standard output: the machine, the begin of a cell, the result of a cell, and the end.

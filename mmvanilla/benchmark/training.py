@@ -1,4 +1,4 @@
-"""The forms in which `tools/benchmark.py` runs a network's training step."""
+"""The forms in which `mmvanilla benchmark` runs a network's training step."""
 
 from __future__ import annotations
 

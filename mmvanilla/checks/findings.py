@@ -15,7 +15,7 @@ class Finding(NamedTuple):
         subject: What was looked at, such as ``'strides'``.
         text: What was found, and what was expected.
         remedy: What to do about it, in one line; empty if nothing is wrong.
-        certain: Whether training cannot work: ``tools/train.py`` refuses these faults, and only
+        certain: Whether training cannot work: ``mmvanilla train`` refuses these faults, and only
             these.
     """
 

@@ -121,7 +121,7 @@ def quantize_classifier(
 
     Args:
         cfg: Config of the classifier, for its data sets.
-        model: Path of the fp32 file that ``tools/export.py`` wrote for it, ``.onnx`` or ``.xml``.
+        model: Path of the fp32 file that ``mmvanilla export`` wrote for it, ``.onnx`` or ``.xml``.
         out: Path of the file to write, with the same suffix.
         calibration_images: Number of images of the training split to calibrate with, at least 1.
         test_images: Number of images of the test split to measure on, at least 1. None: all.

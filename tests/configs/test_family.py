@@ -18,13 +18,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmvanilla.deploy.exportable import make_exportable
 
 from mmvanilla import fuse_model
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import TensorModel, build_model, load_model
 from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+from mmvanilla.deploy.exportable import make_exportable
 from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.family import FAMILY
 from tests.family_data import draw_coco, draw_dota
