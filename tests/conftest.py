@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
+from mmengine.visualization import Visualizer
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
 from mmvanilla.utils.family import FAMILY
@@ -65,6 +66,16 @@ def _own_default_scope() -> Iterator[None]:
     """Forget the default scope that a test sets: mmengine looks types up in the last one."""
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_visualizers() -> Iterator[None]:
+    """Forget the visualizers that a test leaves: hooks draw into the last one of any toolbox."""
+    yield
+    kinds = [Visualizer]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+        kind._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)

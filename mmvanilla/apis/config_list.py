@@ -17,7 +17,9 @@ _TASKS = {
     "mmrotate": "rotated detection",
     "mmpose": "pose estimation",
     "mmyolo": "detection",
+    "mmdet3d": "detection in 3D",
 }
+_SCOPE = re.compile(r"""^default_scope = ["'](\w+)["']""", flags=re.MULTILINE)
 _TOOLBOX = re.compile(rf"\b({'|'.join(_TASKS)})\b")
 _PURE_PYTHON = re.compile(r"from mmvanilla\.configs\.(\w+) import")
 _FILE = re.compile(r"""["']([\w./-]+\.py)["']""")
@@ -67,13 +69,13 @@ def _describe(name: str) -> PackagedConfig:
 
 
 def _toolbox(path: Path) -> str:
-    """Return the toolbox that a config, or the files that it inherits from, names first.
+    """Return the toolbox of a config: its scope, or what it or the files behind it name first.
 
     The configs are not run: that takes seconds, and needs their toolboxes.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     code = "\n".join(line.partition("#")[0] for line in lines)
-    named = _TOOLBOX.search(code)
+    named = _SCOPE.search(code) or _TOOLBOX.search(code)
     if named:
         return named.group(1)
     bases = [path.parent / name for name in _FILE.findall(code)]

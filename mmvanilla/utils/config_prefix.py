@@ -31,7 +31,7 @@ def register_prefix() -> None:
     of_others = Config._get_cfg_path
 
     def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        if cfg_path.startswith(PREFIX):
+        if isinstance(cfg_path, str) and cfg_path.startswith(PREFIX):
             return config_path(cfg_path), None
         return of_others(cfg_path, filename)
 

@@ -14,6 +14,7 @@ OUR_MODULES: dict[str, str] = {
     "ConvPair": "mmvanilla",
     "DeepTrainingHook": "mmvanilla",
     "LayerDecayOptimWrapperConstructor": "mmvanilla",
+    "ChannelsLastHook": "mmvanilla",
     "ReseedHook": "mmvanilla",
     "SqrtLRRunner": "mmvanilla",
     "VanillaNet": "mmvanilla",

@@ -26,7 +26,8 @@ def test_numbers_are_in_their_order():
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [
-        ("retina", "retinanet_vanillanet.py"),
+        ("rotated", "family/rotated_retinanet_vanillanet_dota.py"),
+        ("fcos3d", "family/fcos3d_vanillanet_nuscenes.py"),
         ("RetinaNet with", "retinanet_vanillanet.py"),
         ("small/*", "small/vanillanet6_cifar100.py"),
         ("*CIFAR100", "small/vanillanet6_cifar100.py"),

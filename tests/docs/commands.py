@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmvanilla.models.published import PUBLISHED
 from mmvanilla.utils.dependencies import TOOLBOXES
+from mmvanilla.utils.family import FAMILY
 from tests.helpers import CONFIGS, ROOT
 
 TOOLS = ROOT / "tools"
@@ -195,6 +196,10 @@ def _check_pip(words: list[str]) -> None:
     extras = set(re.findall(r'^        "(\w+)": \[', (ROOT / "setup.py").read_text(), re.M))
     known = {entry.name for entries in TOOLBOXES.values() for entry in entries}
     known |= {"onedl-mim", "openmim", "mmdeploy", "aenum", "dill", "multiprocess"}
+    # What the commands for the rest of the family install.
+    commands = [line for one in FAMILY.values() for line in one.commands.values()]
+    of_family = {word for line in commands for word in line.split()}
+    known |= {word.split("==")[0] for word in of_family}
     for word in words[1:]:
         if word.startswith("-"):
             continue
@@ -210,5 +215,7 @@ def _check_pip(words: list[str]) -> None:
         pinned = re.search(rf"^{re.escape(name.lower())}==", locks, flags=re.MULTILINE)
         if not pinned and name not in known:
             raise ValueError(f"nobody uses the package {name}: no lock file has it")
+        if word in of_family:
+            continue
         if pinned and version.startswith("==") and f"{name.lower()}{version}" not in locks:
             raise ValueError(f"{word} is not the version of any lock file")

@@ -200,7 +200,8 @@ def test_a_failing_process_fails_the_launcher(tmp_path):
     config.write_text(config.read_text("utf-8").replace("decay_rate", "decay_rat"), "utf-8")
     status, printed = start("dist_train.sh", config, 2, "--work-dir", tmp_path / "work")
     assert status != 0
-    assert "error: layer-wise decay needs paramwise_cfg" in printed
+    assert "broken.py cannot be trained: optim_wrapper" in printed
+    assert "layer-wise decay needs paramwise_cfg" in printed
 
 
 @pytest.mark.parametrize("script", ["train", "test"])
