@@ -244,6 +244,7 @@ def test_features_and_training_steps(tiny):
         feature_size=(64, 96),
         rounds=2,
         warmup=0,
+        channels_last=True,
     )
     report = run_benchmark(plan)
     features = [entry for entry in report["results"] if entry["mode"] == "features"]
@@ -251,9 +252,16 @@ def test_features_and_training_steps(tiny):
         (1, 64, 96)
     ] * 2
     steps = [entry for entry in report["results"] if entry["mode"] == "train"]
-    assert [entry["kind"] for entry in steps] == ["ours", "reference", "ours"]
-    saved = [entry["saved_mb"] for entry in steps]
-    assert saved[2] < saved[0] < saved[1]
+    assert [(entry["kind"], entry["form"]) for entry in steps] == [
+        ("ours", "training step"),
+        ("ours", "training step, channels_last"),
+        ("ours", "training step, fused"),
+        ("ours", "training step, fused, channels_last"),
+        ("reference", "training step"),
+        ("ours", "training step, with_cp"),
+    ]
+    plain, other, fused, _, reference, recomputed = (entry["saved_mb"] for entry in steps)
+    assert recomputed < plain < reference and fused < plain and other == plain
     assert not can_plot(dict(results=steps))
     with pytest.raises(ValueError, match="nothing to plot"):
         save_plot(dict(results=steps), "unused.png")

@@ -1,0 +1,77 @@
+"""torch.compile in a training, with what changes while it runs."""
+
+import shutil
+
+import pytest
+import torch
+
+from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+from tests.toy_training import config_text
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"),
+]
+
+
+def train(folder, name, options):
+    """Train the toy with λ, EMA, layer decay and channels_last; return what its hook saw."""
+    config = folder / f"{name}.py"
+    config.write_text(config_text(folder / name / "seen", 4, 4, norm="BN"))
+    runner = build_train_runner(
+        str(config), work_dir=str(folder / name), cfg_options=options, channels_last=True
+    )
+    runner.train()
+    release(runner)
+    return torch.load(folder / name / "seen" / "rank0.pth", weights_only=False)
+
+
+@pytest.fixture
+def _no_fallback(monkeypatch):
+    """Let the compiler fail where it would go on uncompiled after too many variants."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    if hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
+        monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+
+
+def assert_trains_the_same(folder, compiled, **options):
+    plain = train(folder, "plain", options)
+    found = train(folder, "compiled", {**options, "compile": compiled})
+    assert (
+        found["lambdas"]
+        == plain["lambdas"]
+        == pytest.approx([0, 0, *[1 / 3] * 2, *[2 / 3] * 2, 1, 1])
+    )
+    assert found["losses"] == pytest.approx(plain["losses"], rel=1e-2)
+    assert plain["losses"][0] > 1.3 * plain["losses"][-1]
+    for key, value in plain["ema"].items():
+        # The statistics count each batch once, also where activations are recomputed.
+        if key.endswith(("running_var", "num_batches_tracked")):
+            torch.testing.assert_close(found["ema"][key], value, rtol=2e-2, atol=1e-3)
+
+
+@pytest.mark.usefixtures("_no_fallback")
+def test_with_lambda_averages_and_recomputed_activations(tmp_path):
+    options = {"model.backbone.with_cp": True}
+    # Without generated code, which takes much longer; that is the next test's.
+    assert_trains_the_same(tmp_path, dict(backend="aot_eager"), **options)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("_no_fallback")
+def test_with_the_default_compiler_and_testing(tmp_path):
+    assert_trains_the_same(tmp_path, True)
+    accuracies = []
+    for compiled in (False, True):
+        runner = build_test_runner(
+            str(tmp_path / "plain.py"),
+            str(tmp_path / "plain" / "epoch_4.pth"),
+            work_dir=str(tmp_path / f"test_{compiled}"),
+            compiled=compiled,
+        )
+        accuracies.append(runner.test())
+        release(runner)
+    assert accuracies[0] == accuracies[1]
