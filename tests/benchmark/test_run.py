@@ -228,7 +228,8 @@ def test_openvino_runs_beside_onnx_runtime(tiny):
     assert f"openvino {openvino.__version__.partition('-')[0]}" in text
     assert all(name in text for name in report["machine"]["instructions"])
     images = torch.randn(1, 3, 64, 64)
-    logits = {form: prepare(build_ours(tiny), form, images)() for form in plan.forms[::2]}
+    network = build_ours(tiny)
+    logits = {form: prepare(network, form, images)() for form in plan.forms[::2]}
     np.testing.assert_allclose(
         logits["openvino"][0], logits["onnxruntime"][0], rtol=1e-3, atol=1e-4
     )

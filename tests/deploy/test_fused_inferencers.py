@@ -20,9 +20,8 @@ CLASSES = dict(
 
 def fuse(config, folder):
     """Save random weights as mmengine saves those of a training, and fuse them."""
-    cfg = load_config(str(CONFIGS / "shapes" / config))
-    if cfg.default_scope == "mmdet":
-        cfg.model.test_cfg.rcnn.max_per_img = 5
+    options = {"model.test_cfg.rcnn.max_per_img": 5} if config.startswith("maskrcnn") else {}
+    cfg = load_config(str(CONFIGS / "shapes" / config), options)
     model = randomise(build_model(cfg)).eval()
     meta = dict(
         cfg=cfg.pretty_text,
@@ -31,7 +30,12 @@ def fuse(config, folder):
     trained, fused = folder / "epoch_1.pth", folder / "fused.pth"
     torch.save(dict(meta=meta, state_dict=model.state_dict()), trained)
     fuse_checkpoint(
-        cfg.filename, str(trained), str(fused), sizes=[(64, 64)], measured_size=(32, 32)
+        cfg.filename,
+        str(trained),
+        str(fused),
+        cfg_options=options,
+        sizes=[(64, 64)],
+        measured_size=(32, 32),
     )
     return trained, fused
 
