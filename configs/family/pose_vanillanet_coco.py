@@ -1,6 +1,7 @@
-# Top-down heatmap pose estimator of MMPose with VanillaNet-9 on COCO: MMPose's config for ResNet-50
-# at 256x192. Its head takes the last level alone, 1/32 of the input, which three deconvolutions
-# enlarge to 1/4. The learning rate and its decay over the layers are ours; not run in full.
+# Top-down heatmap pose estimator of MMPose with VanillaNet-9 on COCO; not run in full
+# It is MMPose's config for ResNet-50 at 256x192. Its head takes the last level alone, 1/32 of the
+# input, which three deconvolutions enlarge to 1/4. The learning rate and its decay over the layers
+# are ours.
 _base_ = ["mmpose::body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py"]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 

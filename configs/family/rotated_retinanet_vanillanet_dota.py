@@ -1,6 +1,6 @@
-# Rotated RetinaNet of MMRotate with VanillaNet-13 on DOTA. MMRotate's last releases come without
-# their configs, so this one inherits MMDetection's RetinaNet and changes what a rotated box needs.
-# The schedule is that of the VanillaNet authors' RetinaNet; it was not run in full.
+# Rotated RetinaNet of MMRotate with VanillaNet-13 on DOTA; not run in full
+# MMRotate's last releases come without their configs, so this one inherits MMDetection's RetinaNet
+# and changes what a rotated box needs. The schedule is that of the VanillaNet authors' RetinaNet.
 _base_ = ["mmdet::_base_/models/retinanet_r50_fpn.py", "../_base_/coco_recipe.py"]
 default_scope = "mmrotate"  # what is inherited by `mmdet::` keeps its own
 

@@ -1,6 +1,7 @@
-# YOLOv8 of MMYOLO with VanillaNet-9 on COCO: MMYOLO's config for YOLOv8-s. Its neck takes three
-# levels, from 1/8 of the input on, and wants each as wide at its entry as at its exit: 1x1
-# convolutions bring VanillaNet's to 256 channels. The optimiser is ours; not run in full.
+# YOLOv8 of MMYOLO with VanillaNet-9 on COCO; not run in full
+# It is MMYOLO's config for YOLOv8-s. Its neck takes three levels, from 1/8 of the input on, and
+# wants each as wide at its entry as at its exit: 1x1 convolutions bring VanillaNet's to 256
+# channels. The optimiser is ours.
 _base_ = ["mmyolo::yolov8/yolov8_s_syncbn_fast_8xb16-500e_coco.py"]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 
