@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import build_model
@@ -21,8 +22,8 @@ CLASSES = dict(
 def fuse(config, folder):
     """Save random weights as mmengine saves those of a training, and fuse them."""
     cfg = load_config(str(CONFIGS / "shapes" / config))
-    if cfg.default_scope == "mmdet":
-        cfg.model.test_cfg.rcnn.max_per_img = 5
+    options = {"model.test_cfg.rcnn.max_per_img": 5} if cfg.default_scope == "mmdet" else {}
+    cfg.merge_from_dict(options)
     model = randomise(build_model(cfg)).eval()
     meta = dict(
         cfg=cfg.pretty_text,
@@ -30,10 +31,17 @@ def fuse(config, folder):
     )
     trained, fused = folder / "epoch_1.pth", folder / "fused.pth"
     torch.save(dict(meta=meta, state_dict=model.state_dict()), trained)
-    fuse_checkpoint(
-        cfg.filename, str(trained), str(fused), sizes=[(64, 64)], measured_size=(32, 32)
-    )
+    few = dict(cfg_options=options, sizes=[(64, 64)], measured_size=(32, 32))
+    fuse_checkpoint(cfg.filename, str(trained), str(fused), **few)
     return trained, fused
+
+
+@pytest.fixture(autouse=True)
+def _forget_visualizers():
+    """Let no later test draw with the visualizer of another toolbox, which has the same name."""
+    yield
+    for kind in (Visualizer, *Visualizer.__subclasses__()):
+        kind._instance_dict.clear()
 
 
 @pytest.fixture
