@@ -1,6 +1,7 @@
 """torch.compile in a training, with what changes while it runs."""
 
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -28,13 +29,15 @@ def train(folder, name, options):
 
 
 @pytest.fixture
-def _no_fallback(monkeypatch):
+def _no_fallback():
     """Let the compiler fail where it would go on uncompiled after too many variants."""
     import torch._dynamo
 
     torch._dynamo.reset()
-    if hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
-        monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    name = "fail_on_recompile_limit_hit"
+    changes = {name: True} if hasattr(torch._dynamo.config, name) else {}
+    with torch._dynamo.config.patch(changes) if changes else nullcontext():
+        yield
 
 
 def assert_trains_the_same(folder, compiled, **options):
@@ -54,9 +57,15 @@ def assert_trains_the_same(folder, compiled, **options):
 
 
 @pytest.mark.usefixtures("_no_fallback")
-def test_with_lambda_averages_and_recomputed_activations(tmp_path):
+def test_with_lambda_and_averages(tmp_path):
+    # Without generated code, which takes much longer; that is the last test's.
+    assert_trains_the_same(tmp_path, dict(backend="eager"))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("_no_fallback")
+def test_with_recomputed_activations(tmp_path):
     options = {"model.backbone.with_cp": True}
-    # Without generated code, which takes much longer; that is the next test's.
     assert_trains_the_same(tmp_path, dict(backend="aot_eager"), **options)
 
 
