@@ -1,5 +1,5 @@
 # FCOS3D of MMDetection3D with VanillaNet-13 on nuScenes: 3D boxes from one image; not run in full
-# It is MMDetection3D's config for ResNet-101; the optimiser is the VanillaNet authors' for detectors.
+# It is MMDetection3D's config for ResNet-101; the optimiser is that of the authors' detectors.
 _base_ = ["mmdet3d::fcos3d/fcos3d_r101-caffe-dcn_fpn_head-gn_8xb2-1x_nus-mono3d.py"]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 
