@@ -155,7 +155,10 @@ def quantize_classifier(
     test = _Samples(cfg, "test", test_images)
     with appearing_together(files, overwrite) as aside:
         progress("quantising")
-        runtime.quantize(model, aside[0], (image for image, _ in calibration))
+        try:
+            runtime.quantize(model, aside[0], (image for image, _ in calibration))
+        except OSError as error:  # the libraries name a file of their own
+            raise OSError(error.errno, error.strerror or str(error), str(out)) from error
         progress("testing")
         forms = _measure({"fp32": model, "int8": aside[0]}, runtime, test, rounds)
     return forms
