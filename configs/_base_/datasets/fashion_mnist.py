@@ -31,7 +31,13 @@ val_dataloader = dict(
     persistent_workers=False,
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="default_collate"),
-    dataset=dict(type="FashionMNIST", data_root=data_root, split="test", pipeline=test_pipeline),
+    dataset=dict(
+        type="FashionMNIST",
+        data_root=data_root,
+        split="test",
+        test_mode=True,  # without it, MMPretrain reads the training images for this split, too
+        pipeline=test_pipeline,
+    ),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="Accuracy", topk=(1,))
