@@ -1,4 +1,4 @@
-"""Measure what fewer bits cost a trained classifier: fp16, bf16 and int8.
+"""Measure what fewer bits cost a trained classifier: fp16, bf16 and int8."""
 
 from __future__ import annotations
 
