@@ -34,9 +34,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests marked exhaustive, unless they are asked for."""
-    # These send signals to the test process itself: before libraries with threads of their own,
-    # such as OpenVINO, are loaded. Behind them the process once died of a segmentation fault.
-    items.sort(key=lambda item: item.path.name != "test_cli.py")
     if config.getoption("--all") or "exhaustive" in config.getoption("markexpr"):
         return
     left_out = [item for item in items if item.get_closest_marker("exhaustive")]
