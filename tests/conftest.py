@@ -2,7 +2,10 @@
 
 import os
 import random
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -89,6 +92,20 @@ def _own_visualizers() -> Iterator[None]:
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
         kind._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_handlers() -> Iterator[None]:
+    """Take back what a tool that a test runs in this process does with signals and errors."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+    hooks = [(sys, "excepthook"), (threading, "excepthook"), (sys, "unraisablehook")]
+    before = [getattr(owner, name) for owner, name in hooks]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+    for (owner, name), hook in zip(hooks, before, strict=True):
+        setattr(owner, name, hook)
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,6 @@ _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryEr
 # Errors of these types come from Python or a library, and name neither a file nor a remedy.
 _BARE = (UnicodeError, EOFError)
 _NAMES_SHOWN = 4
-_TERMINATED = "stopped by SIGTERM; unfinished files were removed"
-_INTERRUPTED = "interrupted; unfinished files were removed"
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another place, and run again",
@@ -55,32 +53,35 @@ def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
     parser.prog = getattr(sys.modules["__main__"], "COMMAND", parser.prog)
     args = parser.parse_args()
     stopping.treat_signals()
-    message, status = _run(command, args)
-    if status in (stopping.TERMINATED_STATUS, stopping.INTERRUPTED_STATUS):
+    message, status, was_stopped = _run(command, args)
+    if was_stopped:
         stopping.end_workers()
     if message:
         print(f"error: {message}", file=sys.stderr)
         sys.exit(status)
 
 
-def _run(command: Callable[[Namespace], object], args: Namespace) -> tuple[str, int]:
-    """Run ``command``, and return what to say, which is nothing if it succeeded, and the status."""
+def _run(command: Callable[[Namespace], object], args: Namespace) -> tuple[str, int, bool]:
+    """Run ``command``.
+
+    Returns:
+        What to say, which is nothing if it succeeded; the exit status; whether a signal stopped it.
+    """
     try:
         command(args)
     except BaseException as error:  # every tool ends here when something fails
         stopping.stop_retrying()
-        if isinstance(error, Exception | SystemExit) and args.debug:
+        if args.debug and not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
-        if stopping.comes_from_sigterm(error):
-            return _TERMINATED, stopping.TERMINATED_STATUS
-        if isinstance(error, KeyboardInterrupt):
-            return _INTERRUPTED, stopping.INTERRUPTED_STATUS
+        stopped = stopping.ending(error)
+        if stopped is not None:
+            return *stopped, True
         if isinstance(error, SystemExit):  # only a config does that, since it is a Python program
             message = f"a config, or a module that it imports, called sys.exit({error.code!r})"
-            return f"{message}{_inputs(args)}; remove that call", 1
-        return explain(error, args), 1
+            return f"{message}{_inputs(args)}; remove that call", 1, False
+        return explain(error, args), 1, False
     stopping.stop_retrying()
-    return "", 0
+    return "", 0, False
 
 
 def explain(error: BaseException, args: Namespace) -> str:

@@ -15,16 +15,18 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-#: Exit statuses, as a shell has them for a process that a signal ended.
-TERMINATED_STATUS = 128 + signal.SIGTERM
-INTERRUPTED_STATUS = 128 + signal.SIGINT
-#: How long a swallowed SIGTERM is waited for, in seconds.
+#: What a tool says, and its exit status (as a shell has it), by the signal that stopped it.
+ENDINGS = {
+    signal.SIGTERM: ("stopped by SIGTERM; unfinished files were removed", 128 + signal.SIGTERM),
+    signal.SIGINT: ("interrupted; unfinished files were removed", 128 + signal.SIGINT),
+}
+#: How long a swallowed signal is waited for, in seconds.
 RETRY = 0.5
 
-# One byte that forked processes share: not 0 as soon as the tool is being stopped.
-_is_stopping = mmap.mmap(-1, 1)
+# One byte that forked processes share: the number of the signal that stops the tool, or 0.
+_received = mmap.mmap(-1, 1)
 
 
 class Terminated(KeyboardInterrupt):
@@ -40,34 +42,37 @@ def treat_signals() -> None:
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # in a forked worker there is nothing to clean up
-            os._exit(TERMINATED_STATUS)
-        begin(number)
+        if os.getpid() == owner:
+            begin(number)
+            raise_for(number)
+        elif number == signal.SIGTERM:  # in a forked worker there is nothing to clean up
+            os._exit(ENDINGS[signal.SIGTERM][1])
+        raise KeyboardInterrupt
+
+    def begin(number: int) -> None:
+        _received[0] = number
+        # The second one ends the process at once, in case the clean-up hangs.
+        signal.signal(number, signal.SIG_DFL)
+        if hasattr(signal, "SIGCHLD"):
+            # If the workers got the signal too, torch would report that in the midst of a clean-up.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, again)
             signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
-        raise Terminated
 
     def again(number: int, frame: FrameType | None) -> None:
         # A destructor or a bare `except:` in a library may swallow the exception, so it is raised
         # again, but not while it is being handled: then the clean-up is running.
-        if os.getpid() == owner and not comes_from_sigterm(sys.exc_info()[1]):
-            raise Terminated
+        if os.getpid() == owner and not _comes_from_signal(sys.exc_info()[1]):
+            raise_for(_received[0])
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:  # a forked worker gets Ctrl-C, too
-            begin(number)
-        raise KeyboardInterrupt
+    def raise_for(number: int) -> NoReturn:
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    def begin(number: int) -> None:
-        _is_stopping[0] = 1
-        # The second one ends the process at once, in case the clean-up hangs.
-        signal.signal(number, signal.SIG_DFL)
-
-    _is_stopping[0] = 0
+    _received[0] = 0
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGINT, stop)
     # Errors of the main thread, of other threads, and of destructors.
     sys.excepthook = _unless_stopping(sys.excepthook)
     threading.excepthook = _unless_stopping(threading.excepthook)
@@ -76,25 +81,33 @@ def treat_signals() -> None:
 
 def _unless_stopping(report: Callable[..., Any]) -> Callable[..., Any]:
     def report_unless_stopping(*args: Any) -> None:
-        if not _is_stopping[0]:
+        if not _received[0]:
             report(*args)
 
     return report_unless_stopping
 
 
-def comes_from_sigterm(error: BaseException | None) -> bool:
-    """Tell whether an exception is :class:`Terminated`, or was raised by a library because of it.
-
-    Args:
-        error: The exception; None is none.
-    """
-    while error is not None and not isinstance(error, Terminated):
+def _comes_from_signal(error: BaseException | None) -> bool:
+    """Tell whether an exception is a signal's, or was raised by a library because of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
+def ending(error: BaseException) -> tuple[str, int] | None:
+    """Return what a tool says that a signal stopped, and its exit status; None without a signal.
+
+    A library may make any error of a signal, also because its processes got the same one.
+
+    Args:
+        error: The exception that ended the tool.
+    """
+    number = _received[0] or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
+    return ENDINGS.get(signal.Signals(number)) if number else None
+
+
 def stop_retrying() -> None:
-    """End the timer that raises :class:`Terminated` again; call this while it is handled."""
+    """End the timer that raises the exception of a signal again; call this while it is handled."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -105,5 +118,5 @@ def end_workers() -> None:
     Until then the exception holds what has the workers. What they have to say comes before the last
     line of the tool in this way, also if they are no forks that know that it stops.
     """
-    with contextlib.suppress(Exception):  # torch reports a worker that the same signal ended
+    with contextlib.suppress(Exception):  # whatever it is, the tool is at its end
         gc.collect()
