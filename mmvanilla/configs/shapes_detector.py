@@ -23,9 +23,9 @@ from mmdet.models.task_modules import (
     MaxIoUAssigner,
     RandomSampler,
 )
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import read_base
 
+from mmvanilla.engine.enlarging_visualizer import EnlargingVisualizer
 from mmvanilla.models.vanillanet import VanillaNet
 
 with read_base():
@@ -40,9 +40,7 @@ coder = dict(type=DeltaXYWHBBoxCoder, target_means=[0.0] * 4)
 extractor = dict(type=SingleRoIExtractor, out_channels=64, featmap_strides=[4, 8, 16, 32])
 assigner = dict(type=MaxIoUAssigner, ignore_iof_thr=-1)
 sampler = dict(type=RandomSampler, neg_pos_ub=-1)
-proposals = dict(
-    nms_pre=200, max_per_img=100, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
-)
+proposals = dict(nms_pre=200, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0)
 model = dict(
     type=MaskRCNN,
     data_preprocessor=dict(
@@ -53,16 +51,16 @@ model = dict(
         pad_mask=True,
         pad_size_divisor=32,
     ),
-    backbone=dict(type=VanillaNet, arch="7", width_mult=0.125, out_indices=(0, 1, 2, 3)),
+    backbone=dict(type=VanillaNet, arch="7", width_mult=0.125, out_indices=(0, 1, 2, 3), act_num=1),
     neck=dict(
-        type=FPN, in_channels=[64, 128, 256, 512], out_channels=64, num_outs=5, norm_cfg=norm_cfg
+        type=FPN, in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4, norm_cfg=norm_cfg
     ),
     rpn_head=dict(
         type=RPNHead,
         in_channels=64,
         feat_channels=64,
         anchor_generator=dict(
-            type=AnchorGenerator, scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]
+            type=AnchorGenerator, scales=[3.5, 5], ratios=[1.0], strides=[4, 8, 16, 32]
         ),
         bbox_coder=dict(coder, target_stds=[1.0] * 4),
         loss_cls=dict(type=CrossEntropyLoss, use_sigmoid=True, loss_weight=1.0),
@@ -84,7 +82,7 @@ model = dict(
             num_classes=num_classes,
             norm_cfg=norm_cfg,
             bbox_coder=dict(coder, target_stds=[0.1, 0.1, 0.2, 0.2]),
-            reg_class_agnostic=False,
+            reg_class_agnostic=True,
             loss_cls=dict(type=CrossEntropyLoss, use_sigmoid=False, loss_weight=1.0),
             loss_bbox=dict(type=L1Loss, loss_weight=1.0),
         ),
@@ -115,7 +113,7 @@ model = dict(
             pos_weight=-1,
             debug=False,
         ),
-        rpn_proposal=proposals,
+        rpn_proposal=dict(proposals, max_per_img=100),
         rcnn=dict(
             assigner=dict(
                 assigner,
@@ -124,14 +122,14 @@ model = dict(
                 min_pos_iou=0.5,
                 match_low_quality=True,
             ),
-            sampler=dict(sampler, num=32, pos_fraction=0.25, add_gt_as_proposals=True),
+            sampler=dict(sampler, num=16, pos_fraction=0.5, add_gt_as_proposals=True),
             mask_size=28,
             pos_weight=-1,
             debug=False,
         ),
     ),
     test_cfg=dict(
-        rpn=proposals,
+        rpn=dict(proposals, max_per_img=50),
         rcnn=dict(
             score_thr=0.05,
             nms=dict(type="nms", iou_threshold=0.5),
@@ -197,5 +195,11 @@ val_evaluator = dict(
     format_only=False,
 )
 test_evaluator = val_evaluator
-visualizer = dict(type=DetLocalVisualizer, vis_backends=vis_backends, name="visualizer")
-default_hooks.update(visualization=dict(type=DetVisualizationHook))
+visualizer = dict(
+    type=EnlargingVisualizer,
+    vis_backends=vis_backends,
+    name="visualizer",
+    min_side=256,
+    line_width=2,
+)
+default_hooks.update(visualization=dict(type=DetVisualizationHook, score_thr=0.6))
