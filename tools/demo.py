@@ -68,10 +68,9 @@ def demo(args: Namespace) -> None:
     save_contact_sheet(shown, sheet, titles=("ground truth", "prediction"), overwrite=True)
 
     show(report, before, after, console)
-    console.print(
-        f"took {time.monotonic() - start:.0f} s; the pictures of all test images: {pictures}"
-    )
-    console.print(f"open this one, with the first {len(shown)} of them: {sheet}", soft_wrap=True)
+    console.print(f"took {time.monotonic() - start:.0f} s")
+    console.print(f"pictures of all test images: {pictures}", soft_wrap=True)
+    console.print(f"the one to open, with the first {len(shown)} of them: {sheet}", soft_wrap=True)
 
 
 def show_command(tool: str, *arguments: object, console: Console) -> None:
@@ -87,8 +86,7 @@ def measured_in(runner: Runner) -> dict[str, float]:
     if missing:
         raise ValueError(
             f"the training did not measure {' and '.join(missing)}; take a config of an instance "
-            "segmenter with a val_evaluator of COCO's bbox and segm, and a val_interval that "
-            "divides its epochs"
+            "segmenter whose val_evaluator is CocoMetric with metric=['bbox', 'segm']"
         )
     return {key: scalars[f"val/{key}"].current() for key in METRICS.values()}
 
