@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from mmvanilla.checkpoints.writing import check_writable, write_whole
 
 _GAP = 12  # pixels between the pictures and around them
 _TITLE_HEIGHT = 28
-_FONT = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.6, thickness=1)
+_FONT: dict[str, Any] = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.6, thickness=1)
 
 
 def save_contact_sheet(
