@@ -37,10 +37,13 @@ num_classes = 3
 norm_cfg = dict(type="BN")
 coder = dict(type=DeltaXYWHBBoxCoder, target_means=[0.0] * 4)
 # RoIAlign and nms stand by name: MMDetection does not find them by the full names of a dump.
-extractor = dict(type=SingleRoIExtractor, out_channels=64, featmap_strides=[4, 8, 16, 32])
+channels = 48
+extractor = dict(type=SingleRoIExtractor, out_channels=channels, featmap_strides=[4, 8, 16, 32])
 assigner = dict(type=MaxIoUAssigner, ignore_iof_thr=-1)
 sampler = dict(type=RandomSampler, neg_pos_ub=-1)
-proposals = dict(nms_pre=200, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0)
+proposals = dict(
+    nms_pre=100, max_per_img=50, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
+)
 model = dict(
     type=MaskRCNN,
     data_preprocessor=dict(
@@ -53,12 +56,16 @@ model = dict(
     ),
     backbone=dict(type=VanillaNet, arch="7", width_mult=0.125, out_indices=(0, 1, 2, 3), act_num=1),
     neck=dict(
-        type=FPN, in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4, norm_cfg=norm_cfg
+        type=FPN,
+        in_channels=[64, 128, 256, 512],
+        out_channels=channels,
+        num_outs=4,
+        norm_cfg=norm_cfg,
     ),
     rpn_head=dict(
         type=RPNHead,
-        in_channels=64,
-        feat_channels=64,
+        in_channels=channels,
+        feat_channels=channels,
         anchor_generator=dict(
             type=AnchorGenerator, scales=[3.5, 5], ratios=[1.0], strides=[4, 8, 16, 32]
         ),
@@ -69,15 +76,15 @@ model = dict(
     roi_head=dict(
         type=StandardRoIHead,
         bbox_roi_extractor=dict(
-            extractor, roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0)
+            extractor, roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=1)
         ),
         bbox_head=dict(
             type=ConvFCBBoxHead,
             num_shared_convs=2,
             num_shared_fcs=1,
-            in_channels=64,
-            conv_out_channels=64,
-            fc_out_channels=128,
+            in_channels=channels,
+            conv_out_channels=channels,
+            fc_out_channels=256,
             roi_feat_size=7,
             num_classes=num_classes,
             norm_cfg=norm_cfg,
@@ -87,13 +94,13 @@ model = dict(
             loss_bbox=dict(type=L1Loss, loss_weight=1.0),
         ),
         mask_roi_extractor=dict(
-            extractor, roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=0)
+            extractor, roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=1)
         ),
         mask_head=dict(
             type=FCNMaskHead,
             num_convs=2,
-            in_channels=64,
-            conv_out_channels=64,
+            in_channels=channels,
+            conv_out_channels=channels,
             num_classes=num_classes,
             norm_cfg=norm_cfg,
             loss_mask=dict(type=CrossEntropyLoss, use_mask=True, loss_weight=1.0),
@@ -113,7 +120,7 @@ model = dict(
             pos_weight=-1,
             debug=False,
         ),
-        rpn_proposal=dict(proposals, max_per_img=100),
+        rpn_proposal=proposals,
         rcnn=dict(
             assigner=dict(
                 assigner,
@@ -122,14 +129,14 @@ model = dict(
                 min_pos_iou=0.5,
                 match_low_quality=True,
             ),
-            sampler=dict(sampler, num=16, pos_fraction=0.5, add_gt_as_proposals=True),
+            sampler=dict(sampler, num=16, pos_fraction=0.375, add_gt_as_proposals=True),
             mask_size=28,
             pos_weight=-1,
             debug=False,
         ),
     ),
     test_cfg=dict(
-        rpn=dict(proposals, max_per_img=50),
+        rpn=proposals,
         rcnn=dict(
             score_thr=0.05,
             nms=dict(type="nms", iou_threshold=0.5),
