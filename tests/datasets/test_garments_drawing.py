@@ -118,7 +118,7 @@ def test_pixels_are_painted_exactly_where_the_mask_says(monkeypatch, wardrobe):
 def test_scenes_have_all_classes_and_sizes_and_overlap(wardrobe):
     drawn = [draw_scene(np.random.default_rng(seed), 96, wardrobe) for seed in range(60)]
     assert {label for scene in drawn for label in scene.labels} == set(range(len(CLASSES)))
-    assert {len(scene.labels) for scene in drawn} >= {2, 3, 4, 5}
+    assert {len(scene.labels) for scene in drawn} >= {3, 4, 5, 6}
     touching = 0
     for scene in drawn:
         assert scene.image.shape == (96, 96, 3) and scene.image.dtype == np.uint8
@@ -129,14 +129,14 @@ def test_scenes_have_all_classes_and_sizes_and_overlap(wardrobe):
 
 
 def test_the_texture_of_a_garment_stays():
-    """From the darkest to the lightest pixel, or the other way round, along one line of colours."""
+    """From a dark to a light colour, in the order of the photograph's values."""
     shade = np.linspace(0, 1, 256).reshape(16, 16)
     greys = 0
     for seed in range(40):
         colours = garments_drawing._dye(np.random.default_rng(seed), shade).reshape(-1, 3)
         steps = np.diff(colours.astype(int), axis=0)
         assert all((steps[:, i] >= 0).all() or (steps[:, i] <= 0).all() for i in range(3))
-        assert np.abs(colours[-1].astype(int) - colours[0]).max() > 100
+        assert colours[-1].max() > colours[0].max() + 100
         greys += bool((colours == colours[:, :1]).all())
     assert 4 <= greys <= 20
 
@@ -158,4 +158,4 @@ def test_pixels_are_those_of_this_version(wardrobe):
         scene = draw_scene(np.random.default_rng(seed), 64, wardrobe)
         digest.update(scene.image.tobytes())
         digest.update(label_map(scene).tobytes())
-    assert digest.hexdigest() == "22efe2d1f4ed2a6990e831324bbfee129023716bcf498e1774eaece11f9b8365"
+    assert digest.hexdigest() == "60cf214e9536228ee5abbf29364c43b095eeecc82bc7ac27c00c18905b1105a4"

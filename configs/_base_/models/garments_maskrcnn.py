@@ -10,7 +10,7 @@ custom_imports = dict(
     imports=["mmvanilla", "mmvanilla.models.mask_tta"], allow_failed_imports=False
 )
 
-width, num_classes = 64, 10
+width, num_classes = 48, 10
 norm_cfg = dict(type="BN")
 model = dict(
     neck=dict(out_channels=width, norm_cfg=norm_cfg, num_outs=4),
@@ -21,7 +21,8 @@ model = dict(
         anchor_generator=dict(scales=[5], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=width),
+        # Boxes up to 56 pixels from the finest level, up to 112 from the next one.
+        bbox_roi_extractor=dict(out_channels=width, finest_scale=28),
         bbox_head=dict(
             type="ConvFCBBoxHead",
             num_shared_convs=1,
@@ -32,7 +33,7 @@ model = dict(
             num_classes=num_classes,
             norm_cfg=norm_cfg,
         ),
-        mask_roi_extractor=dict(out_channels=width),
+        mask_roi_extractor=dict(out_channels=width, finest_scale=28),
         mask_head=dict(
             num_convs=1,
             in_channels=width,
@@ -50,7 +51,7 @@ model = dict(
 )
 
 train_dataloader = dict(batch_size=4)
-max_epochs = 4
+max_epochs = 3
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [_base_.pop("warm_up"), dict(_base_.pop("cosine"), begin=0, end=max_epochs)]
 default_hooks = dict(
