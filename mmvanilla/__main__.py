@@ -29,7 +29,7 @@ GROUPS = {
     "use": ("fuse_backbone", "convert_checkpoint", "predict", "visualize"),
     "deploy": ("export", "export_onnx", "quantize", "quantize_onnx", "compare_precisions"),
     "measure": ("get_flops", "benchmark", "gpu_report", "run_ablations"),
-    "try out": ("make_shapes", "demo"),
+    "try out": ("make_shapes", "make_garments", "demo"),
     "more": (),
 }
 

@@ -8,13 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.runner import Runner
-from torch import nn
-
+from mmvanilla.analysis.train_and_compare import train_and_compare
 from mmvanilla.apis.config import load_config
-from mmvanilla.apis.runners import build_train_runner, release
-from mmvanilla.models.fusion import count_fusable, fuse_model
 
 # Options of the switches, as --cfg-options for one of configs/ablations/. Their `custom_hooks` have
 # only the DeepTrainingHook, which fails without pairs of convolutions, since nothing has a λ then.
@@ -85,25 +80,9 @@ def run_ablation(
         RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
     """
     name = " ".join(filter(None, (Path(config).stem, switch)))
-    folder = f"{name.replace(' ', '_')}_seed{seed}"
-    runner = build_train_runner(
-        config,
-        work_dir=str(Path(work_dir) / folder),
-        cfg_options={
-            **(cfg_options or {}),
-            "randomness.seed": seed,
-            "experiment_name": folder,
-            "log_level": "WARNING",
-        },
-    )
-    runner.train()
-    trained = _validate(runner, runner.model)
-    num_fused = count_fusable(runner.model)
-    fused_model = fuse_model(runner.model.eval())
-    fused = _validate(runner, fused_model)
-    release(runner)
-    parameters = sum(param.numel() for param in fused_model.parameters())
-    return AblationRun(name, seed, trained, fused, num_fused, parameters)
+    result = train_and_compare(config, seed, work_dir, cfg_options, name)
+    trained, fused = (_only_metric(result[form]) for form in ("trained", "fused"))
+    return AblationRun(name, seed, trained, fused, result["num_fused"], result["parameters"])
 
 
 def run_ablations(
@@ -178,13 +157,10 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-@torch.no_grad()
-def _validate(runner: Runner, model: nn.Module) -> float:
-    runner.model = model
-    metrics = runner.val()
+def _only_metric(metrics: Mapping[str, float]) -> float:
     if len(metrics) != 1:
         raise ValueError(
             f"an ablation compares one metric, found {', '.join(metrics)}; leave one in the "
             "config's val_evaluator"
         )
-    return float(next(iter(metrics.values())))
+    return next(iter(metrics.values()))

@@ -188,9 +188,10 @@ def _require(path: str, root: str, place: str) -> None:
 
 def _remedy(root: str) -> str:
     parts = Path(root).parts
-    if "shapes" in parts:
-        folder = Path(*parts[: parts.index("shapes") + 1])
-        return f"Make it with: {tool_command('make_shapes')} {folder}"
+    for name in ("shapes", "garments"):
+        if name in parts:
+            folder = Path(*parts[: parts.index(name) + 1])
+            return f"Make it with: {tool_command(f'make_{name}')} {folder}"
     return (
         "Put the data there, link it, or correct the path in the config (`--cfg-options`); "
         f"`{tool_command('demo')}` runs without any data set"

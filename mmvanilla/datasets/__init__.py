@@ -1,1 +1,1 @@
-"""The made-up data set of coloured shapes."""
+"""Data sets that are drawn here: coloured shapes, and garments of Fashion-MNIST in scenes."""

@@ -71,12 +71,13 @@ def test_missing_data_is_found_through_every_wrapper(wrapper, several):
         require_data(cfg, "train_dataloader")
 
 
-def test_missing_shapes_come_with_the_command_that_makes_them(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["shapes", "garments"])
+def test_missing_drawn_data_comes_with_the_command_that_makes_it(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path("config.py").touch()
-    dataset = dict(type="CocoDataset", data_root="data/somewhere/shapes/coco/")
+    dataset = dict(type="CocoDataset", data_root=f"data/somewhere/{name}/coco/")
     cfg = Config(dict(val_dataloader=dict(dataset=dataset)), filename="config.py")
-    message = r"config\.py, val_dat.*: mmvanilla make_shapes data/somewhere/shapes$"
+    message = rf"config\.py, val_dat.*: mmvanilla make_{name} data/somewhere/{name}$"
     with pytest.raises(FileNotFoundError, match=message):
         require_data(cfg, "val_dataloader")
 

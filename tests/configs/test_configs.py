@@ -77,6 +77,9 @@ def find(registry, name):
 
 
 def test_model_and_its_deploy_form_build(cfg):
+    if "_resnet_" in Path(cfg.filename).name:  # what ours is compared with: nothing to fuse
+        build_without_weights(cfg.model)
+        return
     assert any(isinstance(m, FusableLayer) for m in build_without_weights(cfg.model).modules())
     deployed = build_without_weights(deploy_config(cfg).model)
     assert not any(isinstance(m, FusableLayer) for m in deployed.modules())
@@ -142,7 +145,8 @@ def test_configs_lie_by_what_they_train():
         "upernet_vanillanet6.py",
     }
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()} - {"__pycache__"}
-    expected = {"_base_", "ablations", "family", "imagenet", "pure_python", "shapes", "small"}
+    expected = {"_base_", "ablations", "family", "garments", "imagenet", "pure_python", "shapes"}
+    expected |= {"small"}
     assert folders == expected
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmvanilla.datasets import shapes, shapes_files
+from mmvanilla.datasets import making, shapes
 from mmvanilla.datasets.shapes import (
     LAYOUTS,
     SCENE_PALETTE,
@@ -367,7 +367,7 @@ def test_tool_shows_the_traceback_on_demand(tool):
 def test_the_room_asked_for_is_about_what_the_images_take(made, tmp_path, monkeypatch):
     taken = sum(path.stat().st_size for path in made.rglob("*.png"))
     disk = SimpleNamespace(free=taken // 2)
-    monkeypatch.setattr(shapes.shutil, "disk_usage", lambda folder: disk)
+    monkeypatch.setattr(making.shutil, "disk_usage", lambda folder: disk)
     with pytest.raises(OSError, match="GB free"):
         make_shapes(tmp_path / "new", **SMALL)
     disk.free = taken
@@ -378,7 +378,7 @@ def test_too_little_memory_is_said_in_words_and_leaves_nothing(tmp_path, monkeyp
     def no_memory(rng, size):
         raise MemoryError("Unable to allocate")
 
-    monkeypatch.setattr(shapes_files, "draw_scene", no_memory)
+    monkeypatch.setattr(shapes, "draw_scene", no_memory)
     with pytest.raises(RuntimeError, match="not enough memory to draw 64x64 .*smaller image_size"):
         make_shapes(tmp_path / "new", **SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -5,16 +5,13 @@ import numpy as np
 import pytest
 
 from mmvanilla.datasets import shapes_drawing
+from mmvanilla.datasets.scenes import Scene, coco_annotations, label_map
 from mmvanilla.datasets.shapes_drawing import (
     CLASSES,
     PALETTE,
     SCENE_CLASSES,
-    Scene,
-    coco_annotations,
     draw_portrait,
     draw_scene,
-    encode_rle,
-    label_map,
 )
 
 # Areas for a circumscribed radius of 1, as the stencil table has them.
@@ -26,11 +23,6 @@ AREAS = {
     "cross": 2 * 1.8 * 0.6 - 0.6**2,
     "ring": math.pi * (0.95**2 - 0.55**2),
 }
-
-
-def decode_rle(rle: dict) -> np.ndarray:
-    values = np.arange(len(rle["counts"])) % 2 == 1
-    return np.repeat(values, rle["counts"]).reshape(rle["size"], order="F")
 
 
 def scenes(count: int = 30, size: int = 128) -> list[Scene]:
@@ -58,19 +50,6 @@ def test_stencil_is_turned_and_put_at_its_centre():
     assert 0.84 * AREAS["square"] * 20**2 < stencil.sum() < 1.01 * AREAS["square"] * 20**2
 
 
-def test_stack_puts_the_last_on_top_and_drops_what_is_nearly_hidden():
-    below, hidden, top = (np.zeros((8, 8), dtype=bool) for _ in range(3))
-    below[0:4, 0:4] = True
-    hidden[3:6, 2:6] = True  # 12 pixels, 3 to be seen
-    top[2:6, 3:8] = True
-    owner, kept = shapes_drawing._stack([below, hidden, top])
-    assert kept == [0, 2]
-    expected = np.full((8, 8), -1)
-    expected[below] = 0
-    expected[top] = 1
-    np.testing.assert_array_equal(owner, expected)
-
-
 def test_pixels_are_painted_exactly_where_the_mask_says(monkeypatch):
     """With a colour of its own for each surface, the picture itself is the mask."""
     painted = []
@@ -79,7 +58,7 @@ def test_pixels_are_painted_exactly_where_the_mask_says(monkeypatch):
         painted.append(is_background)
         return np.full((size, size, 3), len(painted), dtype=np.uint8)
 
-    monkeypatch.setattr(shapes_drawing, "_surface", plain)
+    monkeypatch.setattr(shapes_drawing, "surface", plain)
     for seed in range(20):
         painted.clear()
         scene = draw_scene(np.random.default_rng(seed), 96)
@@ -135,37 +114,8 @@ def test_portrait_is_dominated_by_its_class(label):
         assert (counts[:-1] < 0.5 * counts[-1]).all()
 
 
-def test_label_map_is_one_for_background_and_from_two_on_for_classes():
-    owner = np.array([[-1, 0], [1, 2]])
-    scene = Scene(np.zeros((2, 2, 3), np.uint8), owner, (2, 0, 1))
-    np.testing.assert_array_equal(label_map(scene), np.array([[1, 4], [2, 3]], dtype=np.uint8))
-
-
-def test_rle_counts_run_down_the_columns():
-    mask = np.array([[0, 1, 1], [0, 1, 0]], dtype=bool)
-    assert encode_rle(mask) == {"size": [2, 3], "counts": [2, 3, 1]}
-    assert encode_rle(~mask) == {"size": [2, 3], "counts": [0, 2, 3, 1]}
-
-
-@pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
-def test_rle_returns_the_mask(density):
-    mask = np.random.default_rng(7).random((17, 23)) < density
-    np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
-
-
-def test_rle_is_what_pycocotools_reads():
-    mask_utils = pytest.importorskip("pycocotools.mask")
-    for scene in scenes(5):
-        for one in coco_annotations(scene, 1, 1):
-            compressed = mask_utils.frPyObjects(one["segmentation"], 128, 128)
-            mask = mask_utils.decode(compressed)
-            np.testing.assert_array_equal(mask, decode_rle(one["segmentation"]))
-            assert mask_utils.area(compressed) == one["area"]
-            assert mask_utils.toBbox(compressed).tolist() == one["bbox"]
-
-
 def test_pixels_are_those_of_this_version():
-    """Fails when the drawing changes: then raise `_RECIPE_VERSION` in shapes.py and this digest."""
+    """Fails when the drawing changes: then raise `RECIPE_VERSION` in shapes.py and this digest."""
     digest = hashlib.sha256()
     for seed in range(8):
         scene = draw_scene(np.random.default_rng(seed), 64)

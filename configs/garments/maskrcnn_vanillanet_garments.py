@@ -1,0 +1,9 @@
+# Mask R-CNN with a narrow VanillaNet-9 on garments: a quarter of an hour on two CPU cores.
+# Images: mmvanilla make_garments. maskrcnn_resnet_garments.py has a ResNet of as many MACs.
+_base_ = ["../_base_/models/garments_maskrcnn.py"]
+
+model = dict(
+    backbone=dict(_delete_=True, type="VanillaNet", arch="9", width_mult=0.125, act_num=1),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=1, by_epoch=False)]

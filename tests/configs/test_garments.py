@@ -1,0 +1,124 @@
+"""Detectors and segmenters on garments: pairs that differ in their backbone only."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import import_modules_from_strings
+
+from mmvanilla.analysis.complexity import count_macs
+from mmvanilla.analysis.train_and_compare import time_fused, train_and_compare
+from mmvanilla.apis.deploy_config import deploy_config
+from mmvanilla.datasets.fashion_mnist import CLASSES
+from mmvanilla.datasets.garments import PALETTE, SEG_CLASSES, SEG_PALETTE, make_garments
+from tests.fashion_files import write_fashion_mnist
+from tests.helpers import CONFIGS
+
+FOLDER = CONFIGS / "garments"
+TASKS = {
+    "maskrcnn": pytest.param("maskrcnn", marks=pytest.mark.toolbox("mmdet")),
+    "upernet": pytest.param("upernet", marks=pytest.mark.toolbox("mmseg")),
+}
+BACKBONES = ("vanillanet", "resnet")
+
+
+def load(task: str, backbone: str) -> Config:
+    cfg = Config.fromfile(FOLDER / f"{task}_{backbone}_garments.py")
+    import_modules_from_strings(**cfg.custom_imports)
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+def test_the_folder_holds_the_pairs():
+    names = {f"{task}_{backbone}_garments.py" for task in TASKS for backbone in BACKBONES}
+    assert {path.name for path in FOLDER.glob("*.py")} == names
+
+
+@pytest.mark.parametrize("task", TASKS.values())
+def test_a_pair_differs_in_the_backbone_alone(task):
+    ours, theirs = (load(task, backbone).to_dict() for backbone in BACKBONES)
+    assert [hook["type"] for hook in ours.pop("custom_hooks")] == ["DeepTrainingHook"]
+    assert ours["model"].pop("backbone")["type"] == "VanillaNet"
+    assert theirs["model"].pop("backbone")["type"] == "ResNet"
+    parts = ["neck"] if task == "maskrcnn" else ["decode_head", "auxiliary_head"]
+    for cfg in (ours, theirs):
+        for part in parts:
+            cfg["model"][part].pop("in_channels")
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("task", TASKS.values())
+def test_the_backbones_of_a_pair_take_as_many_macs(task):
+    macs = {}
+    for backbone in BACKBONES:
+        cfg = deploy_config(load(task, backbone)).model.backbone
+        with torch.device("meta" if backbone == "vanillanet" else "cpu"):
+            model = MODELS.build(copy.deepcopy(cfg))
+        model.eval()
+        macs[backbone] = count_macs(model.to("meta"), torch.zeros(1, 3, 128, 128, device="meta"))
+    assert macs["vanillanet"] == pytest.approx(47.1e6, rel=0.01)
+    assert macs["resnet"] == pytest.approx(macs["vanillanet"], rel=0.03)
+
+
+@pytest.mark.parametrize("task", TASKS.values())
+def test_classes_and_sizes_are_those_of_the_data(task):
+    cfg = load(task, "vanillanet")
+    classes, palette = (CLASSES, PALETTE) if task == "maskrcnn" else (SEG_CLASSES, SEG_PALETTE)
+    heads = (
+        [cfg.model.roi_head.bbox_head, cfg.model.roi_head.mask_head]
+        if task == "maskrcnn"
+        else [cfg.model.decode_head, cfg.model.auxiliary_head]
+    )
+    assert [head.num_classes for head in heads] == [len(classes)] * 2
+    for name in ("train", "val", "test"):
+        dataset = cfg[f"{name}_dataloader"].dataset
+        assert dataset.data_root == cfg.data_root and "garments" in dataset.data_root
+        assert dataset.metainfo.classes == classes
+        assert [tuple(colour) for colour in dataset.metainfo.palette] == list(palette)
+        for step in dataset.pipeline:
+            if step.type == "Resize":
+                assert tuple(step.scale) == (128, 128)
+    if task == "maskrcnn":
+        assert cfg.val_evaluator.ann_file == f"{cfg.data_root}annotations/instances_val.json"
+
+
+@pytest.fixture(scope="module")
+def garments_root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("garments")
+    source = write_fashion_mnist(folder / "fashion")
+    make_garments(folder / "data", num_train=4, num_val=2, image_size=64, source=source)
+    return folder / "data"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone", ["vanillanet", pytest.param("resnet", marks=pytest.mark.exhaustive)]
+)
+@pytest.mark.parametrize("task", TASKS.values())
+def test_trains_fuses_and_is_timed(task, backbone, garments_root, tmp_path):
+    root = garments_root / ("coco" if task == "maskrcnn" else "ade20k")
+    options = {"train_cfg.max_epochs": 2, "train_dataloader.batch_size": 2}
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        options[f"{name}.dataset.data_root"] = f"{root}/"
+        options[f"{name}.num_workers"] = 0
+        options[f"{name}.persistent_workers"] = False
+    if task == "maskrcnn":
+        for name in ("val_evaluator", "test_evaluator"):
+            options[f"{name}.ann_file"] = str(root / "annotations" / "instances_val.json")
+    config = f"garments/{task}_{backbone}_garments.py"
+    result = train_and_compare(config, 3, str(tmp_path), options)
+    assert (result["config"], result["seed"]) == (f"{task}_{backbone}_garments", 3)
+    metric = "mIoU" if task == "upernet" else "coco/segm_mAP"
+    assert 0 <= result["trained"][metric] <= 100
+    for name, value in result["trained"].items():
+        assert result["fused"][name] == pytest.approx(value, abs=0.5), name
+    assert result["num_fused"] == (16 if backbone == "vanillanet" else 0)
+    assert 0 < result["backbone_macs"] < result["macs"]
+    assert result["parameters"] > 1e5 and result["cpu_minutes"] > 0
+    timings = time_fused([result], rounds=2, warmup=0)
+    assert timings[result["config"]].rounds == 2 and timings[result["config"]].median > 0
