@@ -1,0 +1,17 @@
+# Deep training in another network: a narrow AlexNet on Fashion-MNIST, whose convolutions are pairs
+# while it trains, and the same network with single ones. Both have a norm behind each convolution,
+# so that they differ in the pairs only.
+_base_ = ["resnet18_fashion_mnist.py"]
+custom_imports = dict(imports=["mmvanilla", "mmvanilla.analysis.alexnet"])
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type="AlexNetOfPairs",
+        in_channels=1,
+        width_mult=1 / 8,
+        norm_cfg=dict(type="BN"),
+        conv_cfg=dict(type="ConvPair"),
+    ),
+    head=dict(in_channels=32),
+)
