@@ -1,6 +1,6 @@
 # What the ablations on Fashion-MNIST share: the first 20,000 training images, so that the last ones
-# can be held out, and a schedule of minutes on one CPU core. λ rises in its first half. What decides
-# the results stands here, so that they stay what they are when the recipe for all images changes.
+# can be held out, and a schedule of minutes on one CPU core. λ rises in its first half. All that
+# decides the results stands here: they stay what they are when the recipe for all images changes.
 _base_ = ["../datasets/fashion_mnist.py", "fashion_mnist.py"]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 
