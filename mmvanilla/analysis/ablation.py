@@ -78,6 +78,9 @@ class Ablation:
 
         Args:
             report: Function that is called with a line about each result, choice and failure.
+
+        Raises:
+            ValueError: A ``result.json`` cannot be read.
         """
         todo = []
         for index, state in enumerate(self.states):
@@ -109,7 +112,7 @@ class Ablation:
         for run in runs:
             path = self._path(run)
             if path.is_file():
-                ended = EndedRun(run, Result(**json.loads(path.read_text(encoding="utf-8"))))
+                ended = EndedRun(run, _read_result(path))
                 report(f"{ended} (from before)")
                 todo += self._take(state, ended, report)
             else:
@@ -155,6 +158,15 @@ class Ablation:
             finally:
                 for _, _, process in running.values():
                     process.end()
+
+
+def _read_result(path: Path) -> Result:
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a result of a run ({error}); remove it, and it is trained again"
+        ) from error
 
 
 def _cores() -> int:

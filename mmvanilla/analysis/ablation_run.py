@@ -137,6 +137,8 @@ class Process:
                 env=python_environment(OMP_NUM_THREADS=str(threads)),
                 start_new_session=True,
             )
+        self._said: bytes | None = None
+        self._ending = threading.Lock()
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             # The pipe stays open: the process watches it, and ends when it closes.
@@ -149,7 +151,8 @@ class Process:
         Raises:
             RunFailed: The training failed, or its process was ended.
         """
-        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ChildProcessError):  # it has been ended in between
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         said = self.end()
         if not said.strip():
             raise RunFailed(f"{self._last_words()}; see {self._log}")
@@ -157,10 +160,15 @@ class Process:
 
     def end(self) -> bytes:
         """End the process, if it runs, and all that it started; return what it printed."""
-        end_group(self._process)
-        with contextlib.suppress(BrokenPipeError):
-            return self._process.communicate()[0]
-        return b""
+        with self._ending:
+            if self._said is None:
+                end_group(self._process)
+                assert self._process.stdin is not None and self._process.stdout is not None
+                with contextlib.suppress(BrokenPipeError):
+                    self._process.stdin.close()
+                with self._process.stdout as stdout:
+                    self._said = stdout.read()
+        return self._said
 
     def _last_words(self) -> str:
         status = self._process.returncode
