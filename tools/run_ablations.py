@@ -7,8 +7,6 @@ as soon as it is there, and the same command goes on where it was stopped.
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from mmengine.config import DictAction
-
 from mmvanilla.analysis.ablation import Ablation
 from mmvanilla.analysis.ablation_rows import choose_rows, options_line, paper_switches
 from mmvanilla.analysis.ablation_state import Choice
@@ -52,7 +50,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--choose-on",
         nargs="+",
-        action=DictAction,
+        action=cli.OptionsAction,
         metavar="KEY=VALUE",
         help="options by which a config validates on held-out training images, for --choose",
     )

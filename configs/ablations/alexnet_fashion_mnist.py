@@ -1,6 +1,5 @@
-# Deep training in another network: a narrow AlexNet on Fashion-MNIST, whose convolutions are pairs
-# while it trains, and the same network with single ones. Both have a norm behind each convolution,
-# so that they differ in the pairs only.
+# A narrow AlexNet on Fashion-MNIST, whose convolutions are trained as pairs, or as single ones.
+# Both have a norm behind each convolution, so that they differ in the pairs only.
 _base_ = ["resnet18_fashion_mnist.py"]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.analysis.alexnet"])
 

@@ -1,5 +1,4 @@
-# Deep training in another network: a narrow ResNet-18 on Fashion-MNIST, whose convolutions are
-# pairs while it trains, and the same network with single ones.
+# A narrow ResNet-18 on Fashion-MNIST, whose convolutions are trained as pairs, or as single ones.
 _base_ = ["../_base_/schedules/fashion_mnist_ablations.py"]
 
 model = dict(

@@ -1,5 +1,5 @@
-# The paper's ablations on a narrow VanillaNet-6 and Fashion-MNIST, and other schedules of λ:
-# minutes each on one CPU core. `run_ablations --rows` lists the rows; each is a line of options:
+# The paper's ablations, and other schedules of λ, on a narrow VanillaNet-6 and Fashion-MNIST.
+# Each training takes minutes on one CPU core. A row is a line of options, which this lists:
 #   mmvanilla run_ablations ablations/vanillanet6_fashion_mnist.py --rows
 #   mmvanilla train ablations/vanillanet6_fashion_mnist.py --cfg-options model.backbone.act_num=1
 _base_ = ["../_base_/schedules/fashion_mnist_ablations.py", "../_base_/ablation_rows.py"]

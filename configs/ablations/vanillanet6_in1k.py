@@ -1,5 +1,5 @@
 # The paper's ablations on VanillaNet-6 with the authors' ImageNet recipe.
-# `run_ablations --rows` lists the rows; each is a line of options:
+# A row is a line of options, which this lists:
 #   mmvanilla run_ablations ablations/vanillanet6_in1k.py --rows
 #   mmvanilla train ablations/vanillanet6_in1k.py --cfg-options model.backbone.act_num=1
 _base_ = ["../imagenet/vanillanet6_in1k.py", "../_base_/ablation_rows.py"]

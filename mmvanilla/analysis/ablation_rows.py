@@ -89,8 +89,20 @@ def rows_of(config: str) -> list[Row]:
             f"found {switches!r}; write {_ENTRY} = dict(full={{}}, n1={{'model.backbone.act_num': "
             "1})"
         )
+    for name, options in switches.items():
+        _require_words(config, name, options)
     content = digest({key: value for key, value in cfg.to_dict().items() if key in _DECISIVE})
     return [Row(config, name, dict(options), content) for name, options in switches.items()]
+
+
+def _require_words(config: str, name: str, options: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(options)
+    except TypeError as error:
+        raise ValueError(
+            f"{config}, row {name!r} of {_ENTRY}: {error}, so its process could not be told; write "
+            "names, numbers, lists and dicts, as a type by its name"
+        ) from error
 
 
 def choose_rows(configs: Sequence[str], switches: Sequence[str] | None = None) -> list[Row]:

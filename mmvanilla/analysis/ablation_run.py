@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from torch import nn
 
@@ -87,14 +88,24 @@ def train_and_validate(request: Request) -> Result:
         },
     )
     runner.train()
-    metric, trained = _validate(runner, runner.model)
-    model, fused, num_fused = runner.model, None, count_fusable(runner.model)
+    model = _trained_model(runner)
+    metric, trained = _validate(runner, model)
+    fused, num_fused = None, count_fusable(model)
     if request.fuse:
         model = fuse_model(model.eval())
         _, fused = _validate(runner, model)
     release(runner)
     parameters = sum(param.numel() for param in model.parameters())
     return Result(metric, trained, fused, num_fused, parameters, time.process_time() - started)
+
+
+def _trained_model(runner: Runner) -> nn.Module:
+    """Return what a checkpoint would hold: the averages of an ``EMAHook``, or else the model."""
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            runner.hooks.remove(hook)  # it would exchange the weights for each validation
+            return hook.ema_model.module
+    return runner.model
 
 
 @torch.no_grad()

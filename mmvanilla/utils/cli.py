@@ -175,7 +175,7 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-class _OptionsAction(DictAction):
+class OptionsAction(DictAction):
     """mmengine's parsing of ``key=value``, with argparse's error for malformed options."""
 
     def __call__(
@@ -185,6 +185,7 @@ class _OptionsAction(DictAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        """Take the words of the option, as argparse asks for it."""
         try:
             super().__call__(parser, namespace, values, option_string)
         except (ValueError, AssertionError) as error:
@@ -198,7 +199,7 @@ def add_cfg_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=_OptionsAction,
+        action=OptionsAction,
         help="override entries of the config, as key=value with dots in the key",
     )
 

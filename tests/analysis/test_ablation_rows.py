@@ -52,6 +52,12 @@ def config_and_rows(data_set: str) -> tuple[Config, dict[str, Row]]:
     return Config.fromfile(path), {row.switch: row for row in rows_of(str(path))}
 
 
+@cache
+def loaded(name: str) -> dict[str, Config]:
+    """The config of each row, which nobody may change."""
+    return {row.switch: row.load() for row in rows_of(str(FOLDER / f"{name}.py"))}
+
+
 def narrow(name: str, data_set: str) -> Config:
     """The config of a row as the toolboxes' own tools make it, from the line of options."""
     original, rows = config_and_rows(data_set)
@@ -159,11 +165,8 @@ class TestVariant:
 class TestFashionMnist:
     """The rows that are not the paper's."""
 
-    def rows(self, name: str = "vanillanet6_fashion_mnist") -> dict[str, Config]:
-        return {row.switch: row.load() for row in rows_of(str(FOLDER / f"{name}.py"))}
-
     def test_each_schedule_of_lambda_differs_from_the_full_one_and_ends_in_time(self):
-        rows = self.rows()
+        rows = loaded("vanillanet6_fashion_mnist")
         epochs = rows["full"].max_epochs
         found = {}
         for name, cfg in rows.items():
@@ -178,7 +181,7 @@ class TestFashionMnist:
         assert len(set(found.values())) == len(found) == 6
 
     def test_shorter_and_longer_ones_are_the_same_network_on_another_schedule(self):
-        rows = self.rows()
+        rows = loaded("vanillanet6_fashion_mnist")
         for of in ("full", "plain"):
             for name, factor in (("half", 0.5), ("twice", 2)):
                 cfg, standard = rows[f"{of}_{name}_as_long"], rows[of]
@@ -197,7 +200,7 @@ class TestFashionMnist:
 
         init_default_scope("mmpretrain")
         sizes = {}
-        for switch, cfg in self.rows(name).items():
+        for switch, cfg in loaded(name).items():
             model = randomise(build(cfg.model)).double().eval()
             pairs = sum(isinstance(module, ConvPair) for module in model.modules())
             single = switch == "no_deep_training"
@@ -230,6 +233,11 @@ class TestRowsOfAConfig:
     def test_rows_that_are_no_table_are_refused(self, tmp_path, given):
         with pytest.raises(ValueError, match=r"ablations must be a dict of rows.*found.*; write"):
             rows_of(self.write(tmp_path, f"ablations = {given}"))
+
+    def test_a_class_in_a_row_is_refused(self, tmp_path):
+        text = "ablations = dict(a={'model.type': dict})"
+        with pytest.raises(ValueError, match=r"mine.py, row 'a' of ablations: .*as a type by its"):
+            rows_of(self.write(tmp_path, text))
 
     def test_the_digest_knows_what_decides_a_result(self, tmp_path):
         def content(text):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import time
 
 import pytest
+import torch
 
+from mmvanilla import count_fusable
 from mmvanilla.analysis import ablation_run
 from mmvanilla.analysis.ablation_run import Process, Request, RunFailed
+from tests.idx_images import tiny_config, write_idx_images
 
 # Stands in for the training: it says who it is, and takes its time.
 STAND_IN = """
@@ -22,6 +26,31 @@ def train(request):
 module.train_and_validate = train
 module.main()
 """
+
+
+@pytest.mark.toolbox("mmpretrain")
+@pytest.mark.parametrize("averaged", [True, False])
+def test_what_a_checkpoint_holds_is_validated_and_fused(tmp_path, monkeypatch, averaged):
+    (tmp_path / "tiny.py").write_text(tiny_config(write_idx_images(tmp_path / "data")))
+    seen = []
+
+    def validate(runner, model):
+        seen.append(copy.deepcopy(model))
+        return "top1", 1.0
+
+    monkeypatch.setattr(ablation_run, "_validate", validate)
+    ema = {"default_hooks.ema": dict(type="EMAHook", momentum=0.1)} if averaged else {}
+    request = Request(str(tmp_path / "tiny.py"), ema, 3, str(tmp_path / "run"))
+    result = ablation_run.train_and_validate(request)
+    saved = torch.load(tmp_path / "run" / "epoch_2.pth", weights_only=False)
+    assert ("ema_state_dict" in saved) == averaged
+    trained, fused = seen
+    for name, value in trained.state_dict().items():
+        torch.testing.assert_close(value, saved["state_dict"][name], rtol=0, atol=0)
+    x = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(fused(x)[0], trained.eval()(x)[0], rtol=1e-4, atol=1e-4)
+    assert (result.metric, result.num_fused) == ("top1", count_fusable(trained))
+    assert result.parameters == sum(param.numel() for param in fused.parameters())
 
 
 @pytest.mark.slow
