@@ -23,7 +23,7 @@ def ablation_table(states: Sequence[RowState], choice: Choice | None = None) -> 
     metric = " or ".join(metrics) or "metric"
     names = ["config", "switch"]
     numbers = [] if choice is None else [choice.option]
-    numbers += ["seeds", metric, "fused", "parameters, fused", "layers fused", "CPU s"]
+    numbers += ["seeds", metric, "fused", "parameters, fused", "layers fused"]
     lines = [
         _line([*names, *numbers]),
         f"|{'---|' * len(names)}{'---:|' * len(numbers)}",
@@ -38,7 +38,6 @@ def ablation_table(states: Sequence[RowState], choice: Choice | None = None) -> 
             _mean_and_deviation([result.fused or 0.0 for result in results]),
             f"{results[0].parameters:,}",
             str(results[0].num_fused),
-            f"{statistics.mean(result.seconds for result in results):.0f}",
         ]
         lines.append(_line(cells))
     return "\n".join(lines)

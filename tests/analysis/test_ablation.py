@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +17,7 @@ from mmvanilla.analysis.ablation import Ablation
 from mmvanilla.analysis.ablation_rows import rows_of
 from mmvanilla.analysis.ablation_run import Request, Result, RunFailed
 from mmvanilla.analysis.ablation_state import Choice
+from mmvanilla.utils.processes import python_environment
 from tests.helpers import ROOT
 from tests.idx_images import tiny_config, write_idx_images
 
@@ -242,7 +245,7 @@ def test_tool_chooses(tool, rows, made_up):
     choice = ("--choose", "optimizer.lr", "1e-1", "0.2", "--choose-on", "held_out=True")
     status, output = tool("toy.py", "--seeds", "0", "1", *choice)
     assert status == 0, output.err
-    assert "| toy | `full` | 0.2 | 2 | 90.5 ± 0.7 | 90.5 ± 0.7 | 1,000 | 3 | 2 |" in output.out
+    assert "| toy | `full` | 0.2 | 2 | 90.5 ± 0.7 | 90.5 ± 0.7 | 1,000 | 3 |" in output.out
     status, output = tool("toy.py", "--seeds", "0", "9", *choice, "--jobs", "0")
     assert status == 0 and "not all of their runs are there: toy full, toy deep" in output.out
 
@@ -262,6 +265,31 @@ def test_tool_refuses_what_it_cannot_do_before_the_work(tool, rows, made_up, arg
     status, output = tool("toy.py", *arguments)
     assert status == 1 and output.err.startswith("error: ") and message in output.err
     assert made_up.begun == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.toolbox("mmpretrain")
+def test_tool_chooses_really_and_goes_on_after_sigterm(tmp_path):
+    data = write_idx_images(tmp_path / "data", num_train=120)
+    (tmp_path / "tiny.py").write_text(tiny_config(data, full={}, n1={"model.backbone.act_num": 1}))
+    command = [sys.executable, str(ROOT / "tools" / "run_ablations.py"), "tiny.py"]
+    command += ["--seeds", "0", "1", "--jobs", "2", "--work-dir", "runs"]
+    command += ["--choose", "optim_wrapper.optimizer.lr", "1e-3", "1e-2", "--choose-on"]
+    held_out = "val_dataloader.dataset."
+    command += [f"{held_out}split=train", f"{held_out}test_mode=False", f"{held_out}indices=-40"]
+    options = dict(stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=python_environment())
+    process = subprocess.Popen(command, **options)
+    assert any("on held-out data" in line for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    with process.stdout as rest:
+        assert "| tiny |" not in rest.read()
+    assert process.wait() == 128 + signal.SIGTERM
+    done = subprocess.run(command, stderr=subprocess.PIPE, **options)
+    assert done.returncode == 0, done.stderr
+    assert "(from before)" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| tiny |")]
+    assert [row.split(" | ")[1] for row in rows] == ["`full`", "`n1`"]
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 8
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ def test_mean_and_sample_deviation_over_the_seeds():
     head, _, *rows = ablation_table(states).splitlines()
     assert head.startswith("| config | switch | seeds | top1 | fused | parameters, fused |")
     assert rows == [
-        "| a | `full` | 2 | 92.0 ± 2.8 | 91.5 ± 2.1 | 1,234,567 | 11 | 10 |",
-        "| a | `plain` | 1 | 80.0 | 81.0 | 1,234,567 | 11 | 10 |",
+        "| a | `full` | 2 | 92.0 ± 2.8 | 91.5 ± 2.1 | 1,234,567 | 11 |",
+        "| a | `plain` | 1 | 80.0 | 81.0 | 1,234,567 | 11 |",
     ]
 
 
