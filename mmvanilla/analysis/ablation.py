@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -86,8 +87,9 @@ class Ablation:
         for index, state in enumerate(self.states):
             first = self._table_runs(state)
             if self._choice is not None:
-                # Not a seed of the table, so that its results do not profit from the choice.
-                seed = max(self._seeds) + 1
+                # Not a seed of the table, so that its results do not profit from the choice, and
+                # the same one when the table gets more seeds.
+                seed = next(seed for seed in itertools.count(1000) if seed not in self._seeds)
                 first = [Run(state.row, seed, value, True) for value in self._choice.values]
             todo += [(index, run) for run in self._read(state, first, report)]
         if self._jobs:

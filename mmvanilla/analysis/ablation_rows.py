@@ -19,8 +19,9 @@ from mmvanilla.utils.paths import config_path
 _ENTRY = "ablations"  # of a config that has rows of its own
 # The entries on which a result depends: those that the Runner reads, without names and testing.
 _INDIFFERENT = {"test_dataloader", "test_cfg", "test_evaluator", "visualizer", "work_dir"}
-_INDIFFERENT |= {"log_processor", "log_level", "experiment_name", "launcher", "cfg"}
+_INDIFFERENT |= {"log_processor", "log_level", "experiment_name", "launcher", "cfg", "self"}
 _DECISIVE = set(inspect.signature(Runner.__init__).parameters) - _INDIFFERENT
+_DECISIVE |= {"runner_type", "compile"}
 
 
 def paper_switches() -> dict[str, dict[str, Any]]:

@@ -139,11 +139,13 @@ class RowState:
 
     def choose(self, choice: Choice) -> str:
         """Take the value with the highest metric, and say in one line what was compared."""
-        self.tried.sort(key=lambda ended: choice.values.index(ended.run.value or 0.0))
-        best = max(self.tried, key=lambda ended: ended.result.trained)
-        value = self.value = best.run.value
-        assert value is not None
-        found = ", ".join(f"{each.run.value:g}: {each.result.trained:.1f}" for each in self.tried)
+        results = {ended.run.value: ended.result.trained for ended in self.tried}
+        value = self.value = max(choice.values, key=lambda each: _rank(results[each]))
+        found = ", ".join(f"{each:g}: {results[each]:.1f}" for each in choice.values)
         is_last = len(choice.values) > 2 and value in (min(choice.values), max(choice.values))
         edge = "; it is the last one of the grid, and a wider grid may have a better one" * is_last
         return f"{self.row.name}: chose {choice.option}={value:g} ({found}){edge}"
+
+
+def _rank(metric: float) -> float:
+    return -math.inf if math.isnan(metric) else metric  # as of a training that diverged

@@ -35,7 +35,7 @@ def ablation_table(states: Sequence[RowState], choice: Choice | None = None) -> 
         cells += [
             str(len(results)),
             _mean_and_deviation([result.trained for result in results]),
-            _mean_and_deviation([result.fused or 0.0 for result in results]),
+            _mean_and_deviation([each.fused for each in results if each.fused is not None]),
             f"{results[0].parameters:,}",
             str(results[0].num_fused),
         ]

@@ -36,6 +36,7 @@ class MadeUp:
         self.begun: list[str] = []
         self.most = self.running = 0
         self.broken: set[str] = set()
+        self.diverging: set[float] = set()
         self.ended: list[str] = []
         self.interrupt_at = ""
         self.lock, self.both = threading.Lock(), threading.Event()
@@ -46,7 +47,9 @@ class MadeUp:
     def metric(self, request: Request) -> float:
         lr = request.options.get("optimizer.lr", 0.5)
         best = 0.1 if request.options.get("model.depth") == 2 else 0.2
-        return 90 - 100 * abs(lr - best) + request.seed
+        if lr in self.diverging:
+            return float("nan")
+        return 90 - 100 * abs(lr - best) + request.seed % 1000
 
     def process(self, request: Request, threads: int):
         made_up, name = self, Path(request.folder).name.rpartition("_")[0]
@@ -110,10 +113,10 @@ def test_each_row_gets_the_value_that_is_best_on_the_held_out_data(made_up, rows
     assert [state.value for state in ablation.states] == [0.2, 0.1]
     choosing = [name for name in made_up.begun if "_lr" in name]
     assert choosing == [f"toy_{row}_lr{lr}" for row in ("full", "deep") for lr in (0.1, 0.2, 0.3)]
-    assert "toy full: chose lr=0.2 (0.1: 82.0, 0.2: 92.0, 0.3: 82.0)" in lines
+    assert "toy full: chose lr=0.2 (0.1: 80.0, 0.2: 90.0, 0.3: 80.0)" in lines
     edge = "; it is the last one of the grid, and a wider grid may have a better one"
-    assert f"toy deep: chose lr=0.1 (0.1: 92.0, 0.2: 82.0, 0.3: 72.0){edge}" in lines
-    # The seeds are trained with it, and the choice has a seed of its own: 2.
+    assert f"toy deep: chose lr=0.1 (0.1: 90.0, 0.2: 80.0, 0.3: 70.0){edge}" in lines
+    # The seeds are trained with it, and the choice has a seed of its own.
     assert [ended.result.trained for ended in ablation.states[1].runs] == [90.0, 91.0]
     # One row is finished before the next begins.
     assert made_up.begun.index("toy_full_seed1") < made_up.begun.index("toy_deep_lr0.1")
@@ -138,12 +141,21 @@ def test_goes_on_where_it_was_stopped(made_up, rows, tmp_path):
     ablation, lines = run(rows, tmp_path, choice=CHOICE)
     assert made_up.begun[0] == "toy_full_seed1" and len(ablation.complete) == 2
     assert not set(before[:-1]) & set(made_up.begun)
-    assert lines[0] == "toy full, 0.1 on held-out data: 82.0 (from before)"
+    assert lines[0] == "toy full, 0.1 on held-out data: 80.0 (from before)"
     # Again, nothing is left to do; the order of the results is that of the seeds.
     made_up.begun = []
     ablation, _ = run(rows, tmp_path, choice=CHOICE)
     assert made_up.begun == []
     assert [ended.run.seed for ended in ablation.states[0].runs] == [0, 1]
+    # More seeds need no other choice.
+    run(rows, tmp_path, seeds=(0, 1, 7), choice=CHOICE)
+    assert made_up.begun == ["toy_full_seed7", "toy_deep_seed7"]
+
+
+def test_a_value_with_which_the_training_diverges_is_not_chosen(made_up, rows, tmp_path):
+    made_up.diverging = {0.1}
+    _, lines = run(rows, tmp_path, choice=CHOICE)
+    assert "toy deep: chose lr=0.2 (0.1: nan, 0.2: 80.0, 0.3: 70.0)" in lines
 
 
 def test_what_was_changed_is_trained_anew(made_up, rows, tmp_path):
