@@ -133,7 +133,7 @@ def _files(values: Any) -> Iterator[str]:
                 yield text
 
 
-class _OptionsAction(DictAction):
+class OptionsAction(DictAction):
     """mmengine's parsing of ``key=value``, with argparse's error for malformed options."""
 
     def __call__(
@@ -143,6 +143,7 @@ class _OptionsAction(DictAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        """Take the words of the option, as argparse asks for it."""
         try:
             super().__call__(parser, namespace, values, option_string)
         except (ValueError, AssertionError) as error:
@@ -156,7 +157,7 @@ def add_cfg_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=_OptionsAction,
+        action=OptionsAction,
         help="override entries of the config, as key=value with dots in the key",
     )
 

@@ -64,7 +64,7 @@ def cfg(request):
 
 def build_without_weights(model_cfg):
     # Full-size models without the memory; the small ResNet computes in its constructor.
-    with torch.device("cpu" if model_cfg.backbone.type == "ResNet" else "meta"):
+    with torch.device("cpu" if "ResNet" in str(model_cfg.backbone.type) else "meta"):
         # A copy, since some modules change the lists that they are built from.
         return MODELS.build(copy.deepcopy(model_cfg))
 
