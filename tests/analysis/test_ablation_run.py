@@ -36,9 +36,9 @@ def test_what_a_checkpoint_holds_is_validated_and_fused(tmp_path, monkeypatch, a
 
     def validate(runner, model):
         seen.append(copy.deepcopy(model))
-        return "top1", 1.0
+        return {"top1": 1.0}
 
-    monkeypatch.setattr(ablation_run, "_validate", validate)
+    monkeypatch.setattr(ablation_run, "validate", validate)
     ema = {"default_hooks.ema": dict(type="EMAHook", momentum=0.1)} if averaged else {}
     request = Request(str(tmp_path / "tiny.py"), ema, 3, str(tmp_path / "run"))
     result = ablation_run.train_and_validate(request)
