@@ -69,7 +69,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)),
 )
 
-max_epochs = 10
+max_epochs = 7
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     *_base_.param_scheduler,
@@ -87,7 +87,9 @@ default_hooks = dict(
     checkpoint=dict(interval=1, max_keep_ckpts=2),
     channels_last=dict(type="ChannelsLastHook"),  # faster on CPUs
     # Of the pictures of `test --show-dir`.
-    visualization=dict(type="DetVisualizationHook", score_thr=0.6),
+    visualization=dict(type="DetVisualizationHook", score_thr=0.7),
 )
 visualizer = dict(type="EnlargingVisualizer", min_side=256, line_width=2)
-custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=3, by_epoch=False)]
+# λ rises in every iteration of the first epoch.
+custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=1, by_epoch=False)]
+randomness = dict(seed=0)

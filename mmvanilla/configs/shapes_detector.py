@@ -209,4 +209,4 @@ visualizer = dict(
     min_side=256,
     line_width=2,
 )
-default_hooks.update(visualization=dict(type=DetVisualizationHook, score_thr=0.6))
+default_hooks.update(visualization=dict(type=DetVisualizationHook, score_thr=0.7))
