@@ -6,9 +6,9 @@ textures and ten classes, without annotating anything. Training scenes show garm
 training photographs only, validation scenes those of the test photographs.
 
 It has the layouts coco and ade20k that :mod:`mmvanilla.datasets.scene_files` describes, with up to
-7 garments in each image. PNG is lossless: the same seed and the same photographs give the same pixels
-on every machine, and the same bytes as long as the same version of OpenCV compresses them. The
-module needs numpy and OpenCV, but not torch.
+7 garments in each image. PNG is lossless: the same seed and the same photographs give the same
+pixels on every machine, and the same bytes as long as the same version of OpenCV compresses them.
+The module needs numpy and OpenCV, but not torch.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def make_garments(
     layouts: Sequence[str] = LAYOUTS,
     num_train: int = 4000,
     num_val: int = 300,
-    image_size: int = 128,
+    image_size: int = 96,
     seed: int = 0,
     source: str | Path | None = None,
     progress: Progress | None = None,
