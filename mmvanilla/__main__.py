@@ -27,7 +27,7 @@ GROUPS = {
         "slurm_test.sh",
     ),
     "use": ("fuse_backbone", "convert_checkpoint", "predict", "visualize"),
-    "deploy": ("export", "export_onnx", "quantize", "quantize_onnx"),
+    "deploy": ("export", "export_onnx", "quantize", "quantize_onnx", "compare_precisions"),
     "measure": ("get_flops", "benchmark", "gpu_report", "run_ablations"),
     "try out": ("make_shapes", "make_garments", "demo"),
     "more": (),

@@ -42,10 +42,15 @@ def count(args: Namespace) -> None:
     for column in ("params, M", "MACs, G"):
         table.add_column(column, justify="right")
     for form, part, params, macs in counts:
-        table.add_row(form, part, f"{params / 1e6:.2f}", f"{macs / 1e9:.2f}")
+        table.add_row(form, part, number(params / 1e6), number(macs / 1e9))
     console = Console()
     console.print(table)
     console.print("1 MAC = 2 floating-point operations")
+
+
+def number(value: float) -> str:
+    """Format with two decimals, or more if the first of them would be zero."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
+from mmvanilla.deploy.accuracy import tabulate
 from mmvanilla.deploy.quantize import quantize_classifier
 from mmvanilla.utils import cli
 
@@ -35,6 +36,14 @@ def build_parser() -> ArgumentParser:
         metavar="N",
         help="images of the test split to measure on, at least 1 (default: all)",
     )
+    parser.add_argument(
+        "--keep-float",
+        nargs="+",
+        default=[],
+        metavar="LAYER",
+        help="layers to leave in fp32; `compare_precisions --by-layer` finds the one that costs "
+        "most (default: none)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     cli.add_cfg_options(parser)
     return parser
@@ -51,24 +60,16 @@ def quantize(args: Namespace) -> None:
             args.out,
             calibration_images=args.calibration_images,
             test_images=args.test_images,
+            keep_float=args.keep_float,
             overwrite=args.overwrite,
             progress=status.update,
         )
+    columns, *rows = tabulate(forms)
     table = Table(title=f"{args.model}, one image at a time", title_justify="left")
-    table.add_column("form", no_wrap=True)
-    for column in ("top-1 %", "as fp32 %", "logit error %", "median ms", "quartiles ms", "MB"):
-        table.add_column(column, justify="right", no_wrap=column == "quartiles ms")
-    for form in forms:
-        latency = form.latency
-        table.add_row(
-            form.name,
-            f"{form.accuracy:.1f}",
-            f"{form.agreement:.1f}",
-            f"{form.logit_error:.2f}",
-            f"{latency.median:.2f}",
-            f"{latency.low:.2f}-{latency.high:.2f}",
-            f"{form.size_bytes / 1e6:.2f}",
-        )
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=index in (0, 5))
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     print(f"written: {args.out}")
 

@@ -15,7 +15,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import DEFAULT_SIZES, TensorModel, build_on_meta, fixed_input_size
+from mmvanilla.apis.model import (
+    DEFAULT_SIZES,
+    TensorModel,
+    build_on_meta,
+    fixed_input_size,
+    input_channels,
+)
 
 FORMS = ("training", "deploy")
 # The inputs of an RoI head if the config does not say otherwise: the defaults of the toolbox.
@@ -35,9 +41,7 @@ class Complexity(NamedTuple):
     macs: int
 
 
-def measure_complexity(
-    model: nn.Module, size: tuple[int, int] = (224, 224), in_channels: int = 3
-) -> Complexity:
+def measure_complexity(model: nn.Module, size: tuple[int, int] = (224, 224)) -> Complexity:
     """Count a model's parameters, and its MACs for one image.
 
     The MACs are those of a :class:`~mmvanilla.apis.model.TensorModel`. The model may be on the meta
@@ -46,10 +50,9 @@ def measure_complexity(
     Args:
         model: A model of any toolbox, or a bare backbone.
         size: Height and width in pixels. Default: 224×224.
-        in_channels: Number of channels of the image. Default: 3.
     """
     device = next(model.parameters()).device
-    inputs = torch.zeros(1, in_channels, *size, device=device)
+    inputs = torch.zeros(1, input_channels(model), *size, device=device)
     was_training = model.training
     model.eval()
     try:
@@ -152,7 +155,7 @@ def _count_model(model: nn.Module, form: str, size: tuple[int, int]) -> list[Cou
 def _detection_heads(model: Any, size: tuple[int, int]) -> list[tuple[str, nn.Module, int]]:
     if not hasattr(model, "bbox_head") and not hasattr(model, "roi_head"):
         return []
-    images = torch.zeros(1, 3, *size, device="meta")
+    images = torch.zeros(1, input_channels(model), *size, device="meta")
     with torch.no_grad():
         features = TensorModel(model)(images)
     heads = []

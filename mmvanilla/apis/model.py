@@ -240,6 +240,23 @@ def _is_of(model: nn.Module, toolbox: str) -> bool:
     return any(base.__module__.startswith(f"{toolbox}.") for base in type(model).__mro__)
 
 
+def input_channels(model: Any) -> int:
+    """Return the number of channels of the images that a model takes.
+
+    Args:
+        model: A model of any toolbox, or a bare backbone.
+    """
+    mean = getattr(getattr(model, "data_preprocessor", None), "mean", None)
+    if isinstance(mean, Tensor) and mean.numel() > 1:
+        return mean.numel()
+    backbone = getattr(model, "backbone", model)
+    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
+    # Of other networks the first convolution may take something else than the image.
+    if first is not None and (isinstance(backbone, VanillaNet) or first.in_channels == 1):
+        return first.in_channels
+    return 3
+
+
 def fixed_input_size(model: nn.Module) -> tuple[int, int] | None:
     """Find the only height and width that a model accepts.
 

@@ -18,9 +18,15 @@ from mmvanilla.benchmark.machine import (
     saved_for_backward,
 )
 from mmvanilla.benchmark.networks import Contender, build_ours, build_peer, build_reference
-from mmvanilla.benchmark.profiling import profile_operators
 from mmvanilla.benchmark.report import compare_with_onnxruntime, compare_with_reference
-from mmvanilla.benchmark.runtimes import DTYPES, RUNTIMES, Unmeasurable, count_macs, prepare
+from mmvanilla.benchmark.runtimes import (
+    DTYPES,
+    RUNTIMES,
+    Unmeasurable,
+    count_macs,
+    find_operators,
+    prepare,
+)
 from mmvanilla.benchmark.training import loss_of, trained_forms, training_step
 from mmvanilla.models.archs import resolve_arch
 
@@ -49,7 +55,7 @@ class Plan:
         threads: Number of threads on the CPU. 0: torch's default.
         rounds: Number of timed runs of each network and form.
         warmup: Number of untimed runs of each before these.
-        profile: Whether to find the operators that take most of each forward pass, too.
+        profile: Whether to find the operators that take the time of each forward pass, too.
         channels_last: Whether to measure each training step in the memory format channels_last,
             too. (Of the forward passes it is one of the forms.)
     """
@@ -195,8 +201,9 @@ def _run_forward(
     images = _images(setting, device)
     entries: dict[str, dict[str, Any]] = {}
     runs: dict[str, Callable[[], object]] = {}
+    measured: dict[str, tuple[Contender, str]] = {}
     pairs = [(contender, form) for contender in contenders for form in plan.forms]
-    features = setting.mode == "features"
+    features, threads = setting.mode == "features", torch.get_num_threads()
     for index, (contender, form) in enumerate(pairs):
         if contender.kind == "reference" and form not in ("training", "fused"):
             continue  # only our networks are measured in the other forms
@@ -205,14 +212,17 @@ def _run_forward(
         entries[key] = _entry(contender, form, setting)
         entries[key]["gmacs"] = count_macs(contender, form, images, features) / 1e9
         try:
-            runs[key] = prepare(contender, form, images, features, torch.get_num_threads())
+            runs[key] = prepare(contender, form, images, features, threads)
+            measured[key] = (contender, form)
         except Unmeasurable as error:
             entries[key]["not_measured"] = str(error)
     _time(plan, setting, runs, entries, step)
     if plan.profile:
         for index, (key, run) in enumerate(runs.items()):
             step(f"profiling {key}", index, len(runs))
-            entries[key]["operators"] = profile_operators(run, device)
+            entries[key]["operators"] = find_operators(
+                run, *measured[key], images, features, threads
+            )
     return list(entries.values())
 
 

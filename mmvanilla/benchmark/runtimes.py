@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmvanilla.analysis import complexity
 from mmvanilla.apis.model import TensorModel
+from mmvanilla.benchmark.exported import (
+    exported,
+    profile_in_onnxruntime,
+    profile_in_openvino,
+    run_in_onnxruntime,
+    run_in_openvino,
+)
 from mmvanilla.benchmark.graphs import (
     Run,
     Unmeasurable,
-    first_line,
     run_as_cuda_graph,
     run_autotuned,
     run_compiled,
     run_eagerly,
 )
 from mmvanilla.benchmark.networks import Contender
-from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, export_model
-from mmvanilla.deploy.formats import find_format
-from mmvanilla.deploy.onnx_quantize import quantize_file
-from mmvanilla.deploy.onnx_runtime import open_session
-from mmvanilla.deploy.openvino_quantize import quantize_openvino
-from mmvanilla.deploy.openvino_runtime import compile_model
+from mmvanilla.benchmark.profiling import Operator, profile_operators
 from mmvanilla.models.packed_conv import pack_for_cpu
+
+_Result = TypeVar("_Result")
 
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -84,9 +85,41 @@ def prepare(
         ValueError: The form is unknown.
         Unmeasurable: The form cannot be run here.
     """
+    return _runtime(form).prepare(Job(contender, images, _output(features), threads))
+
+
+def find_operators(
+    run: Run,
+    contender: Contender,
+    form: str,
+    images: Tensor,
+    features: bool = False,
+    threads: int = 0,
+) -> list[Operator]:
+    """Find the operators that take the time of a forward pass.
+
+    Args:
+        run: What :func:`prepare` returned for the same other arguments.
+        contender: Network that runs.
+        form: Name of the form, a key of :data:`RUNTIMES`.
+        images: Images, (N, 3, H, W).
+        features: Whether only the backbone runs. Default: False.
+        threads: Number of threads for ONNX Runtime and OpenVINO. 0 (default): they choose.
+
+    Returns:
+        As :func:`~mmvanilla.benchmark.profiling.profile_operators`, in PyTorch, ONNX Runtime or
+        OpenVINO. Empty if the form has no profiler: ONNX Runtime on a GPU.
+
+    Raises:
+        ValueError: The form is unknown.
+    """
+    return _runtime(form).profile(run, Job(contender, images, _output(features), threads))
+
+
+def _runtime(form: str) -> Runtime:
     if form not in RUNTIMES:
         raise ValueError(f"unknown form {form!r}; choose from {', '.join(RUNTIMES)}")
-    return RUNTIMES[form].prepare(Job(contender, images, _output(features), threads))
+    return RUNTIMES[form]
 
 
 def count_macs(contender: Contender, form: str, images: Tensor, features: bool = False) -> int:
@@ -144,81 +177,36 @@ def _cuda_graph_nchw(job: Job) -> Run:
     return run_as_cuda_graph(job.network("fused"), job.images)
 
 
-def _export(job: Job, path: Path, int8: bool) -> Path:
-    """Write the network as .onnx or .xml, and quantise it if asked; return the file to run."""
-    if job.images.dtype != torch.float32:
-        raise Unmeasurable("the exported file is fp32")
-    if int8 and job.on_gpu:
-        raise Unmeasurable("int8 is measured on a CPU only")
-    is_ours = job.contender.kind == "ours"
-    height, width = job.images.shape[-2:]
-    export_model(
-        job.contender.fused,
-        path,
-        find_format(path),
-        size=(height, width),
-        part="backbone" if job.output == "backbone" else None,
-        dynamic=is_ours,  # the graphs of some peers depend on the input size
-        # A peer's export is not ours to check strictly, and random weights amplify differences.
-        tolerance=DEFAULT_TOLERANCE if is_ours else 1e-3,
-    )
-    if not int8:
-        return path
-    quantized = path.with_name(f"int8{path.suffix}")
-    quantize = quantize_file if path.suffix == ".onnx" else quantize_openvino
-    # The accuracy of random weights does not matter, so one image is enough for the ranges.
-    quantize(path, quantized, [job.images[:1].numpy()])
-    return quantized
+def _in_torch(run: Run, job: Job) -> list[Operator]:
+    return profile_operators(run, job.images.device)
+
+
+def _with_file(
+    job: Job, name: str, int8: bool, use: Callable[[Path, Tensor, int], _Result]
+) -> _Result:
+    """Export the network and do something with the file, which is deleted afterwards."""
+    if name.endswith(".xml") and job.on_gpu:
+        raise Unmeasurable("OpenVINO is measured on a CPU only")
+    backbone, is_ours = job.output == "backbone", job.contender.kind == "ours"
+    options: Any = dict(int8=int8, backbone=backbone, is_ours=is_ours)
+    with exported(job.contender.fused, job.images, name, **options) as path:
+        return use(path, job.images, job.threads)
 
 
 def _onnxruntime(job: Job, int8: bool = False) -> Run:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = _export(job, Path(folder) / "net.onnx", int8)
-            index = job.images.device.index or 0
-            session = open_session(path, job.threads, cuda=job.on_gpu, device_id=index)
-        except (RuntimeError, ImportError, ValueError) as error:
-            raise Unmeasurable(first_line(error)) from error
-    if job.on_gpu:
-        return _bound(session, job.images.contiguous(), index)
-    feed = {session.get_inputs()[0].name: job.images.cpu().numpy()}
-    return lambda: session.run(None, feed)
-
-
-def _bound(session: Any, images: Tensor, index: int) -> Run:
-    """Run a session on images that are on the GPU, and leave the outputs there."""
-    binding = session.io_binding()
-    binding.bind_input(
-        session.get_inputs()[0].name,
-        "cuda",
-        index,
-        np.float32,
-        tuple(images.shape),
-        images.data_ptr(),
-    )
-    for output in session.get_outputs():
-        binding.bind_output(output.name, "cuda", index)
-
-    def run() -> object:
-        assert images.is_cuda  # the binding has the address of the images, but does not keep them
-        session.run_with_iobinding(binding)
-        return binding
-
-    return run
+    return _with_file(job, "net.onnx", int8, run_in_onnxruntime)
 
 
 def _openvino(job: Job, int8: bool = False) -> Run:
-    if job.on_gpu:
-        raise Unmeasurable("OpenVINO is measured on a CPU only")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = _export(job, Path(folder) / "net.xml", int8)
-            request = compile_model(path, job.threads).create_infer_request()
-        except (RuntimeError, ImportError, ValueError) as error:
-            raise Unmeasurable(first_line(error)) from error
-        images = job.images.numpy()
-        request.infer([images])  # it reads the weights lazily, from the file
-    return lambda: request.infer([images], share_inputs=True)
+    return _with_file(job, "net.xml", int8, run_in_openvino)
+
+
+def _in_onnxruntime(run: Run, job: Job, int8: bool = False) -> list[Operator]:
+    return [] if job.on_gpu else _with_file(job, "net.onnx", int8, profile_in_onnxruntime)
+
+
+def _in_openvino(run: Run, job: Job, int8: bool = False) -> list[Operator]:
+    return _with_file(job, "net.xml", int8, profile_in_openvino)
 
 
 class Runtime(NamedTuple):
@@ -228,12 +216,15 @@ class Runtime(NamedTuple):
         meaning: Description for the help of the tool.
         prepare: Function that prepares a job; it raises :class:`Unmeasurable` if the job cannot
             run.
+        profile: Function that finds the operators that take the time of such a run. Default: with
+            PyTorch's profiler.
         for_gpu: Whether the form is for GPUs, so that it is measured on a CPU only if it is named.
             Default: False.
     """
 
     meaning: str
     prepare: Callable[[Job], Run]
+    profile: Callable[[Run, Job], list[Operator]] = _in_torch
     for_gpu: bool = False
 
 
@@ -247,19 +238,27 @@ RUNTIMES: dict[str, Runtime] = {
     "compiled": Runtime(
         "fused, channels_last, torch.compile (on a CPU with TORCHINDUCTOR_FREEZING=1)", _compiled
     ),
-    "onnxruntime": Runtime("fused, exported to ONNX, in ONNX Runtime", _onnxruntime),
+    "onnxruntime": Runtime(
+        "fused, exported to ONNX, in ONNX Runtime", _onnxruntime, _in_onnxruntime
+    ),
     "int8": Runtime(
         "the same, quantised by `quantize`; for its speed only",
         partial(_onnxruntime, int8=True),
+        partial(_in_onnxruntime, int8=True),
     ),
-    "openvino": Runtime("fused, exported to OpenVINO, in fp32", _openvino),
+    "openvino": Runtime("fused, exported to OpenVINO, in fp32", _openvino, _in_openvino),
     "openvino_int8": Runtime(
         "the same, quantised by `quantize`, with NNCF; for its speed only",
         partial(_openvino, int8=True),
+        partial(_in_openvino, int8=True),
     ),
-    "cuda_graph": Runtime("fused, channels_last, replayed as a CUDA graph", _cuda_graph, True),
-    "cuda_graph_nchw": Runtime("fused, NCHW, replayed as a CUDA graph", _cuda_graph_nchw, True),
+    "cuda_graph": Runtime(
+        "fused, channels_last, replayed as a CUDA graph", _cuda_graph, for_gpu=True
+    ),
+    "cuda_graph_nchw": Runtime(
+        "fused, NCHW, replayed as a CUDA graph", _cuda_graph_nchw, for_gpu=True
+    ),
     "max_autotune": Runtime(
-        "fused, channels_last, torch.compile(mode='max-autotune')", _max_autotune, True
+        "fused, channels_last, torch.compile(mode='max-autotune')", _max_autotune, for_gpu=True
     ),
 }

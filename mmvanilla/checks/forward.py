@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.models.vanillanet import VanillaNet
+from mmvanilla.apis.model import input_channels
 
 _DENSE_HEADS = ("rpn_head", "bbox_head", "mask_head", "panoptic_head", "semantic_head")
 _SEGMENTATION_HEADS = ("decode_head", "auxiliary_head")
@@ -128,23 +128,6 @@ def run_whole(model: nn.Module, size: tuple[int, int]) -> Pass:
     with _recording(model, seen) as attempt:
         attempt(f"{prefix}whole model", core.predict, images, [sample])
     return seen
-
-
-def input_channels(core: Any) -> int:
-    """Return the number of channels of the images that a model takes.
-
-    Args:
-        core: The module that has the backbone.
-    """
-    mean = getattr(getattr(core, "data_preprocessor", None), "mean", None)
-    if isinstance(mean, Tensor) and mean.numel() > 1:
-        return mean.numel()
-    backbone = getattr(core, "backbone", core)
-    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
-    # Of other networks the first convolution may take something else than the image.
-    if first is not None and (isinstance(backbone, VanillaNet) or first.in_channels == 1):
-        return first.in_channels
-    return 3
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmvanilla.apis.model import build_on_meta
+from mmvanilla.apis.model import build_on_meta, input_channels
 from mmvanilla.checks.findings import FAULT, listed
 from mmvanilla.checks.forward import run_parts
 from mmvanilla.checks.sizes import LARGE
@@ -72,6 +72,6 @@ def _candidates() -> Iterator[tuple[int, ...]]:
 def _channels(backbone_cfg: Any) -> list[int]:
     with torch.device("meta"):
         backbone = MODELS.build(copy.deepcopy(backbone_cfg)).eval()
-    images = torch.zeros(1, 3, 256, 320, device="meta")
+    images = torch.zeros(1, input_channels(backbone), 256, 320, device="meta")
     with torch.no_grad():
         return [output.shape[1] for output in backbone(images)]

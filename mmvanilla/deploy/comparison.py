@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.apis.model import TensorModel
+from mmvanilla.apis.model import TensorModel, input_channels
 from mmvanilla.models.fusion import FusableLayer, conv_geometry
 from mmvanilla.utils.numerics import largest, relative_difference
 
@@ -40,7 +40,9 @@ def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]
         The largest difference of any output, relative to that output's largest value; NaN if
         either of the models gives NaN.
     """
-    inputs = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    inputs = torch.randn(
+        2, input_channels(model), *size, generator=torch.Generator().manual_seed(0)
+    )
     inputs = inputs.to(next(model.parameters(), inputs))
     output, calls = _run_and_record(model, inputs)
     pairs = [(output, TensorModel(other)(inputs))]

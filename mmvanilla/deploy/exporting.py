@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from mmvanilla.apis.images import describe_preprocessing
+from mmvanilla.apis.model import input_channels
 from mmvanilla.checkpoints.writing import StrPath, appearing_together, check_writable
 from mmvanilla.deploy import runner
 from mmvanilla.deploy.exportable import Exportable, make_exportable
@@ -186,7 +187,7 @@ def export_model(
             f"{target.name} files leave open only multiples of {multiple} pixels from "
             f"{2 * multiple} on, found {size[0]}x{size[1]}; take such a size, or --fixed-size"
         )
-    in_channels = _in_channels(exportable.module)
+    in_channels = input_channels(model)
     shapes = compared_shapes(in_channels, size, dynamic, target.multiple)
     if tolerance is None:
         tolerance = HALF_TOLERANCE if fp16 else DEFAULT_TOLERANCE
@@ -272,8 +273,3 @@ def copy_runner(files: Iterable[Path]) -> None:
     for path in files:
         if path.name == RUNNER_NAME:
             shutil.copyfile(str(runner.__file__), path)
-
-
-def _in_channels(module: nn.Module) -> int:
-    first = next(child for child in module.modules() if isinstance(child, nn.Conv2d))
-    return first.in_channels

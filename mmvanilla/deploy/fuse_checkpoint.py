@@ -20,7 +20,12 @@ from mmvanilla.analysis.complexity import Complexity, measure_complexity
 from mmvanilla.analysis.timing import time_interleaved
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import TensorModel, fixed_input_size, load_model
+from mmvanilla.apis.model import (
+    TensorModel,
+    fixed_input_size,
+    input_channels,
+    load_model,
+)
 from mmvanilla.checkpoints.writing import (
     appearing_together,
     check_writable,
@@ -274,7 +279,7 @@ def _read_back(
 def _measure(
     model: nn.Module, fused: nn.Module, size: tuple[int, int]
 ) -> tuple[Measurement, Measurement]:
-    inputs = torch.randn(1, 3, *size)
+    inputs = torch.randn(1, input_channels(model), *size)
     timings = time_interleaved(
         {
             "before": lambda: TensorModel(model)(inputs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,40 @@ import numpy as np
 from mmvanilla.deploy.exporting import INPUT_NAME
 
 
-def quantize_file(model: str | Path, out: str | Path, images: Iterable[np.ndarray]) -> None:
-    """Quantise all layers of an ONNX file to int8, with one weight scale for each channel.
+def list_layers(model: str | Path) -> list[str]:
+    """List the names of the convolutions and matrix products of an ONNX file, in its order.
+
+    Args:
+        model: Path of the ``.onnx`` file.
+    """
+    import onnx
+
+    nodes = onnx.load(str(model), load_external_data=False).graph.node
+    return [node.name for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
+
+
+def quantize_file(
+    model: str | Path,
+    out: str | Path,
+    images: Iterable[np.ndarray],
+    *,
+    per_channel: bool = True,
+    only: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
+) -> None:
+    """Quantise an ONNX file to int8.
 
     Args:
         model: Path of the fp32 ``.onnx`` file.
         out: Path of the ``.onnx`` file to write.
         images: Normalised images to calibrate with, each of shape (1, C, H, W).
+        per_channel: Whether each channel has a weight scale of its own, or each layer only one.
+            Default: True.
+        only: Names of the layers to quantise, from :func:`list_layers`. Empty (default): all.
+        keep_float: Names of layers to leave in fp32.
+
+    Raises:
+        ValueError: The file has no layer of such a name.
     """
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -35,6 +62,10 @@ def quantize_file(model: str | Path, out: str | Path, images: Iterable[np.ndarra
             image = next(self.images, None)
             return None if image is None else {INPUT_NAME: image}
 
+    known = list_layers(model)
+    for name in (*only, *keep_float):
+        if name not in known:
+            raise ValueError(f"{model} has no layer {name!r}; choose from {', '.join(known)}")
     prepared = Path(out).with_suffix(".prepared.onnx")
     # Symbolic shape inference does not support every dynamic size, and ONNX's own inference is
     # enough. If the optimiser fails, it prints a traceback and continues, so its log is silenced.
@@ -47,6 +78,8 @@ def quantize_file(model: str | Path, out: str | Path, images: Iterable[np.ndarra
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        per_channel=True,
+        per_channel=per_channel,
+        nodes_to_quantize=list(only),
+        nodes_to_exclude=list(keep_float),
     )
     prepared.unlink()

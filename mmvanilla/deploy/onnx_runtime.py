@@ -28,7 +28,13 @@ def require_onnx() -> None:
         ) from error
 
 
-def open_session(path: str | Path, threads: int = 0, cuda: bool = False, device_id: int = 0) -> Any:
+def open_session(
+    path: str | Path,
+    threads: int = 0,
+    cuda: bool = False,
+    device_id: int = 0,
+    profile_prefix: str = "",
+) -> Any:
     """Load a file into ONNX Runtime.
 
     Args:
@@ -36,6 +42,9 @@ def open_session(path: str | Path, threads: int = 0, cuda: bool = False, device_
         threads: Number of threads within one operator. 0 (default): ONNX Runtime chooses.
         cuda: Whether to run on a GPU instead of the CPU. Default: False.
         device_id: Number of the GPU. Default: 0.
+        profile_prefix: Beginning of the path of the profile that ``session.end_profiling()``
+            writes; the graph that runs is written beside it, with the suffix ``.onnx``. Empty
+            (default): no profile.
 
     Returns:
         The ``onnxruntime.InferenceSession`` of the file.
@@ -57,6 +66,10 @@ def open_session(path: str | Path, threads: int = 0, cuda: bool = False, device_
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    if profile_prefix:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+        options.optimized_model_filepath = f"{profile_prefix}.onnx"
     options.log_severity_level = 4  # errors are raised, so they need not be printed
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmvanilla import VanillaNet
-from mmvanilla.apis.model import OUTPUTS, TensorModel, fixed_input_size
+from mmvanilla.apis.model import OUTPUTS, TensorModel, fixed_input_size, input_channels
 from tests.helpers import TINY, randomise
 
 ADAPTIVE = dict(dims=(8, 16), strides=(2,), adaptive_pools=(3,), input_size=26)
@@ -98,3 +98,28 @@ def test_only_adaptive_pooling_fixes_the_input_size():
     assert fixed_input_size(nn.Sequential(VanillaNet(ADAPTIVE))) == (26, 26)
     assert fixed_input_size(VanillaNet(TINY)) is None
     assert fixed_input_size(nn.Conv2d(3, 3, 1)) is None
+
+
+def with_mean(model, channels):
+    model.data_preprocessor = nn.Module()
+    model.data_preprocessor.register_buffer("mean", torch.zeros(channels, 1, 1))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "channels"),
+    [
+        (lambda: VanillaNet(TINY), 3),
+        (lambda: VanillaNet(TINY, in_channels=1), 1),
+        (lambda: VanillaNet(TINY, in_channels=5), 5),
+        (Classifier, 3),
+        # Four channels by the normalisation, one by the first convolution.
+        (lambda: with_mean(nn.Sequential(nn.Conv2d(8, 4, 3)), 4), 4),
+        (lambda: with_mean(nn.Sequential(nn.Conv2d(1, 4, 3)), 1), 1),
+        # A first convolution of something else than the image.
+        (lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3)), 3),
+        (nn.Sequential, 3),
+    ],
+)
+def test_input_channels(build, channels):
+    assert input_channels(build()) == channels

@@ -159,8 +159,8 @@ def test_forward_is_measured_in_each_form(tiny, tmp_path):
     assert (ratio["form"], ratio["archs"]) == ("int8", [tiny])
     medians = [by_key["ours", form]["ms"]["median"] for form in ("onnxruntime", "int8")]
     assert ratio["times_as_fast"] == pytest.approx(medians[0] / medians[1])
-    # The machine, the times, the two tables of ratios, and a profile of each that PyTorch runs.
-    assert len(make_tables(report).renderables) == 4 + 6
+    # The machine, the times, the two tables of ratios, and a profile of each that was run.
+    assert len(make_tables(report).renderables) == 4 + 8
     text = to_markdown(report)
     assert text.startswith(report["machine"]["cpu"])
     assert "| VanillaNet-tiny | fused |" in text and "| reference-tiny | fused |" in text
@@ -199,10 +199,17 @@ def test_int8_is_quantised(tiny, monkeypatch):
         return open_session(path, threads, **where)
 
     onnx = pytest.importorskip("onnx")
-    monkeypatch.setattr("mmvanilla.benchmark.runtimes.open_session", opened)
+    monkeypatch.setattr("mmvanilla.benchmark.exported.open_session", opened)
     logits = prepare(build_ours(tiny), "int8", torch.randn(1, 3, 64, 64))()[0]
     assert logits.shape == (1, 1000)
-    assert "QuantizeLinear" in {node.op_type for node in files[-1].graph.node}
+    nodes = files[-1].graph.node
+    makers = {name: node.op_type for node in nodes for name in node.output}
+    takers = {name: node.op_type for node in nodes for name in node.input}
+    pools = [node for node in nodes if node.op_type == "MaxPool"]
+    assert len(pools) == 3
+    for node in pools:  # between the two, it runs in int8
+        assert makers[node.input[0]] == "DequantizeLinear"
+        assert takers[node.output[0]] == "QuantizeLinear"
 
 
 def test_openvino_runs_beside_onnx_runtime(tiny):
@@ -216,8 +223,25 @@ def test_openvino_runs_beside_onnx_runtime(tiny):
         sizes=((64, 64),),
         rounds=2,
         warmup=0,
+        profile=True,
     )
     report = run_benchmark(plan)
+    profiles = {entry["form"]: entry["operators"] for entry in report["results"]}
+    for form, operators in profiles.items():
+        times = [row["ms"] for row in operators]
+        assert times == sorted(times, reverse=True) and times[-1] > 0
+        assert f"profile of VanillaNet-tiny {form}" in to_markdown(report)
+    # The classifier's weights as the second input; 1000 classes, rounded up to a block of 16.
+    wide = [row["shapes"][-1][0] for row in profiles["onnxruntime"]]
+    assert max(wide) >= 1000
+    kinds = {row["operator"] for row in profiles["int8"]}
+    assert "QLinearConv uint8" in kinds
+    assert not kinds & {"MaxPool float", "Conv float", "FusedConv float"}
+    assert all(
+        row["operator"].endswith("I8")
+        for row in profiles["openvino_int8"]
+        if "Convolution" in row["operator"]
+    )
     assert [entry["form"] for entry in report["results"]] == list(plan.forms)
     medians = {entry["form"]: entry["ms"]["median"] for entry in report["results"]}
     ratios = {row["form"]: row["times_as_fast"] for row in report["onnxruntime_ratios"]}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -17,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
+from mmvanilla.apis.config import load_config
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.datasets.shapes_drawing import CLASSES
 from tests.helpers import ROOT
@@ -212,6 +215,62 @@ def test_cifar_config_trains_a_step_and_keeps_some_pixels():
     )
     log = model.train_step(data, build_optim_wrapper(model, cfg.optim_wrapper))
     assert log["loss"].item() == pytest.approx(math.log(100), rel=0.1)
+
+
+def write_fashion_mnist(folder: Path) -> None:
+    """Write the data set's four files as MMPretrain leaves them, with random pixels."""
+    folder.mkdir(parents=True)
+    for split, count in (("train", 20), ("t10k", 10)):
+        pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for name, values in (("images-idx3", pixels), ("labels-idx1", labels)):
+            # The format of MNIST: 0, 0, 8 for uint8, and the sizes, all big-endian.
+            head = struct.pack(f">{1 + values.ndim}I", 0x800 + values.ndim, *values.shape)
+            (folder / f"{split}-{name}-ubyte").write_bytes(head + values.tobytes())
+
+
+@pytest.mark.parametrize("name", ["vanillanet", "resnet"])
+def test_fashion_mnist_trains_and_fuses(name, tmp_path, monkeypatch):
+    from mmvanilla.apis.model import load_model
+    from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+    from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    write_fashion_mnist(Path("data/fashion_mnist"))
+    config = str(CONFIGS / "small" / f"{name}_fashion_mnist.py")
+    options = {
+        "train_dataloader.batch_size": 10,
+        "train_cfg.max_epochs": 2,
+        "param_scheduler": None,
+        "default_hooks.checkpoint.interval": 2,
+    }
+    if name == "vanillanet":
+        options["custom_hooks.0.decay_epochs"] = 1
+    runner = build_train_runner(config, work_dir="out", cfg_options=options)
+    runner.train()
+    # MMPretrain's class would read the training images for both.
+    assert len(runner.train_dataloader.dataset) == 20
+    assert len(runner.val_dataloader.dataset) == 10
+    release(runner)
+    model, _ = load_model(runner.cfg, "out/epoch_2.pth")
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    if name == "vanillanet":
+        report = fuse_checkpoint(config, "out/epoch_2.pth", "fused.pth", sizes=[(28, 28)])
+        assert report.num_fused == 11 and report.max_difference < 1e-5
+        runner = build_test_runner("fused.py", "fused.pth", work_dir="test")
+        assert "accuracy/top1" in runner.test()
+        release(runner)
+
+
+def test_fashion_mnist_networks_have_as_many_macs():
+    from mmvanilla.analysis.complexity import count_config
+
+    macs = []
+    for name in ("vanillanet", "resnet"):
+        cfg = load_config(str(CONFIGS / "small" / f"{name}_fashion_mnist.py"))
+        ((count,), _) = count_config(cfg, (28, 28), ("deploy",))
+        macs.append(count.macs)
+    assert macs[1] == pytest.approx(macs[0], rel=0.06)
 
 
 class TestSqrtLRRunner:

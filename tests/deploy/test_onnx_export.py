@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
@@ -12,7 +13,7 @@ from torch import nn
 from mmvanilla import VanillaNet
 from mmvanilla.deploy.exportable import SizeFreeAvgPool, equal_max_pool, make_exportable
 from mmvanilla.deploy.exporting import check_out
-from mmvanilla.deploy.onnx_export import export_onnx
+from mmvanilla.deploy.onnx_export import export_onnx, put_pooling_last
 from mmvanilla.deploy.onnx_runtime import open_onnx, open_session
 from mmvanilla.deploy.verification import compare_with_torch
 from tests.helpers import ROOT
@@ -124,6 +125,52 @@ def test_classifier_adds_its_pooling_and_one_convolution(tmp_path):
     pooling = {"ReduceMean", "GlobalAveragePool"}
     assert sum(counts.pop(name, 0) for name in pooling) == 1
     assert set(counts) <= {"Flatten"} and sum(counts.values()) <= 1
+
+
+def test_max_pooling_comes_behind_relu(tmp_path):
+    """Behind the pooling, ReLU would keep it from int8."""
+    export_onnx(build_backbone(), tmp_path / "net.onnx", size=(64, 64))
+    nodes = onnx.load(str(tmp_path / "net.onnx")).graph.node
+    makers = {name: node.op_type for node in nodes for name in node.output}
+    assert {makers[node.input[0]] for node in nodes if node.op_type == "MaxPool"} == {"Relu"}
+    assert {makers[node.input[0]] for node in nodes if node.op_type == "Relu"} == {"Conv"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "exchanged"),
+    [
+        # One ReLU behind each pooling, also in a chain.
+        ("p = MaxPool<kernel_shape=[2,2]>(x) out = Relu(p)", 1),
+        (
+            "p = MaxPool<kernel_shape=[2,2]>(x) r = Relu(p) "
+            "q = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(r) out = Relu(q)",
+            2,
+        ),
+        # Somebody else takes what is pooled, or knows its places.
+        ("p = MaxPool<kernel_shape=[2,2]>(x) r = Relu(p) out = Add(p, r)", 0),
+        ("p, i = MaxPool<kernel_shape=[2,2]>(x) out = Relu(p)", 0),
+        # ReLU does not alone decide, or something stands between.
+        ("p = MaxPool<kernel_shape=[2,2]>(x) s = Neg(p) out = Relu(s)", 0),
+        ("p = AveragePool<kernel_shape=[2,2]>(x) out = Relu(p)", 0),
+        ("p = MaxPool<kernel_shape=[2,2]>(x) out = LeakyRelu(p)", 0),
+        # Two ReLUs take it.
+        ("p = MaxPool<kernel_shape=[2,2]>(x) r = Relu(p) s = Relu(p) out = Add(r, s)", 0),
+    ],
+)
+def test_pooling_and_relu_are_exchanged_only_alone(lines, exchanged):
+    from onnx.reference import ReferenceEvaluator
+
+    head = '<ir_version: 8, opset_import: ["" : 17]> g (float[1,2,6,6] x) => (float[1,2,H,W] out)'
+    graph = onnx.parser.parse_model(f"{head} {{ {lines} }}")
+    images = np.random.default_rng(0).standard_normal((1, 2, 6, 6)).astype(np.float32)
+
+    def run():
+        onnx.checker.check_model(graph)
+        return ReferenceEvaluator(graph).run(None, {"x": images})[0]
+
+    before = run()
+    assert put_pooling_last(graph) == exchanged
+    np.testing.assert_array_equal(run(), before)
 
 
 def test_softmax_gives_probabilities(tmp_path):

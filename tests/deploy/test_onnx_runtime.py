@@ -56,7 +56,7 @@ def test_running_on_the_cpu_instead_of_the_gpu_is_an_error(file, monkeypatch, fa
 
 
 def test_images_of_a_gpu_are_bound_and_outputs_stay_there():
-    from mmvanilla.benchmark.runtimes import _bound
+    from mmvanilla.benchmark.exported import _bound
 
     calls = []
     binding = types.SimpleNamespace(

@@ -1,0 +1,185 @@
+"""Measure what fewer bits cost a trained classifier: fp16, bf16 and int8."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmvanilla.apis.model import TensorModel, load_model
+from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms
+from mmvanilla.deploy.exporting import export_model
+from mmvanilla.deploy.formats import FORMATS
+from mmvanilla.deploy.onnx_quantize import list_layers, quantize_file
+from mmvanilla.deploy.quantize import RUNTIMES
+from mmvanilla.models.fusion import fuse_model
+
+#: Numbers of calibration images to compare.
+CALIBRATIONS = (128, 512, 2000)
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+Progress = Callable[[str], None]
+
+
+def compare_precisions(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    calibrations: Sequence[int] = CALIBRATIONS,
+    test_images: int | None = None,
+    rounds: int = 30,
+    by_layer: bool = False,
+    progress: Progress = lambda step: None,
+) -> list[MeasuredForm]:
+    """Fuse a classifier and measure it in fp32, fp16, bf16 and int8.
+
+    The forms are: PyTorch in fp32; in fp16 and bf16, cast as a whole and under autocast; ONNX
+    Runtime in fp32; and int8, quantised statically by ONNX Runtime with each number of calibration
+    images, with one weight scale for each channel or one for each layer; and OpenVINO's fp32 and
+    int8, if OpenVINO and NNCF are installed. Forms that this CPU or this torch cannot run are left
+    out.
+
+    Args:
+        cfg: Config of the classifier, for its model and its data sets.
+        checkpoint: Path or address of the checkpoint, trained or fused.
+        calibrations: Numbers of images of the training split to calibrate with, each at least 1.
+        test_images: Number of images of the test split to measure on, at least 1. None: all.
+        rounds: Number of timed runs of each form on one image, at least 2. 0: no latency.
+        by_layer: Whether to measure only which layer costs how much: each alone in int8, beside
+            fp32. Default: False.
+        progress: Function that is called with the name of each step.
+
+    Returns:
+        Measurements of each form; PyTorch's fp32 (or, by layer, ONNX Runtime's) is the first one.
+
+    Raises:
+        ValueError: The config is not a classifier's, or a number of images is below 1.
+        FileNotFoundError: The checkpoint does not exist.
+        RuntimeError: The weights do not fit, or an exported file disagrees with PyTorch.
+        ImportError: ONNX Runtime is not installed.
+    """
+    test = Samples(cfg, "test", test_images)
+    calibration = {count: Samples(cfg, "train", count) for count in sorted(set(calibrations))}
+    model, _ = load_model(cfg, checkpoint)
+    fused = fuse_model(model)
+    image, _ = next(iter(test))
+    size = (image.shape[-2], image.shape[-1])
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        if by_layer:
+            forms = _layers_alone(fused, folder, size, calibration, progress)
+        else:
+            forms = {
+                **_torch_forms(fused, image),
+                **_onnx_forms(fused, folder, size, calibration, progress),
+                **_openvino_forms(fused, folder, size, calibration, progress),
+            }
+        progress("testing")
+        measured = measure_forms(forms, test, rounds)
+        forms.clear()  # OpenVINO keeps files open
+    return measured
+
+
+def _torch_forms(fused: nn.Module, image: np.ndarray) -> dict[str, Form]:
+    net = TensorModel(fused, "logits").eval()
+    weights = sum(value.numel() for value in net.state_dict().values())
+
+    @torch.no_grad()
+    def run(model: nn.Module, dtype: torch.dtype, images: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(images).to(dtype)).float().numpy()
+
+    @torch.no_grad()
+    def run_autocast(dtype: torch.dtype, images: np.ndarray) -> np.ndarray:
+        with torch.autocast("cpu", dtype):
+            return net(torch.from_numpy(images)).float().numpy()
+
+    forms = {"PyTorch fp32": Form(partial(run, net, torch.float32), 4 * weights)}
+    for name, dtype in _DTYPES.items():
+        cast = copy.deepcopy(net).to(dtype)
+        forms[f"PyTorch {name}, cast"] = Form(partial(run, cast, dtype), 2 * weights)
+        forms[f"PyTorch {name}, autocast"] = Form(partial(run_autocast, dtype), 4 * weights)
+    return {name: form for name, form in forms.items() if _runs(form, image)}
+
+
+def _runs(form: Form, image: np.ndarray) -> bool:
+    try:
+        form.run(image)
+    except RuntimeError:  # fp16 is not implemented for every CPU and every torch
+        return False
+    return True
+
+
+def _export(fused: nn.Module, path: Path, size: tuple[int, int], progress: Progress) -> Path:
+    progress(f"exporting {path.suffix}")
+    target = FORMATS["onnx" if path.suffix == ".onnx" else "openvino"]
+    export_model(fused, path, target, size=size)
+    return path
+
+
+def _onnx_forms(
+    fused: nn.Module,
+    folder: Path,
+    size: tuple[int, int],
+    calibration: dict[int, Samples],
+    progress: Progress,
+) -> dict[str, Form]:
+    runtime = RUNTIMES[".onnx"]
+    full = _export(fused, folder / "net.onnx", size, progress)
+    forms = {"ONNX Runtime fp32": runtime.form(full)}
+    for count, samples in calibration.items():
+        for scales, per_channel in (("channel", True), ("layer", False)):
+            name = f"ONNX Runtime int8, {count} images, a scale a {scales}"
+            progress(name)
+            path = folder / f"int8_{count}_{scales}.onnx"
+            quantize_file(full, path, samples.images(), per_channel=per_channel)
+            forms[name] = runtime.form(path)
+    return forms
+
+
+def _openvino_forms(
+    fused: nn.Module,
+    folder: Path,
+    size: tuple[int, int],
+    calibration: dict[int, Samples],
+    progress: Progress,
+) -> dict[str, Form]:
+    runtime = RUNTIMES[".xml"]
+    try:
+        runtime.require()
+    except ImportError:
+        return {}
+    full = _export(fused, folder / "net.xml", size, progress)
+    forms = {"OpenVINO fp32": runtime.form(full)}
+    for count, samples in calibration.items():
+        name = f"OpenVINO int8, {count} images, a scale a channel"
+        progress(name)
+        path = folder / f"int8_{count}.xml"
+        runtime.quantize(full, path, samples.images())
+        forms[name] = runtime.form(path)
+    return forms
+
+
+def _layers_alone(
+    fused: nn.Module,
+    folder: Path,
+    size: tuple[int, int],
+    calibration: dict[int, Samples],
+    progress: Progress,
+) -> dict[str, Form]:
+    runtime = RUNTIMES[".onnx"]
+    full = _export(fused, folder / "net.onnx", size, progress)
+    forms = {"ONNX Runtime fp32": runtime.form(full)}
+    samples = calibration[max(calibration)]
+    for index, layer in enumerate(list_layers(full)):
+        progress(f"int8 in {layer} alone")
+        path = folder / f"layer_{index}.onnx"
+        quantize_file(full, path, samples.images(), only=[layer])
+        forms[layer] = runtime.form(path)
+    return forms
