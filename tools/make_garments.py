@@ -12,7 +12,9 @@ from mmvanilla.utils import cli
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=ArgumentDefaultsHelpFormatter)
-    cli.add_drawing_options(parser, "data/garments", LAYOUTS, num_train=4000, num_val=300)
+    cli.add_drawing_options(
+        parser, "data/garments", LAYOUTS, num_train=4000, num_val=300, image_size=96
+    )
     parser.add_argument(
         "--source",
         metavar="FOLDER",

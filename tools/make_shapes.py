@@ -11,7 +11,9 @@ from mmvanilla.utils import cli
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=ArgumentDefaultsHelpFormatter)
-    cli.add_drawing_options(parser, "data/shapes", LAYOUTS, num_train=1200, num_val=100)
+    cli.add_drawing_options(
+        parser, "data/shapes", LAYOUTS, num_train=1200, num_val=100, image_size=128
+    )
     return parser
 
 

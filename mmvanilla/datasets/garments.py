@@ -52,7 +52,7 @@ def make_garments(
     layouts: Sequence[str] = LAYOUTS,
     num_train: int = 4000,
     num_val: int = 300,
-    image_size: int = 128,
+    image_size: int = 96,
     seed: int = 0,
     source: str | Path | None = None,
     progress: Progress | None = None,

@@ -187,7 +187,12 @@ def add_runner_options(parser: ArgumentParser) -> None:
 
 
 def add_drawing_options(
-    parser: ArgumentParser, root: str, layouts: Sequence[str], num_train: int, num_val: int
+    parser: ArgumentParser,
+    root: str,
+    layouts: Sequence[str],
+    num_train: int,
+    num_val: int,
+    image_size: int,
 ) -> None:
     """Add the options that the tools for drawn data sets have in common.
 
@@ -197,6 +202,7 @@ def add_drawing_options(
         layouts: Names of the layouts that the data set has; all are made by default.
         num_train: Default number of training images.
         num_val: Default number of validation images.
+        image_size: Default height and width of an image in pixels.
     """
     parser.add_argument("root", nargs="?", default=root, help="folder to write to")
     parser.add_argument(
@@ -209,7 +215,7 @@ def add_drawing_options(
         "--num-val", type=int, default=num_val, metavar="N", help="validation images"
     )
     parser.add_argument(
-        "--image-size", type=int, default=128, metavar="PX", help="height and width of an image"
+        "--image-size", type=int, default=image_size, metavar="PX", help="height and width"
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files")
     parser.add_argument(

@@ -158,7 +158,7 @@ def test_palettes_fit_their_classes():
         ({"image_size": 63}, ValueError, "image_size is 63, expected at least 64"),
         ({"num_train": 0}, ValueError, "num_train is 0, expected at least 1"),
         ({"seed": 1.5}, TypeError, "seed is 1.5, expected a whole number"),
-        ({"num_val": 10**12}, OSError, "images of 128x128 take about"),
+        ({"num_val": 10**12}, OSError, "images of 96x96 take about"),
         ({"source": "nowhere"}, FileNotFoundError, "no folder nowhere with Fashion-MNIST"),
     ],
 )

@@ -17,8 +17,8 @@ model = dict(
     rpn_head=dict(
         in_channels=width,
         feat_channels=width,
-        # Garments are 15 to 80 pixels long; one size of anchors at each of four levels.
-        anchor_generator=dict(scales=[5], strides=[4, 8, 16, 32]),
+        # Garments are 12 to 50 pixels long; one size of anchors at each of four levels.
+        anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
         # Boxes up to 56 pixels from the finest level, up to 112 from the next one.

@@ -12,7 +12,7 @@ custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 
 norm_cfg = dict(type="BN", requires_grad=True)
 checkpoint_file = None  # the base config's is ConvNeXt's
-data_preprocessor = dict(size=(128, 128))
+data_preprocessor = dict(size=(96, 96))
 # Three pixels of four are background: garments count for more.
 heads = dict(
     num_classes=11,
