@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmvanilla.deploy.exporting import INPUT_NAME
+from mmvanilla.deploy.onnx_runtime import require_onnx
 
 
 def quantize_file(model: str | Path, out: str | Path, images: Iterable[np.ndarray]) -> None:
@@ -19,6 +20,7 @@ def quantize_file(model: str | Path, out: str | Path, images: Iterable[np.ndarra
         out: Path of the ``.onnx`` file to write.
         images: Normalised images to calibrate with, each of shape (1, C, H, W).
     """
+    require_onnx()
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
