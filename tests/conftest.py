@@ -27,6 +27,9 @@ else:
     hypothesis.settings.register_profile("ours", deadline=None, derandomize=True, max_examples=50)
     hypothesis.settings.load_profile("ours")
 
+# Before any test imports ONNX Runtime, which would start a thread that reports its use by network.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 # Small models: more threads than two only get in each other's way.
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
