@@ -1,5 +1,5 @@
-# Mask R-CNN with a narrow VanillaNet-9 on garments: a quarter of an hour on two CPU cores.
-# Images: mmvanilla make_garments. maskrcnn_resnet_garments.py has a ResNet of as many MACs.
+# Mask R-CNN with a narrow VanillaNet-9 on garments. Images: mmvanilla make_garments.
+# maskrcnn_resnet_garments.py is the same with a ResNet of as many MACs.
 _base_ = ["../_base_/models/garments_maskrcnn.py"]
 
 model = dict(

@@ -1,5 +1,5 @@
-# UPerNet with a narrow VanillaNet-9 on garments: ten minutes on two CPU cores.
-# Images: mmvanilla make_garments. upernet_resnet_garments.py has a ResNet of as many MACs.
+# UPerNet with a narrow VanillaNet-9 on garments. Images: mmvanilla make_garments.
+# upernet_resnet_garments.py is the same with a ResNet of as many MACs.
 _base_ = ["../_base_/models/garments_upernet.py"]
 
 model = dict(
