@@ -2,7 +2,10 @@
 
 import os
 import random
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +16,7 @@ from mmengine.visualization import Visualizer
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
 from mmvanilla.utils.family import FAMILY
+from tests.hostile.rule import Tools
 
 try:
     import hypothesis
@@ -22,6 +26,9 @@ else:
     # The same examples every time, and no clock: the machine may be busy.
     hypothesis.settings.register_profile("ours", deadline=None, derandomize=True, max_examples=50)
     hypothesis.settings.load_profile("ours")
+
+# Before any test imports ONNX Runtime, which would start a thread that reports its use by network.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # Small models: more threads than two only get in each other's way.
 torch.set_num_threads(min(2, os.cpu_count() or 1))
@@ -34,9 +41,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests marked exhaustive, unless they are asked for."""
-    # These send signals to the test process itself: before libraries with threads of their own,
-    # such as OpenVINO, are loaded. Behind them the process once died of a segmentation fault.
-    items.sort(key=lambda item: item.path.name != "test_cli.py")
     if config.getoption("--all") or "exhaustive" in config.getoption("markexpr"):
         return
     left_out = [item for item in items if item.get_closest_marker("exhaustive")]
@@ -55,6 +59,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(f"{name} is not installed")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="session")
+def forked_tools() -> Iterator[Tools]:
+    """The tools, each run in a fork of a process that has imported what they need.
+
+    Python, torch and a toolbox take many times longer to start than most runs of a tool here. What
+    a command needs to start by itself is tested by the commands of README and docs.
+    """
+    server = Tools()
+    yield server
+    server.close()
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +95,20 @@ def _own_visualizers() -> Iterator[None]:
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
         kind._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_handlers() -> Iterator[None]:
+    """Take back what a tool that a test runs in this process does with signals and errors."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+    hooks = [(sys, "excepthook"), (threading, "excepthook"), (sys, "unraisablehook")]
+    before = [getattr(owner, name) for owner, name in hooks]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+    for (owner, name), hook in zip(hooks, before, strict=True):
+        setattr(owner, name, hook)
 
 
 @pytest.fixture(autouse=True)

@@ -30,12 +30,17 @@ def idx_bytes(values: np.ndarray) -> bytes:
 
 
 def write_fashion_mnist(
-    folder: Path, per_class: int = 3, compressed: bool = True, seed: int = 0
+    folder: Path,
+    per_class: int = 3,
+    compressed: bool = True,
+    seed: int = 0,
+    test_per_class: int | None = None,
 ) -> Path:
-    """Write the four files: as many images of each class in the training and in the test split."""
+    """Write the four files; by default, the test split has as many images as the training split."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, prefix in enumerate(("train", "t10k")):
-        images, labels = draw_photographs(per_class, seed=2 * seed + number)
+    counts = {"train": per_class, "t10k": per_class if test_per_class is None else test_per_class}
+    for number, (prefix, count) in enumerate(counts.items()):
+        images, labels = draw_photographs(count, seed=2 * seed + number)
         for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
             name, content = f"{prefix}-{kind}-ubyte", idx_bytes(values)
             if compressed:

@@ -7,9 +7,12 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
+from mmvanilla.analysis.contact_sheet import save_contact_sheet
+from mmvanilla.apis.images import find_images
 from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.deploy.fuse_checkpoint import FuseReport, fuse_checkpoint
@@ -19,6 +22,7 @@ from mmvanilla.utils.paths import tool_command
 # Where the config expects its data.
 DATA_ROOT = Path("data/shapes")
 METRICS = {"box mAP (0.50:0.95)": "coco/bbox_mAP", "mask mAP (0.50:0.95)": "coco/segm_mAP"}
+SHEET_SIZE = 8  # pictures
 
 
 def build_parser() -> ArgumentParser:
@@ -39,30 +43,34 @@ def demo(args: Namespace) -> None:
     show_command("make_shapes", DATA_ROOT, "--layouts coco", console=console)
     make_shapes(DATA_ROOT, layouts=("coco",))
 
-    console.rule("2. training")
+    console.rule("2. training, which tests at its end")
     show_command("train", config, f"--work-dir {work_dir}", console=console)
     runner = build_train_runner(config, work_dir=str(work_dir))
     runner.train()
+    before = measured_in(runner)
     # mmengine writes the name of the newest checkpoint to this file.
     trained = work_dir / Path((work_dir / "last_checkpoint").read_text()).name
 
-    console.rule("3. testing")
-    show_command("test", config, trained, console=console)
-    before = test(config, trained, work_dir)
-
-    console.rule("4. fusing")
+    console.rule("3. fusing")
     show_command("fuse_backbone", config, trained, fused, console=console)
     report = fuse_checkpoint(config, str(trained), str(fused), overwrite=True)
 
-    console.rule("5. testing the fused model")
+    console.rule("4. testing the fused model")
     # A relative folder would be inside of the run's own folder.
     pictures = (work_dir / "pictures").absolute()
     show_command("test", report.config, fused, f"--show-dir {pictures}", console=console)
-    after = test(str(report.config), fused, work_dir, str(pictures))
+    test_runner = build_test_runner(
+        str(report.config), str(fused), work_dir=str(work_dir / "test"), show_dir=str(pictures)
+    )
+    after = test_runner.test()
+    sheet = pictures.with_suffix(".png")
+    shown = find_images(pictures, SHEET_SIZE)
+    save_contact_sheet(shown, sheet, titles=("ground truth", "prediction"), overwrite=True)
 
     show(report, before, after, console)
-    console.print(f"pictures with predictions (right) and ground truth (left): {pictures}")
     console.print(f"took {time.monotonic() - start:.0f} s")
+    console.print(f"pictures of all test images: {pictures}", soft_wrap=True)
+    console.print(f"the one to open, with the first {len(shown)} of them: {sheet}", soft_wrap=True)
 
 
 def show_command(tool: str, *arguments: object, console: Console) -> None:
@@ -71,13 +79,16 @@ def show_command(tool: str, *arguments: object, console: Console) -> None:
     console.print(line, style="bold", soft_wrap=True)
 
 
-def test(
-    config: str, checkpoint: Path, work_dir: Path, show_dir: str | None = None
-) -> dict[str, float]:
-    runner = build_test_runner(
-        config, str(checkpoint), work_dir=str(work_dir / "test"), show_dir=show_dir
-    )
-    return runner.test()
+def measured_in(runner: Runner) -> dict[str, float]:
+    """Return what the last validation of a training measured."""
+    scalars = runner.message_hub.log_scalars
+    missing = [key for key in METRICS.values() if f"val/{key}" not in scalars]
+    if missing:
+        raise ValueError(
+            f"the training did not measure {' and '.join(missing)}; take a config of an instance "
+            "segmenter whose val_evaluator is CocoMetric with metric=['bbox', 'segm']"
+        )
+    return {key: scalars[f"val/{key}"].current() for key in METRICS.values()}
 
 
 def show(

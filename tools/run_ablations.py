@@ -1,52 +1,114 @@
-"""Train configs with the paper's switches and several seeds, and compare them."""
+"""Train the rows of a table of ablations with several seeds, and compare them.
+
+The rows are those of each config's entry `ablations`, or else the paper's switches of a VanillaNet.
+A value such as the learning rate can be chosen for each row on held-out images. Each result is kept
+as soon as it is there, and the same command goes on where it was stopped.
+"""
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from mmvanilla.analysis.ablation import (
-    SWITCHES,
-    AblationRun,
-    ablation_table,
-    options_line,
-    run_ablations,
-)
+from mmvanilla.analysis.ablation import Ablation
+from mmvanilla.analysis.ablation_rows import choose_rows, options_line, paper_switches
+from mmvanilla.analysis.ablation_state import Choice
+from mmvanilla.analysis.ablation_table import ablation_table, require_marks, write_table
 from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:
-    width = max(map(len, SWITCHES))
-    lines = [f"  {name:<{width}}  {options_line(name)}".rstrip() for name in SWITCHES]
+    switches = paper_switches()
+    width = max(map(len, switches))
+    lines = [f"  {name:<{width}}  {options_line(switches[name])}".rstrip() for name in switches]
     parser = ArgumentParser(
         description=__doc__,
-        epilog="switches, and the options by which any tool trains the same:\n" + "\n".join(lines),
+        epilog="the paper's switches, and the options by which any tool trains the same:\n"
+        + "\n".join(lines),
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "configs",
         nargs="+",
         metavar="config",
-        help="config files or names, such as ablations/vanillanet6_shapes.py",
+        help="config files or names, such as ablations/vanillanet6_fashion_mnist.py",
+    )
+    parser.add_argument(
+        "--rows", action="store_true", help="list the rows of these configs, and train nothing"
     )
     parser.add_argument(
         "--switches",
         nargs="+",
-        default=list(SWITCHES),
         metavar="SWITCH",
-        help="what to try on each config (default: all switches)",
+        help="rows to train of each config that has them (default: all rows)",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument(
+        "--choose",
+        nargs="+",
+        metavar=("KEY", "VALUE"),
+        help="an option and numbers of which each row gets its own, as optim_wrapper.optimizer.lr "
+        "1e-3 3e-3 1e-2: each is trained once, and the one with the highest metric is taken",
+    )
+    parser.add_argument(
+        "--choose-on",
+        nargs="+",
+        action=cli.OptionsAction,
+        metavar="KEY=VALUE",
+        help="options by which a config validates on held-out training images, for --choose",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="trainings beside each other; 0 only tabulates what is there (default: 1)",
+    )
+    parser.add_argument(
         "--work-dir", default="work_dirs/ablations", help="default: work_dirs/ablations"
     )
+    parser.add_argument("--write", metavar="PAGE", help="write the table into this page, too")
     return parser
 
 
-def report(run: AblationRun) -> None:
-    print(f"{run.config}, seed {run.seed}: {run.trained:.1f}, fused {run.fused:.1f}", flush=True)
+def read_choice(args: Namespace) -> Choice | None:
+    if args.choose is None:
+        if args.choose_on:
+            raise ValueError("--choose-on needs --choose, which says what to choose")
+        return None
+    if not args.choose_on:
+        raise ValueError(
+            "--choose needs --choose-on with options that validate on held-out training images, as "
+            "val_dataloader.dataset.split=train val_dataloader.dataset.indices=-10000"
+        )
+    key, *words = args.choose
+    try:
+        values = tuple(float(word) for word in words)
+    except ValueError as error:
+        raise ValueError(f"--choose takes a key and numbers, found {' '.join(words)}") from error
+    return Choice(key, values, args.choose_on)
 
 
 def main(args: Namespace) -> None:
-    runs = run_ablations(args.configs, args.seeds, args.work_dir, args.switches, report)
-    print(f"\n{ablation_table(runs)}")
+    rows = choose_rows(args.configs, args.switches)
+    if args.rows:
+        for row in rows:
+            print(f"{row.name}  {options_line(row.options)}".rstrip())
+        return
+    choice = read_choice(args)
+    if args.write:
+        require_marks(args.write)
+    ablation = Ablation(rows, args.seeds, args.work_dir, choice, args.jobs)
+    ablation.run(lambda line: print(line, flush=True))
+    print(f"\n{ablation_table(ablation.complete, choice)}")
+    missing = [state.row.name for state in ablation.states if state not in ablation.complete]
+    if missing:
+        print(f"\nnot in the table, since not all of their runs are there: {', '.join(missing)}")
+    if ablation.failures:
+        names = "; ".join(ablation.failures)
+        raise RuntimeError(
+            f"{len(ablation.failures)} runs failed ({names}), with their logs in {args.work_dir}; "
+            "the other results are kept: when the cause is mended, the same command trains only "
+            "what is missing"
+        )
+    if args.write:
+        write_table(args.write, ablation_table(ablation.complete, choice))
 
 
 if __name__ == "__main__":

@@ -1,166 +1,177 @@
-"""Ablations: train configs with several seeds, fuse each result, and compare."""
+"""Ablations: choose a value for each row of a table, then train the row with several seeds."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from mmvanilla.analysis.train_and_compare import train_and_compare
-from mmvanilla.apis.config import load_config
+from mmvanilla.analysis.ablation_rows import Row
+from mmvanilla.analysis.ablation_run import Process, Result, RunFailed
+from mmvanilla.analysis.ablation_state import Choice, EndedRun, RowState, Run
+from mmvanilla.analysis.held_out import require_held_out
+from mmvanilla.checkpoints.writing import write_text
 
-# Options of the switches, as --cfg-options for one of configs/ablations/. Their `custom_hooks` have
-# only the DeepTrainingHook, which fails without pairs of convolutions, since nothing has a λ then.
-_SINGLE_CONVOLUTIONS: dict[str, Any] = {
-    "model.backbone.deep_training": False,
-    "model.head.deep_training": False,
-    "custom_hooks": [],
-}
-SWITCHES: dict[str, dict[str, Any]] = {
-    "full": {},
-    "no_deep_training": _SINGLE_CONVOLUTIONS,
-    "no_series_activation": {"model.backbone.series_activation": False},
-    "plain": {"model.backbone.series_activation": False, **_SINGLE_CONVOLUTIONS},
-    "n0": {"model.backbone.act_num": 0},
-    "n1": {"model.backbone.act_num": 1},
-    "n2": {"model.backbone.act_num": 2},
-    "n4": {"model.backbone.act_num": 4},
-    "shortcut_before_act": {"model.backbone.shortcut": "before_act"},
-    "shortcut_after_act": {"model.backbone.shortcut": "after_act"},
-}
-"""The paper's ablations by name: the options with which any tool can train each of them."""
+_RESULT = "result.json"
 
 
-def options_line(switch: str) -> str:
-    """Write a switch of ``SWITCHES`` as options for the command line of OpenMMLab's tools."""
-    options = [f"{key}={value}" for key, value in SWITCHES[switch].items()]
-    return " ".join(["--cfg-options", *options]) if options else ""
+class Ablation:
+    """The trainings of a table, some beside each other, and what they gave.
 
+    Each finished run leaves a ``result.json`` of one line in its folder in ``work_dir``, whose name
+    has a digest of the config, the options and the seed. A run whose result is there is not trained
+    again: the same command goes on where it was stopped, and a changed config is trained anew.
+    Changes of the code are not noticed; take another ``work_dir`` after them.
 
-@dataclass(frozen=True)
-class AblationRun:
-    """The result of one training.
+    Args:
+        rows: The rows to train.
+        seeds: Seeds to train each with, at least one, each once.
+        work_dir: Folder in which each run gets a folder of its own.
+        choice: How each row gets its value of an option; None: the config's.
+        jobs: Number of trainings beside each other, each in a process of its own. With 0 nothing is
+            trained, and only what is there is read. Default: 1.
 
     Attributes:
-        config: Name of the config, without folder and suffix, and name of the switch.
-        seed: Seed of all random numbers.
-        trained: Validation metric of the model as trained.
-        fused: Validation metric of the fused model.
-        num_fused: Number of layers that fusing replaced.
-        parameters: Number of parameters after fusing.
-    """
-
-    config: str
-    seed: int
-    trained: float
-    fused: float
-    num_fused: int
-    parameters: int
-
-
-def run_ablation(
-    config: str,
-    seed: int,
-    work_dir: str,
-    switch: str = "",
-    cfg_options: Mapping[str, Any] | None = None,
-) -> AblationRun:
-    """Train one config with one seed, then validate the model as trained and fused.
-
-    Args:
-        config: Path of a config file with one validation metric.
-        seed: Seed of all random numbers, instead of the config's.
-        work_dir: Folder in which the run gets a folder for its logs and checkpoints.
-        switch: Name of the options, which becomes a part of the run's name.
-        cfg_options: Values by dotted key, which override entries of the config.
+        states: What is known of each row, in their order.
+        failures: The names of the runs that failed.
 
     Raises:
-        RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
+        FileNotFoundError: A data set that the choice needs does not exist.
+        ValueError: A seed is given twice or there is none, ``jobs`` is negative, or the choice does
+            not fit a row.
     """
-    name = " ".join(filter(None, (Path(config).stem, switch)))
-    result = train_and_compare(config, seed, work_dir, cfg_options, name)
-    trained, fused = (_only_metric(result[form]) for form in ("trained", "fused"))
-    return AblationRun(name, seed, trained, fused, result["num_fused"], result["parameters"])
 
-
-def run_ablations(
-    configs: Sequence[str],
-    seeds: Sequence[int],
-    work_dir: str,
-    switches: Sequence[str] = ("full",),
-    report: Callable[[AblationRun], object] = lambda run: None,
-) -> list[AblationRun]:
-    """Train every config with every switch and every seed, seed by seed.
-
-    Args:
-        configs: Paths of the config files.
-        seeds: Seeds to train with, at least one.
-        work_dir: Folder in which each run gets a folder of its own.
-        switches: Keys of ``SWITCHES`` to train with. Default: only ``'full'``.
-        report: Function that is called with each result when it is available.
-
-    Returns:
-        The results in the order of training.
-
-    Raises:
-        FileNotFoundError: A config does not exist.
-        ValueError: A switch is unknown, two configs have the same name, or a seed or a switch is
-            given twice.
-    """
-    for switch in switches:
-        if switch not in SWITCHES:
-            raise ValueError(f"unknown switch {switch!r}; choose from {', '.join(SWITCHES)}")
-    names = [Path(config).stem for config in configs]
-    given = dict(configs=names, seeds=[str(seed) for seed in seeds], switches=list(switches))
-    for what, entries in given.items():
-        twice = sorted({entry for entry in entries if entries.count(entry) > 1})
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        seeds: Sequence[int],
+        work_dir: str,
+        choice: Choice | None = None,
+        jobs: int = 1,
+    ) -> None:
+        twice = sorted({str(seed) for seed in seeds if list(seeds).count(seed) > 1})
         if twice:
             raise ValueError(
-                f"{what} {', '.join(twice)} given twice, whose results could not be distinguished; "
+                f"seeds {', '.join(twice)} given twice, whose results could not be distinguished; "
                 "give each only once"
             )
-    for config in configs:
-        load_config(config)  # fail now, not after hours of training
-    runs = []
-    for seed in seeds:
-        for config in configs:
-            for switch in switches:
-                runs.append(run_ablation(config, seed, work_dir, switch, SWITCHES[switch]))
-                report(runs[-1])
-    return runs
+        if not seeds:
+            raise ValueError("an ablation needs a seed, found none; give at least one")
+        if jobs < 0:
+            raise ValueError(f"jobs must be at least 0, found {jobs}; 0 only reads what is there")
+        if choice is not None:
+            for row in rows:
+                choice.require_key(row)
+            if jobs:
+                for row in {row.config: row for row in reversed(rows)}.values():
+                    require_held_out(row.load(), row.load(choice.options))
+        self.states = [RowState(row) for row in rows]
+        self.failures: list[str] = []
+        self._seeds, self._work_dir = tuple(seeds), work_dir
+        self._choice, self._jobs = choice, jobs
+
+    def run(self, report: Callable[[str], object] = lambda line: None) -> None:
+        """Train row by row. A run that fails is kept in ``failures``, and the others go on.
+
+        Args:
+            report: Function that is called with a line about each result, choice and failure.
+
+        Raises:
+            ValueError: A ``result.json`` cannot be read.
+        """
+        todo = []
+        for index, state in enumerate(self.states):
+            first = self._table_runs(state)
+            if self._choice is not None:
+                # Not a seed of the table, so that its results do not profit from the choice, and
+                # the same one when the table gets more seeds.
+                seed = next(seed for seed in itertools.count(1000) if seed not in self._seeds)
+                first = [Run(state.row, seed, value, True) for value in self._choice.values]
+            todo += [(index, run) for run in self._read(state, first, report)]
+        if self._jobs:
+            self._train(todo, report)
+
+    @property
+    def complete(self) -> list[RowState]:
+        """The rows that have a result for each seed."""
+        return [state for state in self.states if len(state.runs) == len(self._seeds)]
+
+    def _table_runs(self, state: RowState) -> list[Run]:
+        return [Run(state.row, seed, state.value) for seed in self._seeds]
+
+    def _path(self, run: Run) -> Path:
+        return Path(run.request(self._work_dir, self._choice).folder, _RESULT)
+
+    def _read(
+        self, state: RowState, runs: Sequence[Run], report: Callable[[str], object]
+    ) -> list[Run]:
+        """Take the results that are there, and return the runs to train."""
+        todo = []
+        for run in runs:
+            path = self._path(run)
+            if path.is_file():
+                ended = EndedRun(run, _read_result(path))
+                report(f"{ended} (from before)")
+                todo += self._take(state, ended, report)
+            else:
+                todo.append(run)
+        return todo
+
+    def _take(self, state: RowState, ended: EndedRun, report: Callable[[str], object]) -> list[Run]:
+        """Keep the result of a run, and return the runs that can begin now."""
+        if not ended.run.choosing:
+            state.runs.append(ended)
+            return []
+        assert self._choice is not None
+        state.tried.append(ended)
+        if len(state.tried) < len(self._choice.values):
+            return []
+        report(state.choose(self._choice))
+        return self._read(state, self._table_runs(state), report)
+
+    def _train(self, todo: list[tuple[int, Run]], report: Callable[[str], object]) -> None:
+        running: dict[Future[Result], tuple[int, Run, Process]] = {}
+        with ThreadPoolExecutor(self._jobs) as pool:
+            try:
+                while todo or running:
+                    todo.sort(key=lambda entry: entry[0])  # finish one row before the next
+                    while todo and len(running) < self._jobs:
+                        index, run = todo.pop(0)
+                        request = run.request(self._work_dir, self._choice)
+                        process = Process(request, max(1, _cores() // self._jobs))
+                        running[pool.submit(process.wait)] = index, run, process
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        index, run, _ = running.pop(future)
+                        try:
+                            ended = EndedRun(run, future.result())
+                        except RunFailed as error:
+                            self.failures.append(run.name)
+                            report(f"failed: {run.name}: {error}")
+                            continue
+                        line = f"{json.dumps(asdict(ended.result))}\n"
+                        write_text(line, self._path(run), overwrite=True)
+                        report(str(ended))
+                        state = self.states[index]
+                        todo += [(index, new) for new in self._take(state, ended, report)]
+            finally:
+                for _, _, process in running.values():
+                    process.end()
 
 
-def ablation_table(runs: Sequence[AblationRun]) -> str:
-    """Make a Markdown table of means ± deviations over the seeds, for each config and switch."""
-    rows = [
-        "| config | seeds | metric | metric, fused | parameters, fused | layers fused |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name in dict.fromkeys(run.config for run in runs):
-        own = [run for run in runs if run.config == name]
-        cells = [
-            name,
-            str(len(own)),
-            _mean_and_deviation([run.trained for run in own]),
-            _mean_and_deviation([run.fused for run in own]),
-            f"{own[0].parameters:,}",
-            str(own[0].num_fused),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
-
-
-def _only_metric(metrics: Mapping[str, float]) -> float:
-    if len(metrics) != 1:
+def _read_result(path: Path) -> Result:
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise ValueError(
-            f"an ablation compares one metric, found {', '.join(metrics)}; leave one in the "
-            "config's val_evaluator"
-        )
-    return next(iter(metrics.values()))
+            f"{path} is not a result of a run ({error}); remove it, and it is trained again"
+        ) from error
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

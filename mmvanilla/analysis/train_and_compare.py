@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from mmvanilla.analysis.complexity import count_config, count_macs
 from mmvanilla.analysis.timing import Timing, time_interleaved
+from mmvanilla.apis.model import input_channels
 from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
 from mmvanilla.engine.channels_last import to_channels_last
 from mmvanilla.models.fusion import count_fusable, fuse_model
@@ -55,32 +57,24 @@ def train_and_compare(
     """
     name = name or Path(config).stem
     folder = f"{name.replace(' ', '_')}_seed{seed}"
-    runner = build_train_runner(
-        config,
-        work_dir=str(Path(work_dir) / folder),
-        cfg_options={
-            **(cfg_options or {}),
-            "randomness.seed": seed,
-            "experiment_name": folder,
-            "log_level": "WARNING",
-            # Both forms are validated below: no validation within the time of the training.
-            "train_cfg.val_begin": _NEVER,
-        },
-    )
+    # Both forms are validated below: no validation within the time of the training.
+    options = {**(cfg_options or {}), "train_cfg.val_begin": _NEVER}
+    runner = build_quiet_runner(config, seed, Path(work_dir) / folder, options)
     start, cpu_start = time.perf_counter(), time.process_time()
     runner.train()
     minutes = (time.perf_counter() - start) / 60
     cpu_minutes = (time.process_time() - cpu_start) / 60
-    trained = _validate(runner, runner.model)
-    num_fused = count_fusable(runner.model)
-    fused_model = runner.model.eval()
+    model = trained_model(runner)
+    trained = validate(runner, model)
+    num_fused = count_fusable(model)
+    fused_model: Any = model.eval()
     fused = trained
     if num_fused:
         fused_model = fuse_model(fused_model)
-        fused = _validate(runner, fused_model)
+        fused = validate(runner, fused_model)
     size = _image_size(runner)
     counts, _ = count_config(runner.cfg, size, ("deploy",))
-    image = torch.zeros(1, 3, *size)
+    image = torch.zeros(1, input_channels(fused_model), *size)
     result = {
         "config": name,
         "seed": seed,
@@ -100,8 +94,41 @@ def train_and_compare(
     return result
 
 
+def build_quiet_runner(
+    config: str, seed: int, folder: Path, cfg_options: Mapping[str, Any]
+) -> Runner:
+    """Build the Runner of one of many trainings, which logs warnings only.
+
+    Args:
+        config: Path or name of the config.
+        seed: Seed of all random numbers, instead of the config's.
+        folder: Folder of the run, for its log and checkpoints.
+        cfg_options: Values by dotted key, which override entries of the config.
+    """
+    return build_train_runner(
+        config,
+        work_dir=str(folder),
+        cfg_options={
+            **cfg_options,
+            "randomness.seed": seed,
+            "experiment_name": folder.name,
+            "log_level": "WARNING",
+        },
+    )
+
+
+def trained_model(runner: Runner) -> nn.Module:
+    """Return what a checkpoint would hold: the averages of an ``EMAHook``, or else the model."""
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            runner.hooks.remove(hook)  # it would exchange the weights for each validation
+            return hook.ema_model.module
+    return runner.model
+
+
 @torch.no_grad()
-def _validate(runner: Runner, model: nn.Module) -> dict[str, float]:
+def validate(runner: Runner, model: nn.Module) -> dict[str, float]:
+    """Validate a model on the validation set of a Runner; returns the metrics by name."""
     runner.model = model
     return {name: float(value) for name, value in runner.val().items()}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmvanilla.apis.config import use_scope
-from mmvanilla.checkpoints.safe_loading import load_address
+from mmvanilla.checkpoints.safe_loading import load_address, safe_loading
 from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.models.vanillanet import VanillaNet
 from mmvanilla.utils.known_errors import Explanation, explain_known
@@ -23,6 +23,10 @@ from mmvanilla.utils.known_errors import Explanation, explain_known
 
 def build_model(cfg: Config) -> nn.Module:
     """Build a config's model, with its data preprocessor; no weights are loaded or fetched.
+
+    A teacher stays as it is built, too: MMDetection's detectors with one would load
+    ``teacher_ckpt`` at once, which only their training needs. Whatever else a constructor loads is
+    read by our reader, which runs no code.
 
     Args:
         cfg: Config of a model of any of the three toolboxes.
@@ -36,8 +40,10 @@ def build_model(cfg: Config) -> nn.Module:
     model_cfg = copy.deepcopy(cfg.model)
     if cfg.get("data_preprocessor"):  # as the Runner does, for classifiers
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
+    model_cfg.pop("teacher_ckpt", None)
     try:
-        return revert_sync_batchnorm(MODELS.build(model_cfg))
+        with safe_loading():
+            return revert_sync_batchnorm(MODELS.build(model_cfg))
     except Exception as error:
         raise explain_build_error(cfg, error) from error
 

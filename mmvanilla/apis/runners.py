@@ -83,7 +83,7 @@ def build_train_runner(
 
 def build_test_runner(
     config: str,
-    checkpoint: str,
+    checkpoint: str | None,
     work_dir: str | None = None,
     out: str | None = None,
     show: bool = False,
@@ -100,7 +100,7 @@ def build_test_runner(
     Args:
         config: Path of the config file.
         checkpoint: Weights for the config's model: the path of a file, or an address that
-            mmengine's loader knows.
+            mmengine's loader knows. None: the model has its weights already.
         work_dir: Folder for logs. Default: as in :func:`build_train_runner`.
         out: Path of a ``.pkl`` file for the raw predictions. None: they are not saved.
         show: Whether to show each prediction in a window. Default: False.
@@ -119,7 +119,7 @@ def build_test_runner(
         FileNotFoundError: The config, the checkpoint or the data set does not exist.
         ValueError: An option does not fit this config.
     """
-    if "://" not in checkpoint and not Path(checkpoint).is_file():
+    if checkpoint and "://" not in checkpoint and not Path(checkpoint).is_file():
         raise FileNotFoundError(
             f"no checkpoint at {checkpoint}; check the path and the working directory"
         )

@@ -19,8 +19,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mmvanilla.benchmark.gpu_worker import BROKEN
+from mmvanilla.utils.processes import ROOT, end_group, python_environment
 
-_ROOT = Path(__file__).resolve().parents[2]
 _GRACE = 120.0  # seconds that a group may take after the time is up
 _WORKER = "mmvanilla.benchmark.gpu_worker"
 
@@ -59,7 +59,7 @@ class Worker:
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                env=_environment(),
+                env=python_environment(),
                 start_new_session=True,  # so that the compilers that it starts end with it
             )
         assert self._process.stdin is not None
@@ -74,7 +74,7 @@ class Worker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _end(self._process)
+        end_group(self._process)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -120,7 +120,7 @@ def run_gpu_tests(log: Path, seconds: float) -> dict[str, Any]:
         A dict for JSON: the numbers of ``passed``, ``failed`` and ``skipped`` tests, ``failures``
         and ``skips`` (names and reasons) and ``seconds``; or ``not_run`` with the reason.
     """
-    if not (_ROOT / "tests" / "conftest.py").is_file():
+    if not (ROOT / "tests" / "conftest.py").is_file():
         return dict(not_run="an installed package has no tests; run the tool in the repository")
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "tests.xml")
@@ -129,16 +129,16 @@ def run_gpu_tests(log: Path, seconds: float) -> dict[str, Any]:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [*command, "-p", "no:cacheprovider", "tests"],
-                cwd=_ROOT,
+                cwd=ROOT,
                 stdout=output,
                 stderr=output,
-                env=_environment(),
+                env=python_environment(),
                 start_new_session=True,
             )
             try:
                 process.wait(timeout=seconds)
             except BaseException as error:
-                _end(process)
+                end_group(process)
                 if not isinstance(error, subprocess.TimeoutExpired):
                     raise
                 return dict(not_run=f"they did not end within {seconds:.0f} s")
@@ -168,20 +168,6 @@ def read_junit(path: Path) -> dict[str, Any]:
                 outcome, skips[name] = "skipped", words
         counts[outcome] += 1
     return dict(counts, failures=failures, skips=skips)
-
-
-def _environment() -> dict[str, str]:
-    """Let a process import this package, also from a clone that is not installed."""
-    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-
-
-def _end(process: subprocess.Popen[Any]) -> None:
-    """End a process that was not waited for, and all that it started."""
-    # Until it is waited for, no other process can have its number.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _describe_end(process: subprocess.Popen[Any]) -> str:

@@ -21,6 +21,7 @@ from mmvanilla.apis.model import build_on_meta
 from mmvanilla.checks.classes import check_classes
 from mmvanilla.checks.findings import FAULT, Finding, fault, ok
 from mmvanilla.checks.model_check import check_model
+from mmvanilla.checks.splits import check_splits
 from mmvanilla.checks.training import check_lambda, check_layer_decay
 from mmvanilla.checks.types import check_imports, check_types, type_name, walk
 from mmvanilla.utils.paths import tool_command
@@ -46,12 +47,12 @@ def check_config(cfg: Config, size: tuple[int, int] | None = None) -> list[Findi
             findings += check_model(cfg, model, size)
             findings += check_classes(cfg, model)
             findings += check_layer_decay(cfg, model) + check_lambda(cfg, model)
-        findings += _check_files(cfg)
+        findings += check_splits(cfg) + _check_files(cfg)
     return findings
 
 
 def quick_check(cfg: Config, one_process: bool = True) -> list[Finding]:
-    """Check what takes no time and needs no data: the model, the classes, λ, learning rates.
+    """Check what takes no time and needs no data: model, classes, splits, λ and learning rates.
 
     Args:
         cfg: Config of a model of any of the three toolboxes.
@@ -65,6 +66,7 @@ def quick_check(cfg: Config, one_process: bool = True) -> list[Finding]:
             findings += check_model(cfg, model, thorough=False, one_process=one_process)
             findings += check_classes(cfg, model)
             findings += check_layer_decay(cfg, model) + check_lambda(cfg, model)
+        findings += check_splits(cfg)
     return findings
 
 

@@ -126,7 +126,8 @@ def _check_schedule(cfg: Config, hook: DeepTrainingHook, source: str | None) -> 
     train_cfg = cfg.get("train_cfg") or {}
     epochs, iterations = train_cfg.get("max_epochs"), train_cfg.get("max_iters")
     by_iterations = iterations is not None or "IterBased" in type_name(train_cfg.get("type"))
-    if hook.decay_epochs and by_iterations:
+    starts_at_one = not (hook.begin or hook.decay_epochs or hook.decay_iters)
+    if hook.decay_iters is None and not starts_at_one and by_iterations:
         return [
             fault(
                 LAMBDA,
@@ -136,7 +137,7 @@ def _check_schedule(cfg: Config, hook: DeepTrainingHook, source: str | None) -> 
             )
         ]
     findings = []
-    if source is not None and (hook.decay_epochs or hook.decay_iters):
+    if source is not None and not starts_at_one:
         findings.append(
             warning(
                 LAMBDA,
@@ -149,16 +150,20 @@ def _check_schedule(cfg: Config, hook: DeepTrainingHook, source: str | None) -> 
     decay, length, unit = hook.decay_epochs, epochs, "epochs"
     if hook.decay_iters is not None:
         decay, length, unit = hook.decay_iters, iterations if by_iterations else None, "iters"
-    if isinstance(length, int) and decay and decay >= length:
+    assert decay is not None
+    end = hook.begin + decay
+    if isinstance(length, int) and end and end >= length:
+        before = f"begin={hook.begin}, " if hook.begin else ""
+        both = f"begin + decay_{unit}" if hook.begin else f"decay_{unit}"
         findings.append(
             fault(
                 LAMBDA,
-                f"decay_{unit}={decay} and max_{unit}={length}: the training ends before λ is 1, "
-                "and its model cannot be fused",
-                f"set decay_{unit} below max_{unit}, about a third of it",
+                f"{before}decay_{unit}={decay} and max_{unit}={length}: the training ends before "
+                "λ is 1, and its model cannot be fused",
+                f"set {both} below max_{unit}, about a third of it",
             )
         )
-    return findings or [ok(LAMBDA, f"rises to 1 within {decay} of {length or '?'} {unit}")]
+    return findings or [ok(LAMBDA, f"rises to 1 within {end} of {length or '?'} {unit}")]
 
 
 def _trained_weights(cfg: Config) -> str | None:

@@ -23,9 +23,9 @@ from mmdet.models.task_modules import (
     MaxIoUAssigner,
     RandomSampler,
 )
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import read_base
 
+from mmvanilla.engine.enlarging_visualizer import EnlargingVisualizer
 from mmvanilla.models.vanillanet import VanillaNet
 
 with read_base():
@@ -37,11 +37,12 @@ num_classes = 3
 norm_cfg = dict(type="BN")
 coder = dict(type=DeltaXYWHBBoxCoder, target_means=[0.0] * 4)
 # RoIAlign and nms stand by name: MMDetection does not find them by the full names of a dump.
-extractor = dict(type=SingleRoIExtractor, out_channels=64, featmap_strides=[4, 8, 16, 32])
+channels = 48
+extractor = dict(type=SingleRoIExtractor, out_channels=channels, featmap_strides=[4, 8, 16, 32])
 assigner = dict(type=MaxIoUAssigner, ignore_iof_thr=-1)
 sampler = dict(type=RandomSampler, neg_pos_ub=-1)
 proposals = dict(
-    nms_pre=200, max_per_img=100, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
+    nms_pre=100, max_per_img=50, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
 )
 model = dict(
     type=MaskRCNN,
@@ -53,16 +54,20 @@ model = dict(
         pad_mask=True,
         pad_size_divisor=32,
     ),
-    backbone=dict(type=VanillaNet, arch="7", width_mult=0.125, out_indices=(0, 1, 2, 3)),
+    backbone=dict(type=VanillaNet, arch="7", width_mult=0.125, out_indices=(0, 1, 2, 3), act_num=1),
     neck=dict(
-        type=FPN, in_channels=[64, 128, 256, 512], out_channels=64, num_outs=5, norm_cfg=norm_cfg
+        type=FPN,
+        in_channels=[64, 128, 256, 512],
+        out_channels=channels,
+        num_outs=4,
+        norm_cfg=norm_cfg,
     ),
     rpn_head=dict(
         type=RPNHead,
-        in_channels=64,
-        feat_channels=64,
+        in_channels=channels,
+        feat_channels=channels,
         anchor_generator=dict(
-            type=AnchorGenerator, scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]
+            type=AnchorGenerator, scales=[3.5, 5], ratios=[1.0], strides=[4, 8, 16, 32]
         ),
         bbox_coder=dict(coder, target_stds=[1.0] * 4),
         loss_cls=dict(type=CrossEntropyLoss, use_sigmoid=True, loss_weight=1.0),
@@ -71,31 +76,31 @@ model = dict(
     roi_head=dict(
         type=StandardRoIHead,
         bbox_roi_extractor=dict(
-            extractor, roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0)
+            extractor, roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=1)
         ),
         bbox_head=dict(
             type=ConvFCBBoxHead,
             num_shared_convs=2,
             num_shared_fcs=1,
-            in_channels=64,
-            conv_out_channels=64,
-            fc_out_channels=128,
+            in_channels=channels,
+            conv_out_channels=channels,
+            fc_out_channels=256,
             roi_feat_size=7,
             num_classes=num_classes,
             norm_cfg=norm_cfg,
             bbox_coder=dict(coder, target_stds=[0.1, 0.1, 0.2, 0.2]),
-            reg_class_agnostic=False,
+            reg_class_agnostic=True,
             loss_cls=dict(type=CrossEntropyLoss, use_sigmoid=False, loss_weight=1.0),
             loss_bbox=dict(type=L1Loss, loss_weight=1.0),
         ),
         mask_roi_extractor=dict(
-            extractor, roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=0)
+            extractor, roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=1)
         ),
         mask_head=dict(
             type=FCNMaskHead,
             num_convs=2,
-            in_channels=64,
-            conv_out_channels=64,
+            in_channels=channels,
+            conv_out_channels=channels,
             num_classes=num_classes,
             norm_cfg=norm_cfg,
             loss_mask=dict(type=CrossEntropyLoss, use_mask=True, loss_weight=1.0),
@@ -124,7 +129,7 @@ model = dict(
                 min_pos_iou=0.5,
                 match_low_quality=True,
             ),
-            sampler=dict(sampler, num=32, pos_fraction=0.25, add_gt_as_proposals=True),
+            sampler=dict(sampler, num=16, pos_fraction=0.375, add_gt_as_proposals=True),
             mask_size=28,
             pos_weight=-1,
             debug=False,
@@ -197,5 +202,11 @@ val_evaluator = dict(
     format_only=False,
 )
 test_evaluator = val_evaluator
-visualizer = dict(type=DetLocalVisualizer, vis_backends=vis_backends, name="visualizer")
-default_hooks.update(visualization=dict(type=DetVisualizationHook))
+visualizer = dict(
+    type=EnlargingVisualizer,
+    vis_backends=vis_backends,
+    name="visualizer",
+    min_side=256,
+    line_width=2,
+)
+default_hooks.update(visualization=dict(type=DetVisualizationHook, score_thr=0.7))

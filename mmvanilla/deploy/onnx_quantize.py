@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmvanilla.deploy.exporting import INPUT_NAME
+from mmvanilla.deploy.onnx_runtime import require_onnx
 
 
 def list_layers(model: str | Path) -> list[str]:
@@ -46,6 +47,7 @@ def quantize_file(
     Raises:
         ValueError: The file has no layer of such a name.
     """
+    require_onnx()
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ def require_onnx() -> None:
     Raises:
         ImportError: One of them is not installed.
     """
+    # Since 1.29 ONNX Runtime reports its use to its makers, from a thread that its import starts
+    # and that has crashed processes (microsoft/onnxruntime 32173).
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

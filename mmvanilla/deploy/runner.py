@@ -172,6 +172,8 @@ class Predictor:
 
 
 def _load_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], list], dict[str, str]]:
+    # ONNX Runtime would report its use to its makers.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     provider = {"cpu": "CPUExecutionProvider"}.get(device, f"{device.upper()}ExecutionProvider")

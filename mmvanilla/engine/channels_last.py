@@ -13,6 +13,8 @@ from mmengine.registry import HOOKS
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmvanilla.models.compiled_ops import guard_compiled_ops
+
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
@@ -71,6 +73,9 @@ class ChannelsLastHook(Hook):
 def to_channels_last(model: nn.Module) -> int:
     """Convert the parameters and buffers of four dimensions, in place.
 
+    The modules of ``mmcv.ops`` are left as they are, and get their inputs in plain order: their
+    compiled operators know no other.
+
     A model inside of a ``DistributedDataParallel`` must be converted before it is wrapped, which
     remembers the strides of its parameters and would give gradients of another order.
 
@@ -78,7 +83,14 @@ def to_channels_last(model: nn.Module) -> int:
         The number of tensors that had another format.
     """
     converted = 0
+    kept = {
+        id(tensor)
+        for module in guard_compiled_ops(model)
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    }
     for tensor in (*model.parameters(), *model.buffers()):
+        if id(tensor) in kept:
+            continue
         if tensor.dim() == 4 and not tensor.is_contiguous(memory_format=torch.channels_last):
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
             converted += 1

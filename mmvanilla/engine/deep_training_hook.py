@@ -42,14 +42,17 @@ class DeepTrainingHook(Hook):
         by_epoch: Whether λ changes once per epoch, as in the authors' code, or in every iteration.
             None (default): once per epoch with ``decay_epochs``, in every iteration with
             ``decay_iters``, which allows nothing else.
+        begin: Number of epochs, or with ``decay_iters`` of iterations, during which λ stays 0
+            before it begins to rise; λ is 1 after ``begin`` and the decay together. Default: 0.
 
     Raises:
         TypeError: A length is not a whole number.
-        ValueError: Both lengths are given, or neither; a length is negative; the schedule is
-            unknown; or ``by_epoch`` is True with ``decay_iters``.
+        ValueError: Both lengths are given, or neither; a length or ``begin`` is negative; the
+            schedule is unknown; or ``by_epoch`` is True with ``decay_iters``.
 
     Examples:
         >>> custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=100)]
+        >>> custom_hooks = [dict(type="DeepTrainingHook", begin=50, decay_epochs=100)]
     """
 
     def __init__(
@@ -58,21 +61,19 @@ class DeepTrainingHook(Hook):
         decay_iters: int | None = None,
         schedule: str = "linear",
         by_epoch: bool | None = None,
+        begin: int = 0,
     ) -> None:
         if (decay_epochs is None) == (decay_iters is None):
             raise ValueError(
                 "DeepTrainingHook takes one of decay_epochs and decay_iters, found "
                 f"decay_epochs={decay_epochs} and decay_iters={decay_iters}"
             )
-        for name, length in dict(decay_epochs=decay_epochs, decay_iters=decay_iters).items():
-            if length is None:
-                continue
-            if not isinstance(length, int) or isinstance(length, bool):
-                raise TypeError(f"{name} must be a whole number, found {length!r}")
-            if length < 0:
-                raise ValueError(
-                    f"{name} must be at least 0, found {length}; 0 trains at λ = 1 from the start"
-                )
+        zero = "trains at λ = 1 from the start"
+        _require_length("decay_epochs", decay_epochs, zero)
+        _require_length("decay_iters", decay_iters, zero)
+        if begin is None:
+            raise TypeError("begin must be a whole number, found None; leave it out, or give 0")
+        _require_length("begin", begin, "lets λ rise from the start")
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, found {schedule!r}")
         if by_epoch and decay_iters is not None:
@@ -82,6 +83,7 @@ class DeepTrainingHook(Hook):
             )
         self.decay_epochs, self.decay_iters = decay_epochs, decay_iters
         self.schedule = schedule
+        self.begin = begin
         self.by_epoch = decay_iters is None if by_epoch is None else by_epoch
         self._current: float | None = None
 
@@ -90,9 +92,10 @@ class DeepTrainingHook(Hook):
 
         Raises:
             RuntimeError: No module of the model has a λ.
-            ValueError: ``decay_epochs`` is given, but the loop counts iterations.
+            ValueError: Epochs are given, but the loop counts iterations.
         """
-        if self.decay_epochs and isinstance(runner.train_loop, IterBasedTrainLoop):
+        counted = self.decay_epochs is not None and (self.decay_epochs or self.begin)
+        if counted and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
                 f"decay_epochs={self.decay_epochs}, but this training counts iterations "
                 "(IterBasedTrainLoop has one epoch only); give decay_iters"
@@ -125,15 +128,28 @@ class DeepTrainingHook(Hook):
         runner.message_hub.update_scalar(_LOG_NAME, self._current)
 
     def _lambda_at(self, epoch: int, iteration: int, runner: Any) -> float:
+        begin = self.begin
         if self.decay_iters is not None:
             done, length = iteration, self.decay_iters
         else:
             assert self.decay_epochs is not None
             done, length = epoch, self.decay_epochs
             if not self.by_epoch:
-                done, length = iteration, length * len(runner.train_dataloader)
-        return SCHEDULES[self.schedule](done / length if length else 1.0)
+                num_batches = len(runner.train_dataloader)
+                done, length, begin = iteration, length * num_batches, begin * num_batches
+        if not length:
+            return 0.0 if done < begin else 1.0
+        return SCHEDULES[self.schedule]((done - begin) / length)
 
     def _set(self, runner: Any, value: float) -> None:
         set_act_lambda(runner.model, value)
         self._current = value
+
+
+def _require_length(name: str, length: Any, zero: str) -> None:
+    if length is None:
+        return
+    if not isinstance(length, int) or isinstance(length, bool):
+        raise TypeError(f"{name} must be a whole number, found {length!r}")
+    if length < 0:
+        raise ValueError(f"{name} must be at least 0, found {length}; 0 {zero}")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmvanilla.models.compiled_ops import guard_compiled_ops
 from mmvanilla.models.compiling import is_compiling
 from mmvanilla.models.fusion import conv_geometry
 
@@ -189,7 +190,8 @@ def pack_for_cpu(model: nn.Module, inplace: bool = False) -> nn.Module:
         inplace: Whether to change ``model`` itself instead of a copy. Default: False.
 
     Returns:
-        The packed model: a copy, or ``model`` itself. It computes in channels_last.
+        The packed model: a copy, or ``model`` itself. It computes in channels_last, except in the
+        modules of ``mmcv.ops``, which are left as they are.
 
     Raises:
         ValueError: The model has no plain ``nn.Conv2d`` inside.
@@ -197,7 +199,10 @@ def pack_for_cpu(model: nn.Module, inplace: bool = False) -> nn.Module:
     if not inplace:
         model = copy.deepcopy(model)
     twins: dict[nn.Module, PackedConv2d] = {}
+    kept = guard_compiled_ops(model)
     for parent in list(model.modules()):
+        if parent in kept:  # a compiled operator reads what comes out as if it were contiguous
+            continue
         for name, child in parent._modules.items():
             # Neither subclasses nor convolutions with hooks, whose additional work would be lost.
             if type(child) is nn.Conv2d and not (child._forward_hooks or child._forward_pre_hooks):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import traceback
 from argparse import ArgumentError, ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from mmengine.config import DictAction
 
+from mmvanilla.utils import stopping
 from mmvanilla.utils.known_errors import explain_known
 
 # User errors: printed without the exception type.
@@ -22,9 +21,6 @@ _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryEr
 # Errors of these types come from Python or a library, and name neither a file nor a remedy.
 _BARE = (UnicodeError, EOFError)
 _NAMES_SHOWN = 4
-_RETRY = 0.5  # seconds
-_STOPPED = "stopped by SIGTERM; unfinished files were removed"
-_STOPPED_STATUS = 128 + signal.SIGTERM
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another place, and run again",
@@ -42,10 +38,6 @@ _REMEDIES = {
 }
 
 
-class Terminated(KeyboardInterrupt):
-    """Raised on SIGTERM, as KeyboardInterrupt is on Ctrl-C, so that the same clean-up runs."""
-
-
 def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
     """Parse the command line, run ``command`` with it, and exit.
 
@@ -60,31 +52,39 @@ def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
     # `mmvanilla TOOL` tells the tool what the user typed (mmvanilla/__main__.py).
     parser.prog = getattr(sys.modules["__main__"], "COMMAND", parser.prog)
     args = parser.parse_args()
-    _treat_sigterm_as_interrupt()
+    stopping.treat_signals()
+    message, status, was_stopped = _run(command, args)
+    if was_stopped:
+        stopping.end_workers()
+    if message:
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(status)
+
+
+def _run(command: Callable[[Namespace], object], args: Namespace) -> tuple[str, int, bool]:
+    """Run ``command``.
+
+    Returns:
+        What to say, which is nothing if it succeeded; the exit status; whether a signal stopped it.
+    """
     try:
         command(args)
-    except Terminated:
-        _fail(_STOPPED, _STOPPED_STATUS)
-    except KeyboardInterrupt:
-        _fail("interrupted; unfinished files were removed", 130)
-    except SystemExit as error:  # only a config does that, since it is a Python program
-        if args.debug:
+    except BaseException as error:  # every tool ends here when something fails
+        stopping.stop_retrying()
+        if args.debug and not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
-        _fail(
-            f"a config, or a module that it imports, called sys.exit({error.code!r})"
-            f"{_inputs(args)}; remove that call",
-            1,
-        )
-    except Exception as error:  # every tool ends here when something fails
-        if args.debug:
-            traceback.print_exc()
-        if _comes_from_sigterm(error):
-            _fail(_STOPPED, _STOPPED_STATUS)
-        _fail(explain(error, args), 1)
-    _stop_retrying()
+        stopped = stopping.ending(error)
+        if stopped is not None:
+            return *stopped, True
+        if isinstance(error, SystemExit):  # only a config does that, since it is a Python program
+            message = f"a config, or a module that it imports, called sys.exit({error.code!r})"
+            return f"{message}{_inputs(args)}; remove that call", 1, False
+        return explain(error, args), 1, False
+    stopping.stop_retrying()
+    return "", 0, False
 
 
-def explain(error: Exception, args: Namespace) -> str:
+def explain(error: BaseException, args: Namespace) -> str:
     """Say in one line what went wrong, with which file, and what to do.
 
     Args:
@@ -133,49 +133,7 @@ def _files(values: Any) -> Iterator[str]:
                 yield text
 
 
-def _treat_sigterm_as_interrupt() -> None:
-    owner = os.getpid()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # in a forked worker there is nothing to clean up
-            os._exit(_STOPPED_STATUS)
-        # A second SIGTERM ends the process at once, in case the clean-up hangs.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Destructors of what was half made complain, which nobody needs to read.
-        sys.unraisablehook = lambda unraisable: None
-        if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, again)
-            signal.setitimer(signal.ITIMER_REAL, _RETRY, _RETRY)
-        raise Terminated
-
-    def again(number: int, frame: FrameType | None) -> None:
-        # A destructor or a bare `except:` in a library may swallow the exception, so it is raised
-        # again, but not while it is being handled: then the clean-up is running.
-        if os.getpid() == owner and not _comes_from_sigterm(sys.exc_info()[1]):
-            raise Terminated
-
-    signal.signal(signal.SIGTERM, stop)
-
-
-def _comes_from_sigterm(error: BaseException | None) -> bool:
-    """Tell whether an exception is Terminated, or was raised by a library because of it."""
-    while error is not None and not isinstance(error, Terminated):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
-def _stop_retrying() -> None:
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _fail(message: str, status: int) -> None:
-    _stop_retrying()
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(status)
-
-
-class _OptionsAction(DictAction):
+class OptionsAction(DictAction):
     """mmengine's parsing of ``key=value``, with argparse's error for malformed options."""
 
     def __call__(
@@ -185,6 +143,7 @@ class _OptionsAction(DictAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        """Take the words of the option, as argparse asks for it."""
         try:
             super().__call__(parser, namespace, values, option_string)
         except (ValueError, AssertionError) as error:
@@ -198,7 +157,7 @@ def add_cfg_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=_OptionsAction,
+        action=OptionsAction,
         help="override entries of the config, as key=value with dots in the key",
     )
 

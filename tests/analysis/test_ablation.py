@@ -1,201 +1,330 @@
+"""Choosing, resuming, training beside each other and failing, with trainings that are made up."""
+
 from __future__ import annotations
 
-import copy
+import json
+import runpy
+import signal
 import subprocess
 import sys
-from argparse import ArgumentParser
+import threading
+from pathlib import Path
 
 import pytest
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from torch import nn
 
-from mmvanilla import count_fusable, fuse_model, get_act_lambda
-from mmvanilla.analysis.ablation import (
-    SWITCHES,
-    AblationRun,
-    ablation_table,
-    options_line,
-    run_ablations,
-)
-from mmvanilla.datasets.shapes import make_shapes
-from mmvanilla.models.conv_pair import ConvPair
-from mmvanilla.models.layers import ShortcutConv
-from tests.helpers import ROOT, randomise, relative_difference
+from mmvanilla.analysis import ablation as module
+from mmvanilla.analysis.ablation import Ablation
+from mmvanilla.analysis.ablation_rows import rows_of
+from mmvanilla.analysis.ablation_run import Request, Result, RunFailed
+from mmvanilla.analysis.ablation_state import Choice
+from mmvanilla.utils.processes import python_environment
+from tests.helpers import ROOT
+from tests.idx_images import tiny_config, write_idx_images
 
-FOLDER = ROOT / "configs" / "ablations"
-VARIANTS = {
-    "full": dict(),
-    "no_deep_training": dict(deep_training=False),
-    "no_series_activation": dict(series_activation=False),
-    "plain": dict(deep_training=False, series_activation=False),
-    "n0": dict(act_num=0),
-    "n1": dict(act_num=1),
-    "n2": dict(act_num=2),
-    "n4": dict(act_num=4),
-    "shortcut_before_act": dict(shortcut="before_act"),
-    "shortcut_after_act": dict(shortcut="after_act"),
-}
-DATA_SETS = ("in1k", "shapes")
+CONFIG = """
+model = dict(type="A", depth=1)
+optimizer = dict(lr=0.5)
+ablations = dict(full={}, deep={"model.depth": 2})
+"""
+CHOICE = Choice("optimizer.lr", (0.1, 0.2, 0.3), {"held_out": True})
 
 
-def narrow(name: str, data_set: str) -> Config:
-    """The config of a switch as the toolboxes' own tools make it, from the line of options."""
-    cfg = Config.fromfile(FOLDER / f"vanillanet6_{data_set}.py")
-    parser = ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={})
-    options = parser.parse_args(options_line(name).split()).cfg_options
-    assert options == SWITCHES[name]
-    cfg.merge_from_dict(options)
-    cfg.model.backbone.width_mult = 1 / 64
-    cfg.model.head.in_channels = 64
-    cfg.model.head.num_classes = 6
-    init_default_scope("mmpretrain")
-    return cfg
+class MadeUp:
+    """Trainings without a process: the metric is a function of the request."""
+
+    def __init__(self, monkeypatch):
+        self.begun: list[str] = []
+        self.most = self.running = 0
+        self.broken: set[str] = set()
+        self.diverging: set[float] = set()
+        self.ended: list[str] = []
+        self.interrupt_at = ""
+        self.lock, self.both = threading.Lock(), threading.Event()
+        self.patience = 0.0  # seconds that a training waits for another one beside it
+        monkeypatch.setattr(module, "Process", self.process)
+        monkeypatch.setattr(module, "require_held_out", lambda table, choice: None)
+
+    def metric(self, request: Request) -> float:
+        lr = request.options.get("optimizer.lr", 0.5)
+        best = 0.1 if request.options.get("model.depth") == 2 else 0.2
+        if lr in self.diverging:
+            return float("nan")
+        return 90 - 100 * abs(lr - best) + request.seed % 1000
+
+    def process(self, request: Request, threads: int):
+        made_up, name = self, Path(request.folder).name.rpartition("_")[0]
+        made_up.begun.append(name)
+        if name == made_up.interrupt_at:
+            raise KeyboardInterrupt
+
+        class Process:
+            def wait(self) -> Result:
+                with made_up.lock:
+                    made_up.running += 1
+                    made_up.most = max(made_up.most, made_up.running)
+                    if made_up.running == 2:
+                        both.set()
+                both.wait(made_up.patience)
+                with made_up.lock:
+                    made_up.running -= 1
+                if name in made_up.broken:
+                    raise RunFailed(f"no luck; see {name}")
+                value = made_up.metric(request)
+                return Result("top1", value, value if request.fuse else None, 3, 1000, 2.0)
+
+            def end(self) -> None:
+                made_up.ended.append(name)
+
+        both = made_up.both
+        return Process()
 
 
-def build(model: dict) -> nn.Module:
-    from mmpretrain.registry import MODELS
-
-    return MODELS.build(copy.deepcopy(model))
-
-
-def test_each_data_set_has_one_config_and_each_variant_a_switch():
-    assert {path.name for path in FOLDER.glob("*.py")} == {
-        f"vanillanet6_{data}.py" for data in DATA_SETS
-    }
-    assert set(SWITCHES) == set(VARIANTS)
+@pytest.fixture
+def made_up(monkeypatch):
+    return MadeUp(monkeypatch)
 
 
-def test_an_unknown_switch_is_refused_before_anything_is_trained(tmp_path):
-    with pytest.raises(ValueError, match="unknown switch 'n5'; choose from full, no_deep_training"):
-        run_ablations(["nowhere.py"], [0], str(tmp_path / "runs"), ["full", "n5"])
+@pytest.fixture
+def rows(tmp_path):
+    (tmp_path / "toy.py").write_text(CONFIG)
+    return rows_of(str(tmp_path / "toy.py"))
+
+
+def run(rows, tmp_path, seeds=(0, 1), choice=None, jobs=1):
+    lines: list[str] = []
+    ablation = Ablation(rows, seeds, str(tmp_path / "runs"), choice, jobs)
+    ablation.run(lines.append)
+    return ablation, lines
+
+
+def test_without_a_choice_each_row_is_trained_with_each_seed(made_up, rows, tmp_path):
+    ablation, lines = run(rows, tmp_path)
+    assert made_up.begun == ["toy_full_seed0", "toy_full_seed1", "toy_deep_seed0", "toy_deep_seed1"]
+    assert [state.row.switch for state in ablation.complete] == ["full", "deep"]
+    assert lines[0] == "toy full, seed 0: 60.0, fused 60.0"
+    # One line of JSON each, for other programs.
+    results = [path.read_text() for path in (tmp_path / "runs").glob("*/result.json")]
+    assert len(results) == 4 and all(text.count("\n") == 1 for text in results)
+    assert json.loads(results[0])["metric"] == "top1"
+
+
+def test_each_row_gets_the_value_that_is_best_on_the_held_out_data(made_up, rows, tmp_path):
+    ablation, lines = run(rows, tmp_path, choice=CHOICE)
+    assert [state.value for state in ablation.states] == [0.2, 0.1]
+    choosing = [name for name in made_up.begun if "_lr" in name]
+    assert choosing == [f"toy_{row}_lr{lr}" for row in ("full", "deep") for lr in (0.1, 0.2, 0.3)]
+    assert "toy full: chose lr=0.2 (0.1: 80.0, 0.2: 90.0, 0.3: 80.0)" in lines
+    edge = "; it is the last one of the grid, and a wider grid may have a better one"
+    assert f"toy deep: chose lr=0.1 (0.1: 90.0, 0.2: 80.0, 0.3: 70.0){edge}" in lines
+    # The seeds are trained with it, and the choice has a seed of its own.
+    assert [ended.result.trained for ended in ablation.states[1].runs] == [90.0, 91.0]
+    # One row is finished before the next begins.
+    assert made_up.begun.index("toy_full_seed1") < made_up.begun.index("toy_deep_lr0.1")
+
+
+def test_the_choice_validates_elsewhere_and_fuses_nothing(rows, tmp_path):
+    from mmvanilla.analysis.ablation_state import Run
+
+    choosing = Run(rows[1], 2, 0.1, choosing=True).request(str(tmp_path), CHOICE)
+    assert choosing.options == {"model.depth": 2, "optimizer.lr": 0.1, "held_out": True}
+    final = Run(rows[1], 0, 0.1).request(str(tmp_path), CHOICE)
+    assert final.options == {"model.depth": 2, "optimizer.lr": 0.1}
+    assert (choosing.fuse, final.fuse) == (False, True)
+
+
+def test_goes_on_where_it_was_stopped(made_up, rows, tmp_path):
+    made_up.interrupt_at = "toy_full_seed1"
+    with pytest.raises(KeyboardInterrupt):
+        run(rows, tmp_path, choice=CHOICE)
+    before, made_up.begun, made_up.interrupt_at = made_up.begun, [], ""
+    assert len(before) == 5
+    ablation, lines = run(rows, tmp_path, choice=CHOICE)
+    assert made_up.begun[0] == "toy_full_seed1" and len(ablation.complete) == 2
+    assert not set(before[:-1]) & set(made_up.begun)
+    assert lines[0] == "toy full, 0.1 on held-out data: 80.0 (from before)"
+    # Again, nothing is left to do; the order of the results is that of the seeds.
+    made_up.begun = []
+    ablation, _ = run(rows, tmp_path, choice=CHOICE)
+    assert made_up.begun == []
+    assert [ended.run.seed for ended in ablation.states[0].runs] == [0, 1]
+    # More seeds need no other choice.
+    run(rows, tmp_path, seeds=(0, 1, 7), choice=CHOICE)
+    assert made_up.begun == ["toy_full_seed7", "toy_deep_seed7"]
+
+
+def test_a_value_with_which_the_training_diverges_is_not_chosen(made_up, rows, tmp_path):
+    made_up.diverging = {0.1}
+    _, lines = run(rows, tmp_path, choice=CHOICE)
+    assert "toy deep: chose lr=0.2 (0.1: nan, 0.2: 80.0, 0.3: 70.0)" in lines
+
+
+def test_what_was_changed_is_trained_anew(made_up, rows, tmp_path):
+    run(rows, tmp_path, seeds=[0])
+    made_up.begun = []
+    (tmp_path / "toy.py").write_text(CONFIG.replace('"model.depth": 2', '"model.depth": 3'))
+    run(rows_of(str(tmp_path / "toy.py")), tmp_path, seeds=[0])
+    assert made_up.begun == ["toy_deep_seed0"]
+    made_up.begun = []
+    run(rows, tmp_path, seeds=[0, 5])
+    assert made_up.begun == ["toy_full_seed5", "toy_deep_seed5"]
+    (tmp_path / "toy.py").write_text(CONFIG + "randomness = dict(deterministic=True)\n")
+    made_up.begun = []
+    run(rows_of(str(tmp_path / "toy.py")), tmp_path, seeds=[0])
+    assert made_up.begun == ["toy_full_seed0", "toy_deep_seed0"]
+
+
+def test_as_many_as_asked_for_run_beside_each_other(made_up, rows, tmp_path):
+    made_up.patience = 60.0
+    ablation, _ = run(rows, tmp_path, choice=CHOICE, jobs=2)
+    assert made_up.most == 2 and len(ablation.complete) == 2
+    assert sorted(made_up.begun) == sorted(set(made_up.begun)) and len(made_up.begun) == 10
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(made_up, rows, tmp_path):
+    made_up.broken = {"toy_full_lr0.3", "toy_deep_seed0"}
+    ablation, lines = run(rows, tmp_path, choice=CHOICE)
+    # Without one of its values a row cannot choose.
+    assert ablation.failures == ["toy full, 0.3 on held-out data", "toy deep, seed 0"]
+    assert "failed: toy deep, seed 0: no luck; see toy_deep_seed0" in lines
+    assert ablation.complete == [] and len(ablation.states[1].runs) == 1
+    made_up.broken, made_up.begun = set(), []
+    assert len(run(rows, tmp_path, choice=CHOICE)[0].complete) == 2
+    assert sorted(made_up.begun) == [
+        "toy_deep_seed0",
+        "toy_full_lr0.3",
+        "toy_full_seed0",
+        "toy_full_seed1",
+    ]
+
+
+def test_an_interruption_ends_the_trainings(made_up, rows, tmp_path):
+    made_up.interrupt_at = "toy_full_seed1"
+    with pytest.raises(KeyboardInterrupt):
+        run(rows, tmp_path, jobs=2)
+    assert made_up.ended == ["toy_full_seed0"]
+
+
+def test_no_job_at_all_only_reads_what_is_there(made_up, rows, tmp_path):
+    run(rows[:1], tmp_path)
+    made_up.begun = []
+    ablation, _ = run(rows, tmp_path, jobs=0)
+    assert made_up.begun == [] and [s.row.switch for s in ablation.complete] == ["full"]
+
+
+def test_wrong_numbers_are_refused_before_the_work(rows, tmp_path):
+    for arguments, message in (
+        (dict(seeds=[0, 1, 1]), "seeds 1 given twice"),
+        (dict(seeds=[]), "needs a seed, found none"),
+        (dict(jobs=-1), "jobs must be at least 0, found -1"),
+        (dict(choice=Choice("optimizer.lrr", (1, 2), {})), "toy full: optimizer.lrr is None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Ablation(rows, **{"seeds": [0], "work_dir": str(tmp_path / "runs"), **arguments})
     assert not (tmp_path / "runs").exists()
 
 
-def test_in1k_is_the_recipe_with_its_hooks_in_other_lists():
-    recipe = Config.fromfile(ROOT / "configs" / "imagenet" / "vanillanet6_in1k.py").to_dict()
-    ours = Config.fromfile(FOLDER / "vanillanet6_in1k.py").to_dict()
-    hooks = [[*cfg["default_hooks"].values(), *cfg["custom_hooks"]] for cfg in (recipe, ours)]
-    for cfg in (recipe, ours):
-        del cfg["custom_hooks"], cfg["default_hooks"]
-    assert recipe == ours
-    assert sorted(map(repr, hooks[0])) == sorted(map(repr, hooks[1]))
+def test_a_damaged_result_is_named(made_up, rows, tmp_path):
+    run(rows, tmp_path, seeds=[0])
+    path = next((tmp_path / "runs").glob("*full*/result.json"))
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"result.json is not a result.*; remove it"):
+        run(rows, tmp_path, seeds=[0])
 
 
+@pytest.fixture
+def tool(monkeypatch, capsys, tmp_path):
+    """Run the tool, and return its exit status and what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_tool(*arguments):
+        monkeypatch.setattr(sys, "argv", ["run_ablations", *map(str, arguments)])
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / "tools" / "run_ablations.py"), run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code
+        return status, capsys.readouterr()
+
+    return run_tool
+
+
+def test_tool_lists_the_rows(tool, rows):
+    status, output = tool("toy.py", "--rows")
+    assert (status, output.out) == (0, "toy full\ntoy deep  --cfg-options model.depth=2\n")
+
+
+def test_tool_chooses(tool, rows, made_up):
+    choice = ("--choose", "optimizer.lr", "1e-1", "0.2", "--choose-on", "held_out=True")
+    status, output = tool("toy.py", "--seeds", "0", "1", *choice)
+    assert status == 0, output.err
+    assert "| toy | `full` | 0.2 | 2 | 90.5 ± 0.7 | 90.5 ± 0.7 | 1,000 | 3 |" in output.out
+    status, output = tool("toy.py", "--seeds", "0", "9", *choice, "--jobs", "0")
+    assert status == 0 and "not all of their runs are there: toy full, toy deep" in output.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--choose", "optimizer.lr", "1", "2"], "--choose needs --choose-on"),
+        (["--choose-on", "a=1"], "--choose-on needs --choose"),
+        (["--choose", "optimizer.lr", "1", "b", "--choose-on", "a=1"], "numbers, found 1 b"),
+        (["--choose", "optimizer.lr", "1", "--choose-on", "a=1"], "two different numbers"),
+        (["--write", "nowhere.md"], "no page at nowhere.md"),
+        (["--switches", "n1"], "unknown switch 'n1'; choose from full, deep"),
+    ],
+)
+def test_tool_refuses_what_it_cannot_do_before_the_work(tool, rows, made_up, arguments, message):
+    status, output = tool("toy.py", *arguments)
+    assert status == 1 and output.err.startswith("error: ") and message in output.err
+    assert made_up.begun == []
+
+
+@pytest.mark.exhaustive
 @pytest.mark.toolbox("mmpretrain")
-@pytest.mark.parametrize("data_set", DATA_SETS)
-@pytest.mark.parametrize("name", VARIANTS)
-class TestVariant:
-    def test_is_the_published_one_but_for_its_switch(self, name, data_set):
-        cfg = narrow(name, data_set)
-        backbone = dict(cfg.model.backbone)
-        switches = {key: backbone.pop(key) for key in VARIANTS[name]}
-        assert switches == VARIANTS[name]
-        assert backbone == dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=(-1,))
-        assert cfg.model.head.get("deep_training", True) == switches.get("deep_training", True)
-
-    def test_switch_does_what_it_says(self, name, data_set):
-        model = build(narrow(name, data_set).model)
-        deep = VARIANTS[name].get("deep_training", True)
-        assert any(isinstance(module, ConvPair) for module in model.modules()) == deep
-        depthwise = {
-            tuple(module.kernel_size)
-            for module in model.modules()
-            if isinstance(module, nn.Conv2d) and module.groups > 1
-        }
-        size = 2 * VARIANTS[name].get("act_num", 3) + 1
-        has_series = VARIANTS[name].get("series_activation", True)
-        assert depthwise == ({(size, size)} if has_series else set())
-        shortcuts = sum(isinstance(module, ShortcutConv) for module in model.modules())
-        assert shortcuts == (4 if name == "shortcut_before_act" else 0)
-
-    def test_hook_matches_the_model(self, name, data_set):
-        cfg = narrow(name, data_set)
-        has_lambda = get_act_lambda(build(cfg.model)) is not None
-        assert [hook["type"] for hook in cfg.custom_hooks] == ["DeepTrainingHook"] * has_lambda
-        other = dict(in1k="EMAHook", shapes="ReseedHook")[data_set]
-        assert other in [hook["type"] for hook in cfg.default_hooks.values()]
-
-    @torch.no_grad()
-    def test_fuses_exactly_as_far_as_it_can(self, name, data_set):
-        cfg = narrow(name, data_set)
-        model = randomise(build(cfg.model)).double().eval()
-        x = torch.randn(2, 3, 40, 52, dtype=torch.float64)
-        expected = model(x)
-        num_fused = count_fusable(model)
-        fused = fuse_model(model)
-        assert num_fused > 0
-        assert relative_difference(expected, fused(x)) < 1e-9
-        # Nothing of the training form is left, and deploy=True builds the same.
-        assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
-        cfg.model.backbone.deploy = cfg.model.head.deploy = True
-        deploy = build(cfg.model).double().eval()
-        deploy.load_state_dict(fused.state_dict())
-        assert relative_difference(expected, deploy(x)) < 1e-9
-        # A shortcut before the activation fuses away; one after it stays.
-        plain = build(
-            dict(
-                cfg.model,
-                backbone={k: v for k, v in cfg.model.backbone.items() if k != "shortcut"},
-            )
-        )
-        extra = set(deploy.state_dict()) - set(plain.state_dict())
-        assert bool(extra) == (name == "shortcut_after_act")
-
-
-class TestTable:
-    def test_mean_and_sample_deviation_over_the_seeds(self):
-        runs = [
-            AblationRun("a", 0, 90.0, 90.0, 11, 1234567),
-            AblationRun("b", 0, 80.0, 81.0, 5, 10),
-            AblationRun("a", 1, 94.0, 93.0, 11, 1234567),
-        ]
-        assert ablation_table(runs).splitlines()[2:] == [
-            "| a | 2 | 92.0 ± 2.8 | 91.5 ± 2.1 | 1,234,567 | 11 |",
-            "| b | 1 | 80.0 | 81.0 | 10 | 5 |",
-        ]
-
-
-def test_what_could_not_be_told_apart_is_refused_before_the_work(tmp_path):
-    path = str(tmp_path / "nothing.py")
-    with pytest.raises(ValueError, match="configs nothing given twice"):
-        run_ablations([path, str(tmp_path / "other" / "nothing.py")], [0], str(tmp_path))
-    with pytest.raises(ValueError, match="seeds 1 given twice"):
-        run_ablations([path], [0, 1, 1], str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="no config at"):
-        run_ablations([path], [0], str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+def test_tool_chooses_really_and_goes_on_after_sigterm(tmp_path):
+    data = write_idx_images(tmp_path / "data", num_train=120)
+    (tmp_path / "tiny.py").write_text(tiny_config(data, full={}, n1={"model.backbone.act_num": 1}))
+    command = [sys.executable, str(ROOT / "tools" / "run_ablations.py"), "tiny.py"]
+    command += ["--seeds", "0", "1", "--jobs", "2", "--work-dir", "runs"]
+    command += ["--choose", "optim_wrapper.optimizer.lr", "1e-3", "1e-2", "--choose-on"]
+    held_out = "val_dataloader.dataset."
+    command += [f"{held_out}split=train", f"{held_out}test_mode=False", f"{held_out}indices=-40"]
+    options = dict(stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=python_environment())
+    process = subprocess.Popen(command, **options)
+    assert any("on held-out data" in line for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    with process.stdout as rest:
+        assert "| tiny |" not in rest.read()
+    assert process.wait() == 128 + signal.SIGTERM
+    done = subprocess.run(command, stderr=subprocess.PIPE, **options)
+    assert done.returncode == 0, done.stderr
+    assert "(from before)" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| tiny |")]
+    assert [row.split(" | ")[1] for row in rows] == ["`full`", "`n1`"]
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 8
 
 
 @pytest.mark.slow
 @pytest.mark.toolbox("mmpretrain")
-def test_tool_trains_fuses_and_reports(tmp_path):
-    make_shapes(tmp_path / "data", layouts=["imagenet"], num_train=12, num_val=6, image_size=48)
-    data = tmp_path / "data" / "imagenet"
-    (tmp_path / "tiny.py").write_text(
-        f"""
-_base_ = [{str(FOLDER / "vanillanet6_shapes.py")!r}]
-model = dict(backbone=dict(width_mult=1 / 64), head=dict(in_channels=64))
-train_dataloader = dict(batch_size=6, dataset=dict(data_root={str(data / "train")!r}))
-val_dataloader = dict(dataset=dict(data_root={str(data / "val")!r}))
-train_cfg = dict(max_epochs=3, val_interval=3)
-custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2)]
-"""
-    )
-    command = [sys.executable, str(ROOT / "tools" / "run_ablations.py"), str(tmp_path / "tiny.py")]
-    command += ["--seeds", "0", "1", "--switches", "full", "plain"]
-    command += ["--work-dir", str(tmp_path / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert "tiny full, seed 0: " in done.stdout
-    assert "tiny plain, seed 1: " in done.stdout
-    full, plain = done.stdout.splitlines()[-2:]
-    assert full.startswith("| tiny full | 2 | ") and full.endswith(" | 11 |")
-    assert plain.startswith("| tiny plain | 2 | ") and plain.endswith(" | 5 |")
-    missing = subprocess.run(
-        [*command[:2], str(tmp_path / "nothing.py")], capture_output=True, text=True, cwd=ROOT
-    )
-    assert missing.returncode != 0
-    assert missing.stderr.strip().splitlines()[-1].startswith("error: no config at")
+def test_tool_trains_fuses_reports_and_writes_the_page(tool, tmp_path):
+    data = write_idx_images(tmp_path / "data")
+    broken = {"model.backbone.act_num": -1}
+    (tmp_path / "tiny.py").write_text(tiny_config(data, full={}, broken=broken))
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n<!-- begin of the table -->\n<!-- end of the table -->\nBehind.\n")
+    arguments = ("tiny.py", "--seeds", "0", "--jobs", "2", "--work-dir", "runs", "--write", page)
+    status, output = tool(*arguments)
+    assert status == 1
+    assert "tiny full, seed 0: " in output.out
+    assert "failed: tiny broken, seed 0: ValueError: tiny.py: the model cannot" in output.out
+    assert "act_num must be an integer of at least 0, found -1" in output.out
+    (error,) = [line for line in output.err.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: 1 runs failed (tiny broken, seed 0), with their logs in runs")
+    assert "| tiny |" not in page.read_text()
+    # Nothing is trained again for what is there, and the page gets it.
+    status, output = tool(*arguments, "--switches", "full")
+    assert status == 0, output.err
+    assert "(from before)" in output.out
+    (row,) = [line for line in page.read_text().splitlines() if line.startswith("| tiny |")]
+    assert row.startswith("| tiny | `full` | 1 | ") and row.endswith(" | 5 |")
+    assert page.read_text().startswith("Before.\n") and page.read_text().endswith("\nBehind.\n")

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from mmvanilla import VanillaNet
-from mmvanilla.apis.model import OUTPUTS, TensorModel, fixed_input_size, input_channels
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.model import (
+    OUTPUTS,
+    TensorModel,
+    build_model,
+    fixed_input_size,
+    input_channels,
+)
 from tests.helpers import TINY, randomise
 
 ADAPTIVE = dict(dims=(8, 16), strides=(2,), adaptive_pools=(3,), input_size=26)
@@ -123,3 +130,38 @@ def with_mean(model, channels):
 )
 def test_input_channels(build, channels):
     assert input_channels(build()) == channels
+
+
+DISTILLERS = {
+    "lad": """
+_base_ = ["mmdet::lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py"]
+tiny = dict(_delete_=True, type="VanillaNet", arch="6", width_mult=1 / 64)
+neck = dict(in_channels=[8, 16, 32, 64])
+model = dict(backbone=tiny, neck=neck, teacher_backbone=tiny, teacher_neck=neck)
+""",
+    "ld": """
+_base_ = ["mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py"]
+tiny = dict(_delete_=True, type="VanillaNet", arch="6", width_mult=1 / 64)
+neck = dict(in_channels=[8, 16, 32, 64])
+model = dict(backbone=tiny, neck=neck, teacher_config="teacher.py")
+""",
+}
+TEACHER = """
+_base_ = ["mmdet::gfl/gfl_r50_fpn_1x_coco.py"]
+tiny = dict(_delete_=True, type="VanillaNet", arch="6", width_mult=1 / 64)
+model = dict(backbone=tiny, neck=dict(in_channels=[8, 16, 32, 64]))
+"""
+
+
+@pytest.mark.toolbox("mmdet")
+@pytest.mark.parametrize("name", DISTILLERS)
+def test_mmdetections_teachers_are_not_loaded_to_build_a_model(name, tmp_path, monkeypatch):
+    """Their files are on a server, which the tests do not reach."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher.py").write_text(TEACHER)
+    (tmp_path / "student.py").write_text(DISTILLERS[name])
+    cfg = load_config("student.py")
+    assert cfg.model.teacher_ckpt.startswith("http")
+    model = build_model(cfg)
+    assert isinstance(model.teacher_model.backbone, VanillaNet)
+    assert cfg.model.teacher_ckpt

@@ -11,16 +11,17 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.registry import MODELS
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 
 from mmvanilla import VanillaNet
-from mmvanilla.apis.model import load_model
+from mmvanilla.apis.model import build_model, build_on_meta, load_model
 from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from mmvanilla.apis.safe_runner import newest_whole_checkpoint
 from mmvanilla.checkpoints import safe_loading as module
 from mmvanilla.checkpoints.safe_loading import KNOWN_SCHEMES, safe_loading
 from mmvanilla.models.published import RELEASE_URL, SCHEME
-from tests.toy_training import config_text
+from tests.toy_training import ToyClassifier, config_text
 
 
 class _Attack:
@@ -155,7 +156,21 @@ def train(config, work_dir, epochs=None, **options):
     return runner
 
 
-@pytest.mark.parametrize("way", ["load_from", "resume", "auto", "init_cfg", "test", "load_model"])
+@MODELS.register_module()
+class ToyStudent(ToyClassifier):
+    """Loads its teacher in its constructor, as MMDetection's detectors with one do."""
+
+    def __init__(self, teacher_file, **kwargs):
+        super().__init__(**kwargs)
+        self.teacher = torch.nn.Linear(1, 1)
+        load_checkpoint(self.teacher, teacher_file, map_location="cpu")
+
+
+WAYS = ["load_from", "resume", "auto", "init_cfg", "test", "load_model"]
+TEACHER_WAYS = ["teacher, trained", "teacher, tested", "teacher, built", "teacher, on meta"]
+
+
+@pytest.mark.parametrize("way", [*WAYS, *TEACHER_WAYS])
 @pytest.mark.parametrize("by_url", [False, True], ids=["path", "url"])
 def test_no_tool_runs_code_by_any_way(config, hostile, url, victim, tmp_path, way, by_url):
     where = url if by_url else str(hostile)
@@ -177,6 +192,16 @@ def test_no_tool_runs_code_by_any_way(config, hostile, url, victim, tmp_path, wa
             train(config, work_dir, cfg_options={"model.backbone.init_cfg": pretrained})
         elif way == "test":
             build_test_runner(config, where, work_dir=str(work_dir)).test()
+        elif way in TEACHER_WAYS:
+            student = {"model.type": "ToyStudent", "model.teacher_file": where}
+            if way == "teacher, trained":
+                train(config, work_dir, cfg_options=student)
+            elif way == "teacher, tested":
+                build_test_runner(config, where, work_dir=str(work_dir), cfg_options=student)
+            else:
+                cfg = Config.fromfile(config)
+                cfg.merge_from_dict(student)
+                (build_model if way == "teacher, built" else build_on_meta)(cfg)
         else:
             load_model(Config.fromfile(config), where)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -22,6 +20,7 @@ from mmvanilla import SqrtLRRunner
 from mmvanilla.apis.config import load_config
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.datasets.shapes_drawing import CLASSES
+from tests.fashion_files import write_fashion_mnist
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.toolbox("mmpretrain")
@@ -217,18 +216,6 @@ def test_cifar_config_trains_a_step_and_keeps_some_pixels():
     assert log["loss"].item() == pytest.approx(math.log(100), rel=0.1)
 
 
-def write_fashion_mnist(folder: Path) -> None:
-    """Write the data set's four files as MMPretrain leaves them, with random pixels."""
-    folder.mkdir(parents=True)
-    for split, count in (("train", 20), ("t10k", 10)):
-        pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        for name, values in (("images-idx3", pixels), ("labels-idx1", labels)):
-            # The format of MNIST: 0, 0, 8 for uint8, and the sizes, all big-endian.
-            head = struct.pack(f">{1 + values.ndim}I", 0x800 + values.ndim, *values.shape)
-            (folder / f"{split}-{name}-ubyte").write_bytes(head + values.tobytes())
-
-
 @pytest.mark.parametrize("name", ["vanillanet", "resnet"])
 def test_fashion_mnist_trains_and_fuses(name, tmp_path, monkeypatch):
     from mmvanilla.apis.model import load_model
@@ -236,7 +223,7 @@ def test_fashion_mnist_trains_and_fuses(name, tmp_path, monkeypatch):
     from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
 
     monkeypatch.chdir(tmp_path)
-    write_fashion_mnist(Path("data/fashion_mnist"))
+    write_fashion_mnist(Path("data/fashion_mnist"), per_class=2, test_per_class=1, compressed=False)
     config = str(CONFIGS / "small" / f"{name}_fashion_mnist.py")
     options = {
         "train_dataloader.batch_size": 10,

@@ -50,6 +50,28 @@ def test_ours_inherit_what_a_user_inherits(name):
     assert f"from mmvanilla.configs.{module} import *" in text
 
 
+def described(node):
+    """A part of a config without the way in which its types are written."""
+    if isinstance(node, dict):
+        return {key: described(value) for key, value in node.items() if key != "_scope_"}
+    if isinstance(node, list | tuple):
+        return [described(value) for value in node]
+    # A class is dumped by its full name.
+    return node.rpartition(".")[2] if isinstance(node, str) else node
+
+
+@pytest.mark.toolbox("mmdet")
+def test_the_detector_is_that_of_the_text_config():
+    ours, theirs = (
+        load_config(str(CONFIGS / folder / f"maskrcnn_{name}.py"))
+        for folder, name in (("pure_python", "pure_python"), ("shapes", "vanillanet_shapes"))
+    )
+    assert described(ours.model.to_dict()) == described(theirs.model.to_dict())
+    assert ours.visualizer.min_side == theirs.visualizer.min_side
+    drawn = [cfg.default_hooks.visualization.score_thr for cfg in (ours, theirs)]
+    assert drawn[0] == drawn[1]
+
+
 @pytest.mark.slow
 def test_a_config_of_a_user_trains_and_is_read_back(name, tmp_path, monkeypatch):
     _, layout, module = NAMES[name]

@@ -1,12 +1,17 @@
 """ONNX Runtime on a GPU: it runs there, or says why not."""
 
+import os
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from mmvanilla.deploy.onnx_runtime import open_session
+from tests.helpers import ROOT
 
 onnxruntime = pytest.importorskip("onnxruntime")
 CUDA = "CUDAExecutionProvider"
@@ -98,3 +103,35 @@ def test_exported_net_runs_on_a_gpu(tmp_path):
     images = torch.randn(2, 3, 64, 64, device="cuda")
     (logits,) = prepare(ours, "onnxruntime", images)().copy_outputs_to_cpu()
     assert relative_difference(prepare(ours, "fused", images)().cpu(), logits) < 2e-2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+@pytest.mark.parametrize(
+    ("folder", "ask"),
+    [
+        (".", "from mmvanilla.deploy.onnx_runtime import require_onnx as ask"),
+        ("mmvanilla/deploy", "import runner; ask = lambda: runner._load_onnx('no file', 'cpu')"),
+    ],
+    ids=["tools", "runner"],
+)
+def test_onnx_runtime_reports_nothing_to_its_makers(folder, ask):
+    """Its reports come from a thread that begins with its import."""
+    code = f"""
+import contextlib, os
+{ask}
+threads = len(os.listdir("/proc/self/task"))
+with contextlib.suppress(ValueError):
+    ask()
+import onnxruntime
+print(len(os.listdir("/proc/self/task")) - threads)
+"""
+    # It reports nothing in a CI, either.
+    off = ("ORT_DISABLE_TELEMETRY", "CI")
+    env = {name: value for name, value in os.environ.items() if name not in off}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=dict(env, PYTHONPATH=str(ROOT / folder)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "0", done.stdout + done.stderr

@@ -27,8 +27,10 @@ from tests.helpers import ROOT, tiny_arch
 
 SHELL = [block for block in ALL_BLOCKS if block.language == "sh"]
 PYTHON = [block for block in ALL_BLOCKS if block.language == "python"]
-# What a group of commands may cost here: fewer images than the reader draws.
+# What a group of commands may cost here: fewer images than the reader draws, and small ones for the
+# first screen, which is always run.
 FEWER = ["--num-train", "36", "--num-val", "12"]
+FEWEST = ["--num-train", "8", "--num-val", "4", "--image-size", "64"]
 OPEN_MMLAB = ("mmdet", "mmseg", "mmpretrain")
 
 
@@ -216,7 +218,8 @@ def test_commands_run(group, tmp_path):
         for words in commands.split(block.code):
             tool = commands.tool_of(words)
             assert tool is not None, f"{block}: only our own tools are run, found {words}"
-            more = FEWER if tool[0] == "make_shapes" else []
+            fewer = FEWEST if group.startswith("README") else FEWER
+            more = fewer if tool[0] == "make_shapes" else []
             done = subprocess.run(
                 [sys.executable, "-m", "mmvanilla", tool[0], *tool[1], *more],
                 cwd=tmp_path,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import os
 import re
+import socketserver
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +20,21 @@ from tests.helpers import ROOT
 nbformat = pytest.importorskip("nbformat")
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 SHORT = "NUM_TRAIN, NUM_VAL, EPOCHS, ITERATIONS = 16, 8, 2, 4\n"
+PROGRAM = """\
+#!/bin/sh
+exec "{python}" -m mmvanilla "$@"
+"""
+# Lets the server of the tools run a tool, and prints what it printed.
+CLIENT = """\
+#!{python} -SE
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect({address!r})
+    client.sendall(json.dumps([os.getcwd(), *sys.argv[1:]]).encode() + b"\\n")
+    status, printed = json.load(client.makefile())
+print(printed)
+sys.exit(status)
+"""
 
 
 @pytest.fixture
@@ -65,15 +85,15 @@ def test_it_shows_what_it_gave_and_nothing_of_the_machine(notebook):
     assert not re.search(r"[\"' ]/(?:root|home|tmp|usr|work)\b", text)
 
 
-def execute(notebook, folder, monkeypatch) -> None:
+def execute(notebook, folder, monkeypatch, program=PROGRAM, **names) -> None:
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     # The command, whether or not the environment's folder of programs is on the path.
-    program = folder / "bin" / "mmvanilla"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mmvanilla "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    command = folder / "bin" / "mmvanilla"
+    command.parent.mkdir()
+    command.write_text(program.format(python=sys.executable, **names))
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     notebook.metadata.kernelspec = dict(name="python3", display_name="Python 3", language="python")
@@ -81,20 +101,44 @@ def execute(notebook, folder, monkeypatch) -> None:
     nbclient.NotebookClient(notebook, timeout=1800, resources=resources).execute()
 
 
+@contextlib.contextmanager
+def served(tools, address):
+    """Let the server of the tools run what CLIENT asks for."""
+
+    class Answer(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            folder, tool, *arguments = json.loads(self.rfile.readline())
+            done = tools.run(f"{tool}.py", *arguments, folder=Path(folder), timeout=600)
+            self.wfile.write(json.dumps([done.status, done.output + done.errors]).encode())
+
+    with socketserver.UnixStreamServer(address, Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.slow
 @pytest.mark.toolbox("mmdet", "mmseg", "mmpretrain")
-def test_it_runs_in_short(notebook, tmp_path, monkeypatch):
+def test_it_runs_in_short(notebook, tmp_path, monkeypatch, forked_tools):
     """Everything that does not need a detector that finds something."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    address = str(tmp_path / "server")
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = SHORT
     notebook.cells = [
         cell for cell in notebook.cells if "trained" not in cell.metadata.get("tags", [])
     ]
-    execute(notebook, tmp_path, monkeypatch)
-    assert (tmp_path / "fused.pth").is_file()
-    assert list((tmp_path / "work_classifier").glob("epoch_*.pth"))
-    assert list((tmp_path / "work_segmenter").glob("iter_*.pth"))
+    with served(forked_tools, address):
+        execute(notebook, folder, monkeypatch, CLIENT, address=address)
+    assert (folder / "fused.pth").is_file()
+    assert list((folder / "work_classifier").glob("epoch_*.pth"))
+    assert list((folder / "work_segmenter").glob("iter_*.pth"))
 
 
 @pytest.mark.exhaustive

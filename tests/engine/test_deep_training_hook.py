@@ -152,6 +152,7 @@ class TestHookArguments:
             (dict(decay_epochs=2, decay_iters=2), "one of decay_epochs and decay_iters"),
             (dict(decay_epochs=-1), "0 trains at λ = 1 from the start"),
             (dict(decay_iters=-1), "at least 0"),
+            (dict(decay_epochs=2, begin=-1), "begin must be at least 0, found -1"),
             (dict(decay_epochs=2, schedule="step"), "linear, cosine"),
             (dict(decay_iters=2, by_epoch=True), "give decay_epochs"),
         ],
@@ -164,6 +165,9 @@ class TestHookArguments:
     def test_refuses_lengths_that_are_no_whole_numbers(self, length):
         with pytest.raises(TypeError, match="whole number"):
             DeepTrainingHook(decay_epochs=length)
+        for begin in (length, None):
+            with pytest.raises(TypeError, match="begin must be a whole number"):
+                DeepTrainingHook(decay_epochs=2, begin=begin)
 
     def test_every_toolbox_finds_it(self):
         assert HOOKS.get("DeepTrainingHook") is DeepTrainingHook
@@ -192,6 +196,22 @@ class TestHook:
     def test_iterations(self, tmp_path):
         seen = self.train(tmp_path, decay_iters=5).model.seen
         assert seen == [min(i / 5, 1.0) for i in range(12)]
+
+    def test_begins_later(self, tmp_path):
+        seen = self.train(tmp_path, begin=1, decay_epochs=2).model.seen
+        assert per_epoch(seen) == [0.0, 0.0, 0.5, 1.0]
+
+    def test_begins_later_within_an_epoch(self, tmp_path):
+        seen = self.train(tmp_path, begin=1, decay_epochs=2, by_epoch=False).model.seen
+        assert seen == [min(max(i - 3, 0) / 6, 1.0) for i in range(12)]
+
+    def test_begins_later_by_iterations(self, tmp_path):
+        seen = self.train(tmp_path, begin=4, decay_iters=5).model.seen
+        assert seen == [min(max(i - 4, 0) / 5, 1.0) for i in range(12)]
+
+    def test_without_a_decay_it_jumps_where_it_begins(self, tmp_path):
+        seen = self.train(tmp_path, begin=2, decay_epochs=0).model.seen
+        assert per_epoch(seen) == [0.0, 0.0, 1.0, 1.0]
 
     def test_loop_that_counts_iterations(self, tmp_path):
         runner = make_runner(
@@ -233,10 +253,11 @@ class TestHook:
             1.0,
         ]
 
-    def test_epochs_in_a_loop_that_counts_iterations(self, tmp_path):
+    @pytest.mark.parametrize("lengths", [dict(decay_epochs=4), dict(begin=1, decay_epochs=0)])
+    def test_epochs_in_a_loop_that_counts_iterations(self, tmp_path, lengths):
         runner = make_runner(
             tmp_path,
-            [DeepTrainingHook(decay_epochs=4)],
+            [DeepTrainingHook(**lengths)],
             train_cfg=dict(by_epoch=False, max_iters=7),
         )
         with pytest.raises(ValueError, match="give decay_iters"):

@@ -59,11 +59,9 @@ model = dict(
 
 
 @pytest.fixture(scope="session")
-def tools() -> Iterator[Tools]:
+def tools(forked_tools: Tools) -> Tools:
     """The tools, each run in a fork of a process that has imported what they need."""
-    server = Tools()
-    yield server
-    server.close()
+    return forked_tools
 
 
 @pytest.fixture(scope="session")

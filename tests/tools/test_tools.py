@@ -28,22 +28,22 @@ FEW = [
 ]
 
 
-def run(tool, *arguments, cwd, code=0):
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"},
-    )
-    assert result.returncode == code, result.stdout[-3000:] + result.stderr[-3000:]
-    return result
+@pytest.fixture(scope="module")
+def run(forked_tools):
+    """Run a tool in a folder, and look at its exit status; returns what it printed and left."""
+
+    def run(tool, *arguments, cwd, code=0):
+        outcome = forked_tools.run(tool, *arguments, folder=cwd, timeout=600)
+        assert outcome.status == code, outcome.output[-3000:] + outcome.errors[-3000:]
+        return outcome
+
+    return run
 
 
-def only_error(result):
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+def only_error(outcome):
+    lines = [line for line in outcome.errors.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in outcome.errors
     return lines[0]
 
 
@@ -53,16 +53,16 @@ def metrics(work_dir):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, run):
     """A folder with data and a Mask R-CNN trained for two epochs of four steps."""
-    folder = tmp_path_factory.mktemp("user")
+    folder = tmp_path_factory.mktemp("user") / "home"
     make_shapes(folder / "data" / "shapes", layouts=("coco",), num_train=16, num_val=4)
     run("train.py", CONFIG, "--work-dir", "out", "--cfg-options", *FEW, cwd=folder)
     assert (folder / "out" / "epoch_2.pth").is_file()
     return folder
 
 
-def test_fused_detector_tests_as_before_with_pictures(trained):
+def test_fused_detector_tests_as_before_with_pictures(run, trained):
     run("fuse_backbone.py", CONFIG, "out/epoch_2.pth", "fused.pth", cwd=trained)
     before = ("test.py", CONFIG, "out/epoch_2.pth", "--work-dir", "before", "--out", "raw.pkl")
     run(*before, "--cfg-options", *FEW, cwd=trained)
@@ -77,52 +77,68 @@ def test_fused_detector_tests_as_before_with_pictures(trained):
     assert not (trained / "pictures").exists()
 
 
-def test_training_resumes(trained):
+def test_training_resumes(run, trained):
     options = [*FEW[3:], "train_cfg.max_epochs=3", "train_cfg.val_interval=3"]
     result = run(
         "train.py", CONFIG, "--work-dir", "out", "--resume", "--cfg-options", *options, cwd=trained
     )
-    assert "resumed epoch: 2" in result.stdout + result.stderr
+    assert "resumed epoch: 2" in result.output + result.errors
     assert (trained / "out" / "epoch_3.pth").is_file()
 
 
-@pytest.mark.parametrize("tool", ["train.py", "test.py"])
-def test_mmdetections_own_tools_run_our_configs(trained, tool):
+def own_tool(name):
     import mmdet
 
-    own = Path(mmdet.__file__).parent / ".mim" / "tools" / tool
-    if not own.is_file():
+    path = Path(mmdet.__file__).parent / ".mim" / "tools" / name
+    if not path.is_file():
         pytest.skip("this MMDetection was installed without its tools")
-    given = [] if tool == "train.py" else ["out/epoch_2.pth"]
+    return str(path)
+
+
+def test_mmdetections_own_training_runs_our_configs(run, trained):
+    options = ("--work-dir", "own_train", "--cfg-options", *FEW, "train_cfg.max_epochs=1")
+    run(own_tool("train.py"), CONFIG, *options, cwd=trained)
+    assert (trained / "own_train" / "epoch_1.pth").is_file()
+
+
+def test_mmdetections_own_test_runs_our_configs(trained):
+    """In a process of its own, where nothing but the config imports mmvanilla."""
+    command = [sys.executable, own_tool("test.py"), CONFIG, "out/epoch_2.pth"]
     result = subprocess.run(
-        [sys.executable, str(own), CONFIG, *given, "--work-dir", f"own_{tool}", "--cfg-options"]
-        + [*FEW, "train_cfg.max_epochs=1"],
+        [*command, "--work-dir", "own_test", "--cfg-options", *FEW],
         cwd=trained,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert (trained / f"own_{tool}" / "epoch_1.pth").is_file() == (tool == "train.py")
+    assert "coco/bbox_mAP" in result.stdout + result.stderr
 
 
-def test_errors_are_one_line_and_leave_nothing(tmp_path):
-    data = only_error(run("train.py", CONFIG, cwd=tmp_path, code=1))
+@pytest.fixture
+def empty(tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    return folder
+
+
+def test_errors_are_one_line_and_leave_nothing(run, empty):
+    data = only_error(run("train.py", CONFIG, cwd=empty, code=1))
     assert "data/shapes/coco/ is not there" in data
     assert "mmvanilla make_shapes data/shapes" in data
     coco = str(ROOT / "configs" / "maskrcnn_vanillanet.py")
-    data = only_error(run("train.py", coco, cwd=tmp_path, code=1))
+    data = only_error(run("train.py", coco, cwd=empty, code=1))
     assert "data/coco/ is not there" in data and "mmvanilla demo" in data
-    assert "no config" in only_error(run("train.py", "nowhere.py", cwd=tmp_path, code=1))
-    missing = run("test.py", CONFIG, "nowhere.pth", cwd=tmp_path, code=1)
+    assert "no config" in only_error(run("train.py", "nowhere.py", cwd=empty, code=1))
+    missing = run("test.py", CONFIG, "nowhere.pth", cwd=empty, code=1)
     assert "no checkpoint at nowhere.pth" in only_error(missing)
-    (tmp_path / "other.pth").write_bytes(b"no checkpoint")
-    torch.save(dict(state_dict={"conv.weight": torch.ones(1)}), tmp_path / "foreign.pth")
+    (empty / "other.pth").write_bytes(b"no checkpoint")
+    torch.save(dict(state_dict={"conv.weight": torch.ones(1)}), empty / "foreign.pth")
     for name in ("other.pth", "foreign.pth", "nowhere.pth"):
-        only_error(run("fuse_backbone.py", CONFIG, name, "fused.pth", cwd=tmp_path, code=1))
-    assert {path.name for path in tmp_path.iterdir()} == {"other.pth", "foreign.pth"}
+        only_error(run("fuse_backbone.py", CONFIG, name, "fused.pth", cwd=empty, code=1))
+    assert {path.name for path in empty.iterdir()} == {"other.pth", "foreign.pth"}
 
 
-def test_debug_shows_the_traceback(tmp_path):
-    result = run("test.py", CONFIG, "nowhere.pth", "--debug", cwd=tmp_path, code=1)
-    assert "Traceback" in result.stderr and "error: no checkpoint" in result.stderr
+def test_debug_shows_the_traceback(run, empty):
+    result = run("test.py", CONFIG, "nowhere.pth", "--debug", cwd=empty, code=1)
+    assert "Traceback" in result.errors and "error: no checkpoint" in result.errors

@@ -1,0 +1,95 @@
+"""Let a Runner test an exported model as if it were the config's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData, PixelData
+
+from mmvanilla.deploy.runner import Predictor
+
+#: The suffixes of the files that can be tested.
+SUFFIXES = (".onnx", ".xml")
+
+
+def is_exported(path: str) -> bool:
+    """Tell by its suffix whether a file is an exported model that can be tested."""
+    return Path(path).suffix in SUFFIXES
+
+
+def options_to_test(path: str) -> dict[str, Any]:
+    """Return the options that put an exported model in the place of a config's model.
+
+    Args:
+        path: Path of the ``.onnx`` or ``.xml`` file.
+    """
+    return {"model": dict(_delete_=True, type="ExportedModel", path=path), "load_from": None}
+
+
+@MODELS.register_module()
+class ExportedModel(BaseModel):
+    """An exported model that predicts, behind the interface of the toolboxes' models.
+
+    It reads each image from its file and prepares it by the settings in the exported file, as
+    ``mmvanilla predict`` does; the inputs that the config's pipeline made are not used.
+
+    Args:
+        path: Path of the ``.onnx`` or ``.xml`` file.
+        data_preprocessor: Ignored: the file's own settings count.
+
+    Raises:
+        ValueError: The file is not such a model, or cannot be used without its toolbox.
+        ImportError: The runtime is not installed.
+    """
+
+    def __init__(self, path: str, data_preprocessor: Any = None) -> None:
+        super().__init__()
+        self.predictor = Predictor(path)
+
+    def forward(self, inputs: Any, data_samples: Sequence[Any] = (), mode: str = "predict") -> Any:
+        """Predict on the images of data samples, and add the predictions to these.
+
+        Args:
+            inputs: Not used.
+            data_samples: The toolbox's data samples, with the paths of their images.
+            mode: ``'predict'``, which alone is possible.
+
+        Raises:
+            ValueError: Another mode is asked for, or a sample has no path of an image.
+        """
+        if mode != "predict":
+            raise ValueError(f"an exported model only predicts, found mode={mode!r}")
+        for sample in data_samples:
+            path = sample.get("img_path")
+            if not path:
+                raise ValueError(
+                    "an exported model reads images from files, and this data set gives no "
+                    "img_path; test the checkpoint instead"
+                )
+            result = self.predictor(self.predictor.read(path))
+            _FILL[self.predictor.task](sample, result)
+        return list(data_samples)
+
+
+def _classify(sample: Any, result: dict[str, Any]) -> None:
+    sample.set_pred_score(torch.from_numpy(np.asarray(result["pred_scores"])))
+    sample.set_pred_label(result["pred_label"])
+
+
+def _segment(sample: Any, result: dict[str, Any]) -> None:
+    sample.pred_sem_seg = PixelData(data=torch.from_numpy(result["labels"])[None])
+
+
+def _detect(sample: Any, result: dict[str, Any]) -> None:
+    sample.pred_instances = InstanceData(
+        **{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in result.items()}
+    )
+
+
+_FILL = {"classification": _classify, "segmentation": _segment, "detection": _detect}

@@ -1,0 +1,95 @@
+"""MMCV's compiled operators compute the same in models whose convolutions give channels_last."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mmvanilla import pack_for_cpu
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.model import build_model
+from mmvanilla.engine.channels_last import to_channels_last
+from mmvanilla.models.compiled_ops import guard_compiled_ops
+from tests.helpers import CONFIGS, randomise, relative_difference
+
+pytest.importorskip("mmcv._ext")
+
+ROIS = torch.tensor([[0, 10.0, 12, 60, 62], [1, 3, 3, 60, 50]])
+
+
+class Regions(nn.Module):
+    """A convolution, and an operator on regions of what it gives."""
+
+    def __init__(self, operator, rois):
+        super().__init__()
+        self.conv, self.operator, self.rois = nn.Conv2d(3, 8, 3, padding=1), operator, rois
+
+    def forward(self, x):
+        return self.operator(self.conv(x), rois=self.rois)
+
+
+def networks():
+    from mmcv.ops import ModulatedDeformConv2dPack, RoIAlign, RoIAlignRotated
+
+    angle = torch.full((2, 1), 0.3)
+    return {
+        "RoIAlign": Regions(RoIAlign(7, 0.25, 0), ROIS),
+        "RoIAlignRotated": Regions(RoIAlignRotated((7, 7), 0.25, 2), torch.cat([ROIS, angle], 1)),
+        "ModulatedDeformConv2dPack": nn.Sequential(
+            nn.Conv2d(3, 8, 3), ModulatedDeformConv2dPack(8, 8, 3, padding=1), nn.Conv2d(8, 4, 3)
+        ),
+    }
+
+
+@pytest.fixture(params=["RoIAlign", "RoIAlignRotated", "ModulatedDeformConv2dPack"])
+def network(request):
+    return randomise(networks()[request.param]).eval()
+
+
+def test_outputs_and_gradients_are_the_same_in_channels_last(network):
+    other = copy.deepcopy(network)
+    to_channels_last(other)
+    to_channels_last(other)
+    found = []
+    for model in (network, other):
+        x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        out = model(x)
+        out.square().sum().backward()
+        found.append([out.detach(), x.grad, *(p.grad for p in model.parameters())])
+    for expected, got in zip(*found, strict=True):
+        assert relative_difference(expected, got) < 1e-5
+    guards = [len(module._forward_pre_hooks) for module in other.modules()]
+    assert sum(guards) == 1  # one operator, guarded once
+
+
+def test_outputs_are_the_same_when_packed(network):
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert relative_difference(network(x), pack_for_cpu(network)(x)) < 1e-5
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_weights_of_operators_stay_plain():
+    model = networks()["ModulatedDeformConv2dPack"]
+    kept = guard_compiled_ops(model)
+    assert kept == {model[1], model[1].conv_offset}
+    assert to_channels_last(model) == 2  # the two convolutions
+    assert model[1].weight.is_contiguous() and model[1].conv_offset.weight.is_contiguous()
+
+
+@pytest.mark.toolbox("mmdet")
+def test_a_detector_is_the_same_in_channels_last():
+    cfg = load_config(str(CONFIGS / "shapes" / "maskrcnn_vanillanet_shapes.py"))
+    model = randomise(build_model(cfg)).eval()
+    other = copy.deepcopy(model)
+    to_channels_last(other)
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = [each.extract_feat(x) for each in (model, other)]
+        assert not features[1][0].is_contiguous()
+        found = [
+            each.roi_head.bbox_roi_extractor(maps[:4], ROIS[:1])
+            for each, maps in zip((model, other), features, strict=True)
+        ]
+    assert relative_difference(*found) < 1e-5
