@@ -6,4 +6,4 @@ model = dict(
     backbone=dict(_delete_=True, type="VanillaNet", arch="9", width_mult=0.125, act_num=1),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )
-custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=1, by_epoch=False)]
+custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2, by_epoch=False)]

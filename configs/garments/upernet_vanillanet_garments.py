@@ -7,4 +7,4 @@ model = dict(
     decode_head=dict(in_channels=[64, 128, 256, 512]),
     auxiliary_head=dict(in_channels=256),
 )
-custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=1, by_epoch=False)]
+custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2, by_epoch=False)]

@@ -118,7 +118,7 @@ def garments_root(tmp_path_factory) -> Path:
 )
 def test_trains_fuses_and_is_timed(task, backbone, garments_root, tmp_path):
     root = garments_root / ("coco" if task == "maskrcnn" else "ade20k")
-    options = {"train_cfg.max_epochs": 2, "train_dataloader.batch_size": 2}
+    options = {"train_cfg.max_epochs": 3, "train_dataloader.batch_size": 2}
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         options[f"{name}.dataset.data_root"] = f"{root}/"
         options[f"{name}.num_workers"] = 0

@@ -51,7 +51,7 @@ model = dict(
 )
 
 train_dataloader = dict(batch_size=4)
-max_epochs = 3
+max_epochs = 8
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [_base_.pop("warm_up"), dict(_base_.pop("cosine"), begin=0, end=max_epochs)]
 default_hooks = dict(
