@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import mmap
+import multiprocessing
 import os
 import signal
 import sys
@@ -24,6 +25,9 @@ ENDINGS = {
 }
 #: How long a swallowed signal is waited for, in seconds.
 RETRY = 0.5
+#: How long destructors and workers of a stopped tool may take before it ends without them, in
+#: seconds.
+PATIENCE = 20.0
 
 # One byte that forked processes share: the number of the signal that stops the tool, or 0.
 _received = mmap.mmap(-1, 1)
@@ -107,9 +111,28 @@ def ending(error: BaseException) -> tuple[str, int] | None:
 
 
 def stop_retrying() -> None:
-    """End the timer that raises the exception of a signal again; call this while it is handled."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    """End the timer that raises the exception of a signal again; call this while it is handled.
+
+    What follows is left to destructors. A signal in the midst of a queue's bookkeeping leaves its
+    lock taken, and the destructor of a data loader would wait for that lock for ever. So a tool
+    that was stopped ends after :data:`PATIENCE` seconds in any case.
+    """
+    if not hasattr(signal, "setitimer"):
+        return
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    if _received[0]:
+        signal.signal(signal.SIGALRM, _end_at_once)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    with contextlib.suppress(Exception):  # whatever it is, the tool is at its end
+        for child in multiprocessing.active_children():
+            child.kill()
+    message, status = ENDINGS[signal.Signals(_received[0])]
+    with contextlib.suppress(OSError, ValueError):
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(status)
 
 
 def end_workers() -> None:

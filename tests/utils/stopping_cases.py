@@ -132,6 +132,23 @@ def forked_worker() -> None:
         print("clean")
 
 
+def a_destructor_hangs() -> None:
+    """A lock that the signal left taken, as in the queue of a data loader's worker."""
+    stopping.PATIENCE = 1.0
+    lock = threading.Lock()
+    lock.acquire()
+
+    class Loader:
+        def __del__(self) -> None:
+            lock.acquire()
+
+    held = [Loader()]
+    try:
+        _get(signal.SIGTERM)
+    finally:
+        print(f"cleaned {len(held)}")
+
+
 CASES: tuple[Callable[[], None], ...] = (
     sigterm,
     ctrl_c,
@@ -142,6 +159,7 @@ CASES: tuple[Callable[[], None], ...] = (
     everything_complains_of_its_own,
     a_second_signal,
     forked_worker,
+    a_destructor_hangs,
 )
 
 

@@ -44,6 +44,7 @@ def cases(tmp_path_factory):
         ("forked_worker", 0, "143\nclean\n"),
         ("everything_complains", 143, TERMINATED),
         ("a_second_signal", -signal.SIGINT, ""),
+        ("a_destructor_hangs", 143, f"cleaned 1\n{TERMINATED}"),
     ],
 )
 def test_one_line_and_the_status(cases, case, status, printed):
