@@ -2,11 +2,14 @@
 
 import os
 import random
+import runpy
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from mmengine.visualization import Visualizer
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
 from mmvanilla.utils.family import FAMILY
+from tests.helpers import ROOT
 from tests.hostile.rule import Tools
 
 try:
@@ -71,6 +75,28 @@ def forked_tools() -> Iterator[Tools]:
     server = Tools()
     yield server
     server.close()
+
+
+@pytest.fixture
+def run_tool(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, Any]]:
+    """Run a tool in this process, in an empty folder: starting Python costs more than the work.
+
+    It returns the exit status and what was printed, as ``out`` and ``err``.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: object) -> tuple[int, Any]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        status: Any = 0
+        try:
+            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code
+        return status, capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(autouse=True)

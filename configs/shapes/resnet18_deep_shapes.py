@@ -3,7 +3,7 @@
 # convolutions.
 _base_ = [
     "../_base_/datasets/shapes_imagenet.py",
-    "../_base_/schedules/shapes_classification.py",
+    "../_base_/schedules/small_30e.py",
 ]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 

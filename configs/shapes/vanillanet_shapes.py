@@ -2,7 +2,7 @@
 # Images: mmvanilla make_shapes. λ goes from 0 to 1 in the first half of the training.
 _base_ = [
     "../_base_/datasets/shapes_imagenet.py",
-    "../_base_/schedules/shapes_classification.py",
+    "../_base_/schedules/small_30e.py",
 ]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 

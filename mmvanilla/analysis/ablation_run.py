@@ -9,16 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmvanilla.analysis.train_and_compare import build_quiet_runner, trained_model, validate
-from mmvanilla.apis.runners import release
-from mmvanilla.models.fusion import count_fusable, fuse_model
+from mmvanilla.analysis.train_and_compare import train_and_compare
 from mmvanilla.utils.processes import end_group, python_environment
 
 _MODULE = "mmvanilla.analysis.ablation_run"
@@ -54,7 +51,7 @@ class Result:
         fused: Its value for the fused model; None if it was not fused.
         num_fused: Number of layers that fusing replaced.
         parameters: Number of parameters after fusing.
-        seconds: CPU time of training and validation in seconds, of all threads.
+        seconds: CPU time of the training in seconds, of all threads.
     """
 
     metric: str
@@ -72,19 +69,14 @@ def train_and_validate(request: Request) -> Result:
         RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
         ValueError: The config does not have exactly one validation metric.
     """
-    started = time.process_time()
-    folder = Path(request.folder)
-    runner = build_quiet_runner(request.config, request.seed, folder, request.options)
-    runner.train()
-    model = trained_model(runner)
-    metric, trained = _only_metric(validate(runner, model))
-    fused, num_fused = None, count_fusable(model)
-    if request.fuse:
-        model = fuse_model(model.eval())
-        _, fused = _only_metric(validate(runner, model))
-    release(runner)
-    parameters = sum(param.numel() for param in model.parameters())
-    return Result(metric, trained, fused, num_fused, parameters, time.process_time() - started)
+    found = train_and_compare(
+        request.config, request.seed, request.folder, request.options, request.fuse
+    )
+    metric, trained = _only_metric(found["trained"])
+    fused = found["fused"][metric] if request.fuse else None
+    return Result(
+        metric, trained, fused, found["num_fused"], found["parameters"], 60 * found["cpu_minutes"]
+    )
 
 
 def _only_metric(metrics: Mapping[str, float]) -> tuple[str, float]:

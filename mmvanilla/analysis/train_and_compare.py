@@ -28,9 +28,9 @@ _MOST_DIFFERENCE = 1e-4  # of a backbone's features after folding, in float32
 def train_and_compare(
     config: str,
     seed: int,
-    work_dir: str,
+    folder: str | Path,
     cfg_options: Mapping[str, Any] | None = None,
-    name: str | None = None,
+    fuse: bool = True,
 ) -> dict[str, Any]:
     """Train one config with one seed, then validate the model as trained and fused.
 
@@ -40,13 +40,14 @@ def train_and_compare(
     Args:
         config: Path or name of a config for any toolbox, with a ``val_evaluator``.
         seed: Seed of all random numbers, instead of the config's.
-        work_dir: Folder in which the run gets a folder for its logs and checkpoints.
+        folder: Folder of the run, for its logs and checkpoints.
         cfg_options: Values by dotted key, which override entries of the config.
-        name: Name of the run. Default: that of the config, without folder and suffix.
+        fuse: Whether to fuse the trained model and validate it once more. Default: True.
 
     Returns:
-        A dict of ``config`` (the name), ``seed``, ``trained`` and ``fused`` (metrics by name),
-        ``num_fused`` (layers that fusing replaced), ``parameters`` (after fusing), ``macs`` and
+        A dict of ``config`` (its name, without folder and suffix), ``seed``, ``trained`` and
+        ``fused`` (metrics by name), ``num_fused`` (layers that fusing replaces), ``parameters``
+        (after fusing, if it was fused), ``macs`` and
         ``backbone_macs`` (of the fused model, for one image of the validation set),
         ``image_size`` (its height and width in pixels), ``minutes`` and ``cpu_minutes`` (of the
         training alone, by the clock and by the processor time of this process), ``folder`` (with
@@ -55,28 +56,36 @@ def train_and_compare(
     Raises:
         RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
     """
-    name = name or Path(config).stem
-    folder = f"{name.replace(' ', '_')}_seed{seed}"
-    # Both forms are validated below: no validation within the time of the training.
-    options = {**(cfg_options or {}), "train_cfg.val_begin": _NEVER}
-    runner = build_quiet_runner(config, seed, Path(work_dir) / folder, options)
+    folder = Path(folder)
+    runner = build_train_runner(
+        config,
+        work_dir=str(folder),
+        cfg_options={
+            **(cfg_options or {}),
+            "randomness.seed": seed,
+            "experiment_name": folder.name,
+            "log_level": "WARNING",
+            # Both forms are validated below: no validation within the time of the training.
+            "train_cfg.val_begin": _NEVER,
+        },
+    )
     start, cpu_start = time.perf_counter(), time.process_time()
     runner.train()
     minutes = (time.perf_counter() - start) / 60
     cpu_minutes = (time.process_time() - cpu_start) / 60
-    model = trained_model(runner)
-    trained = validate(runner, model)
+    model = _trained_model(runner)
+    trained = _validate(runner, model)
     num_fused = count_fusable(model)
     fused_model: Any = model.eval()
     fused = trained
-    if num_fused:
+    if num_fused and fuse:
         fused_model = fuse_model(fused_model)
-        fused = validate(runner, fused_model)
+        fused = _validate(runner, fused_model)
     size = _image_size(runner)
     counts, _ = count_config(runner.cfg, size, ("deploy",))
     image = torch.zeros(1, input_channels(fused_model), *size)
     result = {
-        "config": name,
+        "config": Path(config).stem,
         "seed": seed,
         "trained": trained,
         "fused": fused,
@@ -87,37 +96,14 @@ def train_and_compare(
         "image_size": list(size),
         "minutes": minutes,
         "cpu_minutes": cpu_minutes,
-        "folder": str(Path(work_dir) / folder),
-        "config_file": str(Path(work_dir) / folder / Path(runner.cfg.filename).name),
+        "folder": str(folder),
+        "config_file": str(folder / Path(runner.cfg.filename).name),
     }
     release(runner)
     return result
 
 
-def build_quiet_runner(
-    config: str, seed: int, folder: Path, cfg_options: Mapping[str, Any]
-) -> Runner:
-    """Build the Runner of one of many trainings, which logs warnings only.
-
-    Args:
-        config: Path or name of the config.
-        seed: Seed of all random numbers, instead of the config's.
-        folder: Folder of the run, for its log and checkpoints.
-        cfg_options: Values by dotted key, which override entries of the config.
-    """
-    return build_train_runner(
-        config,
-        work_dir=str(folder),
-        cfg_options={
-            **cfg_options,
-            "randomness.seed": seed,
-            "experiment_name": folder.name,
-            "log_level": "WARNING",
-        },
-    )
-
-
-def trained_model(runner: Runner) -> nn.Module:
+def _trained_model(runner: Runner) -> nn.Module:
     """Return what a checkpoint would hold: the averages of an ``EMAHook``, or else the model."""
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
@@ -127,8 +113,7 @@ def trained_model(runner: Runner) -> nn.Module:
 
 
 @torch.no_grad()
-def validate(runner: Runner, model: nn.Module) -> dict[str, float]:
-    """Validate a model on the validation set of a Runner; returns the metrics by name."""
+def _validate(runner: Runner, model: nn.Module) -> dict[str, float]:
     runner.model = model
     return {name: float(value) for name, value in runner.val().items()}
 

@@ -17,10 +17,9 @@ from mmvanilla.benchmark.graphs import Run, Unmeasurable, first_line
 from mmvanilla.benchmark.profiling import RUNS, Operator, group_operators
 from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, export_model
 from mmvanilla.deploy.formats import find_format
-from mmvanilla.deploy.onnx_quantize import quantize_file
 from mmvanilla.deploy.onnx_runtime import open_session
-from mmvanilla.deploy.openvino_quantize import quantize_openvino
 from mmvanilla.deploy.openvino_runtime import compile_model
+from mmvanilla.deploy.quantize import RUNTIMES
 
 
 @contextlib.contextmanager
@@ -66,8 +65,7 @@ def exported(
             if int8:
                 # The accuracy of random weights does not matter, so one image is enough.
                 full, path = path, path.with_name(f"int8{path.suffix}")
-                quantize = quantize_file if path.suffix == ".onnx" else quantize_openvino
-                quantize(full, path, [images[:1].numpy()])
+                RUNTIMES[path.suffix].quantize(full, path, [images[:1].numpy()])
             yield path
         except (RuntimeError, ImportError, ValueError) as error:
             raise Unmeasurable(first_line(error)) from error
@@ -107,8 +105,6 @@ def _bound(session: Any, images: Tensor, index: int) -> Run:
 
 def run_in_openvino(path: Path, images: Tensor, threads: int) -> Run:
     """Load a file into OpenVINO, on the CPU."""
-    if images.is_cuda:
-        raise Unmeasurable("OpenVINO is measured on a CPU only")
     request = compile_model(path, threads).create_infer_request()
     arrays = [images.numpy()]
     request.infer(arrays)  # it reads the weights lazily, from the file
@@ -132,7 +128,7 @@ def profile_in_onnxruntime(path: Path, images: Tensor, threads: int) -> list[Ope
         node.name: [sizes[name] for name in node.input if len(sizes.get(name, ())) > 1][:1]
         for node in graph.node
     }
-    feed = {session.get_inputs()[0].name: images.cpu().numpy()}
+    feed = {session.get_inputs()[0].name: images.numpy()}
     for _ in range(RUNS):
         session.run(None, feed)
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -145,7 +141,7 @@ def profile_in_onnxruntime(path: Path, images: Tensor, threads: int) -> list[Ope
         kind, shape = inputs[0] if inputs else ("", [])
         name = event["name"].removesuffix("_kernel_time")
         shapes = [shape, *weights.get(name, [])]
-        times.append((f"{entry['op_name']} {kind}".strip(), shapes, event["dur"] / 1e3))
+        times.append((f"{entry['op_name']} {kind}".strip(), shapes, 1, event["dur"] / 1e3))
     return group_operators(times)
 
 
@@ -164,14 +160,16 @@ def profile_in_openvino(path: Path, images: Tensor, threads: int) -> list[Operat
         ]
         for node in compiled.get_runtime_model().get_ops()
     }
-    request.infer([images.cpu().numpy()])
+    arrays = [images.numpy()]
+    request.infer(arrays)
     times = []
     for _ in range(RUNS):
-        request.infer([images.cpu().numpy()])
+        request.infer(arrays)
         times += [
             (
                 f"{node.node_type} {node.exec_type}",
                 shapes.get(node.node_name, []),
+                1,
                 node.real_time.total_seconds() * 1e3,
             )
             for node in request.get_profiling_info()

@@ -22,17 +22,17 @@ def check_splits(cfg: Config) -> list[Finding]:
     findings = []
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         for node in find_datasets(cfg.get(loader)):
-            kind = class_of_dataset(node)
-            bases = {base.__name__ for base in kind.__mro__} if kind is not None else set()
+            kind = class_of_dataset(node) or object
             split, test_mode = node.get("split"), bool(node.get("test_mode", False))
-            if "MNIST" not in bases or split is None or (split == "test") == test_mode:
+            is_mnist = any(base.__name__ == "MNIST" for base in kind.__mro__)
+            if not is_mnist or split is None or (split == "test") == test_mode:
                 continue
-            name, read = kind.__name__ if kind else "", "test" if test_mode else "training"
+            read = "test" if test_mode else "training"
             findings.append(
                 fault(
                     SUBJECT,
-                    f"{loader}: {name} reads the {read} images, whatever its split is, with "
-                    f"test_mode={test_mode}; found split={split!r}",
+                    f"{loader}: {kind.__name__} reads the {read} images, whatever its split is, "
+                    f"with test_mode={test_mode}; found split={split!r}",
                     f"set test_mode={split == 'test'} there",
                 )
             )

@@ -91,9 +91,6 @@ class Samples:
             images = self._preprocessor(batch)["inputs"]
             yield images.numpy(), int(sample["data_samples"].gt_label)
 
-    def __len__(self) -> int:
-        return len(self._indices)
-
     def images(self) -> Iterator[np.ndarray]:
         """Yield the images alone, each (1, C, H, W)."""
         return (image for image, _ in self)

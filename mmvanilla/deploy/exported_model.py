@@ -12,15 +12,12 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 
-from mmvanilla.deploy.runner import Predictor
-
-#: The suffixes of the files that can be tested.
-SUFFIXES = (".onnx", ".xml")
+from mmvanilla.deploy.runner import MODEL_SUFFIXES, Predictor
 
 
 def is_exported(path: str) -> bool:
     """Tell by its suffix whether a file is an exported model that can be tested."""
-    return Path(path).suffix in SUFFIXES
+    return Path(path).suffix in MODEL_SUFFIXES
 
 
 def options_to_test(path: str) -> dict[str, Any]:

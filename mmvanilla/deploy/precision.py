@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,8 @@ from torch import nn
 from mmvanilla.apis.model import TensorModel, load_model
 from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms
 from mmvanilla.deploy.exporting import export_model
-from mmvanilla.deploy.formats import FORMATS
-from mmvanilla.deploy.onnx_quantize import list_layers, quantize_file
-from mmvanilla.deploy.quantize import RUNTIMES
+from mmvanilla.deploy.onnx_quantize import list_layers
+from mmvanilla.deploy.quantize import RUNTIMES, Runtime
 from mmvanilla.models.fusion import fuse_model
 
 #: Numbers of calibration images to compare.
@@ -60,11 +60,17 @@ def compare_precisions(
         Measurements of each form; PyTorch's fp32 (or, by layer, ONNX Runtime's) is the first one.
 
     Raises:
-        ValueError: The config is not a classifier's, or a number of images is below 1.
+        ValueError: The config is not a classifier's, a number of images is below 1, there is no
+            number of calibration images, or there is one round.
         FileNotFoundError: The checkpoint does not exist.
         RuntimeError: The weights do not fit, or an exported file disagrees with PyTorch.
         ImportError: ONNX Runtime is not installed.
     """
+    if not calibrations or rounds == 1 or rounds < 0:
+        raise ValueError(
+            "there must be a number of calibration images, and no or at least 2 rounds, found "
+            f"{list(calibrations)} and {rounds}"
+        )
     test = Samples(cfg, "test", test_images)
     calibration = {count: Samples(cfg, "train", count) for count in sorted(set(calibrations))}
     model, _ = load_model(cfg, checkpoint)
@@ -72,15 +78,13 @@ def compare_precisions(
     image, _ = next(iter(test))
     size = (image.shape[-2], image.shape[-1])
     with TemporaryDirectory() as name:
-        folder = Path(name)
+        export = partial(_file_forms, fused, Path(name), size, progress=progress)
         if by_layer:
-            forms = _layers_alone(fused, folder, size, calibration, progress)
+            forms = export(".onnx", partial(_layers_alone, calibration[max(calibration)]))
         else:
-            forms = {
-                **_torch_forms(fused, image),
-                **_onnx_forms(fused, folder, size, calibration, progress),
-                **_openvino_forms(fused, folder, size, calibration, progress),
-            }
+            forms = _torch_forms(fused, image) | export(".onnx", partial(_scales, calibration))
+            if _is_installed(RUNTIMES[".xml"]):
+                forms |= export(".xml", partial(_counts, calibration))
         progress("testing")
         measured = measure_forms(forms, test, rounds)
         forms.clear()  # OpenVINO keeps files open
@@ -116,70 +120,54 @@ def _runs(form: Form, image: np.ndarray) -> bool:
     return True
 
 
-def _export(fused: nn.Module, path: Path, size: tuple[int, int], progress: Progress) -> Path:
-    progress(f"exporting {path.suffix}")
-    target = FORMATS["onnx" if path.suffix == ".onnx" else "openvino"]
-    export_model(fused, path, target, size=size)
-    return path
+#: The int8 files to write: by name, the images to calibrate with and the options of `quantize`.
+Variants = dict[str, tuple[Samples, dict[str, Any]]]
 
 
-def _onnx_forms(
+def _file_forms(
     fused: nn.Module,
     folder: Path,
     size: tuple[int, int],
-    calibration: dict[int, Samples],
+    suffix: str,
+    variants: Callable[[Path], Variants],
     progress: Progress,
 ) -> dict[str, Form]:
-    runtime = RUNTIMES[".onnx"]
-    full = _export(fused, folder / "net.onnx", size, progress)
-    forms = {"ONNX Runtime fp32": runtime.form(full)}
-    for count, samples in calibration.items():
-        for scales, per_channel in (("channel", True), ("layer", False)):
-            name = f"ONNX Runtime int8, {count} images, a scale a {scales}"
-            progress(name)
-            path = folder / f"int8_{count}_{scales}.onnx"
-            quantize_file(full, path, samples.images(), per_channel=per_channel)
-            forms[name] = runtime.form(path)
+    """Export a network, and quantise it in each way that ``variants`` names for the file."""
+    runtime = RUNTIMES[suffix]
+    progress(f"exporting {suffix}")
+    full = folder / f"net{suffix}"
+    export_model(fused, full, runtime.target, size=size)
+    forms = {f"{runtime.target.runtime} fp32": runtime.form(full)}
+    for index, (variant, (samples, options)) in enumerate(variants(full).items()):
+        progress(f"quantising: {variant}")
+        path = folder / f"int8_{index}{suffix}"
+        runtime.quantize(full, path, samples.images(), **options)
+        forms[variant] = runtime.form(path)
     return forms
 
 
-def _openvino_forms(
-    fused: nn.Module,
-    folder: Path,
-    size: tuple[int, int],
-    calibration: dict[int, Samples],
-    progress: Progress,
-) -> dict[str, Form]:
-    runtime = RUNTIMES[".xml"]
+def _scales(calibration: dict[int, Samples], full: Path) -> Variants:
+    return {
+        f"ONNX Runtime int8, {count} images, a scale a {scale}": (samples, options)
+        for count, samples in calibration.items()
+        for scale, options in (("channel", {}), ("layer", {"per_channel": False}))
+    }
+
+
+def _counts(calibration: dict[int, Samples], full: Path) -> Variants:
+    return {
+        f"OpenVINO int8, {count} images, a scale a channel": (samples, {})
+        for count, samples in calibration.items()
+    }
+
+
+def _layers_alone(samples: Samples, full: Path) -> Variants:
+    return {layer: (samples, {"only": [layer]}) for layer in list_layers(full)}
+
+
+def _is_installed(runtime: Runtime) -> bool:
     try:
         runtime.require()
     except ImportError:
-        return {}
-    full = _export(fused, folder / "net.xml", size, progress)
-    forms = {"OpenVINO fp32": runtime.form(full)}
-    for count, samples in calibration.items():
-        name = f"OpenVINO int8, {count} images, a scale a channel"
-        progress(name)
-        path = folder / f"int8_{count}.xml"
-        runtime.quantize(full, path, samples.images())
-        forms[name] = runtime.form(path)
-    return forms
-
-
-def _layers_alone(
-    fused: nn.Module,
-    folder: Path,
-    size: tuple[int, int],
-    calibration: dict[int, Samples],
-    progress: Progress,
-) -> dict[str, Form]:
-    runtime = RUNTIMES[".onnx"]
-    full = _export(fused, folder / "net.onnx", size, progress)
-    forms = {"ONNX Runtime fp32": runtime.form(full)}
-    samples = calibration[max(calibration)]
-    for index, layer in enumerate(list_layers(full)):
-        progress(f"int8 in {layer} alone")
-        path = folder / f"layer_{index}.onnx"
-        quantize_file(full, path, samples.images(), only=[layer])
-        forms[layer] = runtime.form(path)
-    return forms
+        return False
+    return True

@@ -28,7 +28,8 @@ class Runtime(NamedTuple):
     Attributes:
         target: Format of the files.
         require: Function that raises an ImportError, with the remedy, if something is missing.
-        quantize: Function of the model's path, the path to write, and images to calibrate with.
+        quantize: Function of the model's path, the path to write, images to calibrate with, and
+            options such as ``keep_float``.
         open: Function that opens a file with a number of threads, to run it on images.
     """
 
@@ -81,8 +82,8 @@ def quantize_classifier(
         FileExistsError: ``out`` exists and ``overwrite`` is False.
         FileNotFoundError: The model or the folder of ``out`` does not exist.
         ValueError: The config is not a classifier's, a number of images is below 1, ``out`` is
-            ``model``, their suffixes differ or have no int8
-            form, or the model has no layer to keep of such a name.
+            ``model``, their suffixes differ or have no int8 form, or the model has no layer of a
+            name in ``keep_float``.
         ImportError: The runtime, or what quantises for it, is not installed.
     """
     model, out = Path(model), Path(out)

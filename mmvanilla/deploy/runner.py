@@ -25,6 +25,7 @@ import numpy as np
 
 #: Version of the metadata that this file understands.
 VERSION = 1
+MODEL_SUFFIXES = (".onnx", ".xml")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 #: Resizing a narrower image by its shorter side would need gigabytes.
 LARGEST_ASPECT_RATIO = 50
@@ -69,7 +70,7 @@ class Predictor:
         self.path = Path(path)
         if not self.path.is_file():
             raise ValueError(f"no model at {path}; check the path")
-        if self.path.suffix not in (".onnx", ".xml"):
+        if self.path.suffix not in MODEL_SUFFIXES:
             raise ValueError(f"{path} is neither an .onnx nor an .xml file; export to one of them")
         load = _load_onnx if self.path.suffix == ".onnx" else _load_openvino
         try:

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from argparse import ArgumentError, ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,58 +184,3 @@ def add_runner_options(parser: ArgumentParser) -> None:
         help="program that starts the processes (default: none)",
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by launcher")
-
-
-def add_drawing_options(
-    parser: ArgumentParser,
-    root: str,
-    layouts: Sequence[str],
-    num_train: int,
-    num_val: int,
-    image_size: int,
-) -> None:
-    """Add the options that the tools for drawn data sets have in common.
-
-    Args:
-        parser: Parser of the tool, which shows defaults in its help.
-        root: Folder to write to, unless another one is given.
-        layouts: Names of the layouts that the data set has; all are made by default.
-        num_train: Default number of training images.
-        num_val: Default number of validation images.
-        image_size: Default height and width of an image in pixels.
-    """
-    parser.add_argument("root", nargs="?", default=root, help="folder to write to")
-    parser.add_argument(
-        "--layouts", nargs="+", default=list(layouts), metavar="NAME", help="which layouts to make"
-    )
-    parser.add_argument(
-        "--num-train", type=int, default=num_train, metavar="N", help="training images"
-    )
-    parser.add_argument(
-        "--num-val", type=int, default=num_val, metavar="N", help="validation images"
-    )
-    parser.add_argument(
-        "--image-size", type=int, default=image_size, metavar="PX", help="height and width"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace layouts made with other settings"
-    )
-
-
-def report_drawn(args: Namespace, layouts: Sequence[str], made: Sequence[str]) -> None:
-    """Print which layouts of a drawn data set were written.
-
-    Args:
-        args: The options of :func:`add_drawing_options`.
-        layouts: Names of the layouts that the data set has.
-        made: Names of those that were written.
-    """
-    for layout in layouts:
-        if layout in made:
-            print(
-                f"{args.root}/{layout}: {args.num_train} training and {args.num_val} validation "
-                f"images of {args.image_size}x{args.image_size}, seed {args.seed}"
-            )
-        elif layout in args.layouts:
-            print(f"{args.root}/{layout}: already there, nothing to do")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import runpy
 import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -232,20 +232,8 @@ def test_a_damaged_result_is_named(made_up, rows, tmp_path):
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys, tmp_path):
-    """Run the tool, and return its exit status and what it prints."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_tool(*arguments):
-        monkeypatch.setattr(sys, "argv", ["run_ablations", *map(str, arguments)])
-        status = 0
-        try:
-            runpy.run_path(str(ROOT / "tools" / "run_ablations.py"), run_name="__main__")
-        except SystemExit as stop:
-            status = stop.code
-        return status, capsys.readouterr()
-
-    return run_tool
+def tool(run_tool):
+    return partial(run_tool, "run_ablations")
 
 
 def test_tool_lists_the_rows(tool, rows):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmvanilla import count_fusable
-from mmvanilla.analysis import ablation_run
+from mmvanilla.analysis import ablation_run, train_and_compare
 from mmvanilla.analysis.ablation_run import Process, Request, RunFailed
 from tests.idx_images import tiny_config, write_idx_images
 
@@ -38,7 +38,7 @@ def test_what_a_checkpoint_holds_is_validated_and_fused(tmp_path, monkeypatch, a
         seen.append(copy.deepcopy(model))
         return {"top1": 1.0}
 
-    monkeypatch.setattr(ablation_run, "validate", validate)
+    monkeypatch.setattr(train_and_compare, "_validate", validate)
     ema = {"default_hooks.ema": dict(type="EMAHook", momentum=0.1)} if averaged else {}
     request = Request(str(tmp_path / "tiny.py"), ema, 3, str(tmp_path / "run"))
     result = ablation_run.train_and_validate(request)

@@ -127,7 +127,7 @@ def test_trains_fuses_and_is_timed(task, backbone, garments_root, tmp_path):
         for name in ("val_evaluator", "test_evaluator"):
             options[f"{name}.ann_file"] = str(root / "annotations" / "instances_val.json")
     config = f"garments/{task}_{backbone}_garments.py"
-    result = train_and_compare(config, 3, str(tmp_path), options)
+    result = train_and_compare(config, 3, tmp_path, options)
     assert (result["config"], result["seed"]) == (f"{task}_{backbone}_garments", 3)
     metric = "mIoU" if task == "upernet" else "coco/segm_mAP"
     assert 0 <= result["trained"][metric] <= 100

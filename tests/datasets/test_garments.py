@@ -1,7 +1,6 @@
 import hashlib
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -40,18 +39,12 @@ def digests(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def tool(tmp_path, monkeypatch, capsys):
-    """The tool in this process, in an empty folder: starting Python costs more than the work."""
-    monkeypatch.chdir(tmp_path)
+def tool(run_tool):
+    """The tool; it returns the exit status, what it printed, and its errors."""
 
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["make_garments.py", *map(str, args)])
-        status = 0
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as ended:
-            status = ended.code
-        return status, *capsys.readouterr()
+    def call(*arguments):
+        status, printed = run_tool("make_garments", *arguments)
+        return status, printed.out, printed.err
 
     return call
 

@@ -72,6 +72,12 @@ def test_each_layer_is_measured_alone(trained):
     assert len({layer.logit_error for layer in layers}) == len(layers)
 
 
+@pytest.mark.parametrize("wrong", [dict(rounds=1), dict(rounds=-1), dict(calibrations=())])
+def test_numbers_are_checked_before_the_work(trained, wrong):
+    with pytest.raises(ValueError, match="at least 2 rounds, found"):
+        compare_precisions(*trained, **wrong)
+
+
 def test_layers_can_be_kept_in_fp32(exported, tmp_path):  # noqa: F811
     cfg, model = exported
     stem, *_, classifier = list_layers(model)

@@ -59,13 +59,7 @@ model = dict(
 
 
 @pytest.fixture(scope="session")
-def tools(forked_tools: Tools) -> Tools:
-    """The tools, each run in a fork of a process that has imported what they need."""
-    return forked_tools
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, tools: Tools) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory, forked_tools: Tools) -> Path:
     """A user's folder: data, a config, a checkpoint that this config trained, an ONNX file."""
     import cv2
 
@@ -80,11 +74,11 @@ def template(tmp_path_factory: pytest.TempPathFactory, tools: Tools) -> Path:
                 cv2.imwrite(str(folder / f"{index}.png"), pixels)
     (home / "good.py").write_text(CONFIG)
     (home / "pretrained.py").write_text(PRETRAINED)
-    trained = tools.run("train.py", "good.py", folder=home)
+    trained = forked_tools.run("train.py", "good.py", folder=home)
     assert trained.status == 0, trained.errors
     shutil.move(home / "work" / "epoch_1.pth", home / "good.pth")
     shutil.rmtree(home / "work")
-    exported = tools.run("export_onnx.py", "good.py", "good.pth", "good.onnx", folder=home)
+    exported = forked_tools.run("export_onnx.py", "good.py", "good.pth", "good.onnx", folder=home)
     assert exported.status == 0, exported.errors
     weights = authors_weights((8, 8, 16, 24), act_num=3, num_classes=2)
     torch.save({"model": weights}, home / "authors.pth")

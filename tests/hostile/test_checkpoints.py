@@ -46,13 +46,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("way", "kind"), CASES)
-def test_a_broken_checkpoint_is_refused(way, kind, tools, home, address, tmp_path):
+def test_a_broken_checkpoint_is_refused(way, kind, forked_tools, home, address, tmp_path):
     good = (home / "good.pth").read_bytes()
     (home / "broken.pth").write_bytes(CHECKPOINTS[kind](good))
     tool, *arguments = (
         part.format(file="broken.pth", url=address, folder=home) for part in WAYS[way]
     )
-    outcome = tools.run(
+    outcome = forked_tools.run(
         tool, *arguments, folder=home, environment={"TORCH_HOME": str(tmp_path / "torch")}
     )
     assert_refused(outcome, "broken.pth", home, may_write=("work",))
@@ -66,11 +66,11 @@ def test_a_broken_checkpoint_is_refused(way, kind, tools, home, address, tmp_pat
         if way != "init_cfg"
     ],
 )
-def test_a_missing_checkpoint_is_refused(way, tools, home, address, tmp_path):
+def test_a_missing_checkpoint_is_refused(way, forked_tools, home, address, tmp_path):
     tool, *arguments = (
         part.format(file="nowhere.pth", url=address, folder=home) for part in WAYS[way]
     )
-    outcome = tools.run(
+    outcome = forked_tools.run(
         tool, *arguments, folder=home, environment={"TORCH_HOME": str(tmp_path / "torch")}
     )
     assert_refused(outcome, "nowhere.pth", home, may_write=("work",))
@@ -80,7 +80,7 @@ def test_a_missing_checkpoint_is_refused(way, tools, home, address, tmp_path):
 @pytest.mark.parametrize(
     "way", [way for way in WAYS if way not in ("init_cfg", "convert", "test, vanillanet://")]
 )
-def test_the_good_checkpoint_is_taken_by_every_way(way, tools, home, address, tmp_path):
+def test_the_good_checkpoint_is_taken_by_every_way(way, forked_tools, home, address, tmp_path):
     (home / "drawn").mkdir()
     tool, *arguments = (
         part.format(file="good.pth", url=address, folder=home) for part in WAYS[way]
@@ -88,7 +88,7 @@ def test_the_good_checkpoint_is_taken_by_every_way(way, tools, home, address, tm
     options = []
     if way.startswith("resume"):
         options = ["--cfg-options", "train_cfg.max_epochs=2"]
-    outcome = tools.run(
+    outcome = forked_tools.run(
         tool,
         *arguments,
         *options,

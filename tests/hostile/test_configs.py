@@ -46,13 +46,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("way", "kind"), CASES)
-def test_a_broken_config_is_refused(way, kind, tools, home):
+def test_a_broken_config_is_refused(way, kind, forked_tools, home):
     content = CONFIGS[kind]
     if isinstance(content, str):
         content = content.replace("{good!r}", "'good.py'").encode()
     (home / "broken.py").write_bytes(content)
     tool, *arguments = WAYS[way]
-    outcome = tools.run(tool, *arguments, folder=home)
+    outcome = forked_tools.run(tool, *arguments, folder=home)
     assert_refused(outcome, "broken.py", home, may_write=("work", "work_dirs"))
 
 
@@ -65,7 +65,7 @@ def test_a_broken_config_is_refused(way, kind, tools, home):
         pytest.param("good.pth", marks=pytest.mark.exhaustive),
     ],
 )
-def test_what_is_no_config_is_refused(way, place, tools, home):
+def test_what_is_no_config_is_refused(way, place, forked_tools, home):
     tool, *arguments = (place if part == "broken.py" else part for part in WAYS[way])
-    outcome = tools.run(tool, *arguments, folder=home)
+    outcome = forked_tools.run(tool, *arguments, folder=home)
     assert_refused(outcome, place, home)

@@ -46,12 +46,12 @@ def hidden(folder):
 
 @pytest.mark.parametrize("aim", ["at any moment", "at the writing"])
 @pytest.mark.parametrize("work", WORK)
-def test_what_a_kill_leaves_is_never_taken_for_whole(work, aim, tools, home, template):
+def test_what_a_kill_leaves_is_never_taken_for_whole(work, aim, forked_tools, home, template):
     (tool, *arguments), written = WORK[work]
     shutil.copy(template / "authors.pth", home / "authors.pth")
     whole = shutil.copytree(home, home.parent / "whole")
     start = time.monotonic()
-    done = tools.run(tool, *arguments, folder=whole)
+    done = forked_tools.run(tool, *arguments, folder=whole)
     length = time.monotonic() - start
     assert done.status == 0, done.errors[-2000:]
     expected = snapshot(whole)
@@ -64,7 +64,7 @@ def test_what_a_kill_leaves_is_never_taken_for_whole(work, aim, tools, home, tem
         if aim == "at the writing":
             kill = {"writes": rng.randint(1, 6), "after": rng.choice((0.0, 0.001, 0.005, 0.02))}
         options = ["--resume"] if work == "training" else []
-        outcome = tools.run(tool, *arguments, *options, folder=home, kill=kill)
+        outcome = forked_tools.run(tool, *arguments, *options, folder=home, kill=kill)
         if outcome.status != KILLED:  # it was faster than the kill: begin again
             assert outcome.status == 0, outcome.errors[-2000:]
             _remove(home, *written, "work")
@@ -83,7 +83,7 @@ def test_what_a_kill_leaves_is_never_taken_for_whole(work, aim, tools, home, tem
     # The next run takes what is whole, writes the rest, and cleans up.
     options = ["--overwrite"] if work in ("fusing", "exporting", "converting") else []
     options = ["--resume"] if work == "training" else options
-    last = tools.run(tool, *arguments, *options, folder=home)
+    last = forked_tools.run(tool, *arguments, *options, folder=home)
     assert last.status == 0, last.errors[-2000:]
     left = visible(home)
     assert left.keys() >= {name for name in expected if not name.startswith("work")}

@@ -20,49 +20,49 @@ WRITERS: dict[str, tuple[str, ...]] = {
 SUFFIXES = {"fuse": ".pth", "export": ".onnx", "quantize": ".onnx", "features": ".png"}
 
 
-def write(tools, home, writer, out, *options, **order):
+def write(forked_tools, home, writer, out, *options, **order):
     tool, *arguments = (part.format(out=out) for part in WRITERS[writer])
-    return tools.run(tool, *arguments, *options, folder=home, **order)
+    return forked_tools.run(tool, *arguments, *options, folder=home, **order)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_what_is_there_is_not_replaced(writer, tools, home):
+def test_what_is_there_is_not_replaced(writer, forked_tools, home):
     name = f"mine{SUFFIXES[writer]}"
     (home / name).write_text("of the user")
-    outcome = write(tools, home, writer, "mine")
+    outcome = write(forked_tools, home, writer, "mine")
     line = assert_refused(outcome, name, home)
     assert "--overwrite" in line
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_folder_is_not_replaced(writer, tools, home):
+def test_a_folder_is_not_replaced(writer, forked_tools, home):
     name = f"mine{SUFFIXES[writer]}"
     (home / name).mkdir()
-    assert_refused(write(tools, home, writer, "mine"), name, home)
-    assert_refused(write(tools, home, writer, "mine", "--overwrite"), name, home)
+    assert_refused(write(forked_tools, home, writer, "mine"), name, home)
+    assert_refused(write(forked_tools, home, writer, "mine", "--overwrite"), name, home)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_file_is_no_folder(writer, tools, home):
-    assert_refused(write(tools, home, writer, "good.py/mine"), "good.py", home)
+def test_a_file_is_no_folder(writer, forked_tools, home):
+    assert_refused(write(forked_tools, home, writer, "good.py/mine"), "good.py", home)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_full_disk_leaves_nothing(writer, tools, home):
+def test_a_full_disk_leaves_nothing(writer, forked_tools, home):
     # A limit on the size of files fails as a full disk does: in the middle of writing.
-    outcome = write(tools, home, writer, "mine", limits={"RLIMIT_FSIZE": 2000})
+    outcome = write(forked_tools, home, writer, "mine", limits={"RLIMIT_FSIZE": 2000})
     assert_refused(outcome, "mine", home)
 
 
 @pytest.mark.parametrize("writer", ["fuse", "quantize"])
-def test_an_input_is_no_output(writer, tools, home):
-    outcome = write(tools, home, writer, "good", "--overwrite")
+def test_an_input_is_no_output(writer, forked_tools, home):
+    outcome = write(forked_tools, home, writer, "good", "--overwrite")
     assert_refused(outcome, f"good{SUFFIXES[writer]}", home)
 
 
-def test_fusing_does_not_replace_the_config_that_it_reads(tools, home):
+def test_fusing_does_not_replace_the_config_that_it_reads(forked_tools, home):
     shutil.copy(home / "good.pth", home / "trained.pth")
-    outcome = tools.run(
+    outcome = forked_tools.run(
         "fuse_backbone.py", "good.py", "trained.pth", "good.pth", "--overwrite", folder=home
     )
     assert_refused(outcome, "good.py", home)
@@ -70,10 +70,10 @@ def test_fusing_does_not_replace_the_config_that_it_reads(tools, home):
 
 @pytest.mark.parametrize("suffix", ["", ".txt", ".py"])
 @pytest.mark.parametrize("writer", WRITERS)
-def test_another_ending_is_refused(writer, suffix, tools, home):
+def test_another_ending_is_refused(writer, suffix, forked_tools, home):
     tool, *arguments = (part.format(out="mine") for part in WRITERS[writer])
     arguments[-1] = f"mine{suffix}"
-    assert_refused(tools.run(tool, *arguments, folder=home), f"mine{suffix}", home)
+    assert_refused(forked_tools.run(tool, *arguments, folder=home), f"mine{suffix}", home)
 
 
 _QUANTIZE = ("quantize_onnx.py", "good.py", "good.onnx", "int8.onnx")
@@ -98,9 +98,9 @@ NUMBERS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_number_out_of_its_range_is_refused(name, tools, home):
+def test_a_number_out_of_its_range_is_refused(name, forked_tools, home):
     tool, *arguments = NUMBERS[name]
-    outcome = tools.run(tool, *arguments, folder=home, timeout=60)
+    outcome = forked_tools.run(tool, *arguments, folder=home, timeout=60)
     assert_refused(outcome, name, home, may_write=("work",))
 
 
@@ -113,26 +113,28 @@ IMAGES = {
 
 @pytest.mark.parametrize("kind", IMAGES)
 @pytest.mark.parametrize("what", ["predict", "features"])
-def test_a_file_that_is_no_image_is_refused(what, kind, tools, home):
+def test_a_file_that_is_no_image_is_refused(what, kind, forked_tools, home):
     content = IMAGES[kind]
     good = (home / "data" / "val" / "cat" / "0.png").read_bytes()
     (home / "broken.png").write_bytes(good[: len(good) // 3] if content is None else content)
     out = "drawn" if what == "predict" else "out.png"
-    outcome = tools.run("visualize.py", what, "good.py", "good.pth", "broken.png", out, folder=home)
+    outcome = forked_tools.run(
+        "visualize.py", what, "good.py", "good.pth", "broken.png", out, folder=home
+    )
     assert_refused(outcome, "broken.png", home)
 
 
 @pytest.mark.parametrize("kind", ["text", "half a picture"])
-def test_a_broken_image_in_the_data_is_named(kind, tools, home):
+def test_a_broken_image_in_the_data_is_named(kind, forked_tools, home):
     content = IMAGES[kind]
     path = home / "data" / "val" / "cat" / "0.png"
     good = path.read_bytes()
     path.write_bytes(good[: len(good) // 3] if content is None else content)
-    outcome = tools.run("test.py", "good.py", "good.pth", folder=home)
+    outcome = forked_tools.run("test.py", "good.py", "good.pth", folder=home)
     assert_refused(outcome, "0.png", home, may_write=("work",))
 
 
-def test_missing_data_is_refused_before_anything_is_built(tools, home):
+def test_missing_data_is_refused_before_anything_is_built(forked_tools, home):
     shutil.rmtree(home / "data" / "train")
-    outcome = tools.run("train.py", "good.py", folder=home)
+    outcome = forked_tools.run("train.py", "good.py", folder=home)
     assert_refused(outcome, "data/train", home)

@@ -1,76 +1,56 @@
 """The tool `configs`, and the names that it lists in other tools."""
 
-import runpy
-import sys
-
 import pytest
 
 from mmvanilla.utils import paths
-from tests.helpers import CONFIGS, ROOT
+from tests.helpers import CONFIGS
 
 
-@pytest.fixture
-def tool(monkeypatch, capsys, tmp_path):
-    """Run a tool in a folder without configs, and return its exit status and what it prints."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        status = 0
-        try:
-            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
-        except SystemExit as stop:
-            status = stop.code
-        return status, capsys.readouterr()
-
-    return run
-
-
-def test_lists_one_line_each_for_programs(tool):
-    status, output = tool("configs")
+def test_lists_one_line_each_for_programs(run_tool):
+    status, output = run_tool("configs")
     assert status == 0
     rows = [line.split("\t") for line in output.out.splitlines()]
     assert sorted(row[0] for row in rows) == paths.config_names()
     assert all(len(row) == 4 and all(row) for row in rows)
 
 
-def test_lists_by_task_for_people(tool, monkeypatch):
+def test_lists_by_task_for_people(run_tool, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    status, output = tool("configs", "UPerNet")
+    status, output = run_tool("configs", "UPerNet")
     assert status == 0
     lines = output.out.splitlines()
     assert lines[:2] == ["segmentation (mmseg)", "  upernet_vanillanet.py"]
     assert lines[2].startswith("      UPerNet with VanillaNet-13")
 
 
-def test_a_pattern_that_fits_nothing_is_an_error(tool):
-    status, output = tool("configs", "nowhere")
+def test_a_pattern_that_fits_nothing_is_an_error(run_tool):
+    status, output = run_tool("configs", "nowhere")
     assert status == 1 and output.err.startswith("error: no config has 'nowhere' in its name")
 
 
 @pytest.mark.toolbox("mmpretrain")
-def test_shows_what_a_config_inherits(tool):
+def test_shows_what_a_config_inherits(run_tool):
     options = ("--cfg-options", "model.head.num_classes=7")
-    status, output = tool("configs", "--show", "vanillanet_shapes", *options)
+    status, output = run_tool("configs", "--show", "vanillanet_shapes", *options)
     assert status == 0
     assert "num_classes=7" in output.out and "default_scope = 'mmpretrain'" in output.out
 
 
-def test_shows_where_a_config_is(tool):
-    status, output = tool("configs", "--path", "vanillanet_shapes")
+def test_shows_where_a_config_is(run_tool):
+    status, output = run_tool("configs", "--path", "vanillanet_shapes")
     assert (status, output.out.strip()) == (0, str(CONFIGS / "shapes" / "vanillanet_shapes.py"))
 
 
 @pytest.mark.toolbox("mmpretrain")
-def test_tools_take_a_name(tool):
-    status, output = tool("get_flops", "shapes/vanillanet_shapes", "--shape", "64")
+def test_tools_take_a_name(run_tool):
+    status, output = run_tool("get_flops", "shapes/vanillanet_shapes", "--shape", "64")
     assert status == 0, output.err
     assert "shapes/vanillanet_shapes" in output.out
 
 
 @pytest.mark.parametrize("name", ["train", "get_flops", "run_ablations"])
-def test_tools_say_what_was_meant(tool, name):
-    status, output = tool(name, "vanilanet_shapes.py")
+def test_tools_say_what_was_meant(run_tool, name):
+    status, output = run_tool(name, "vanilanet_shapes.py")
     assert status == 1
     assert output.err.startswith("error: no config at vanilanet_shapes.py; check the path")
     assert "did you mean shapes/vanillanet_shapes.py" in output.err

@@ -2,7 +2,8 @@
 # downloads the files. Debian and Ubuntu have them as a package, dataset-fashion-mnist, compressed:
 #   mkdir -p data/fashion_mnist
 #   cp /usr/share/datasets/fashion-mnist/* data/fashion_mnist && gunzip data/fashion_mnist/*
-_base_ = ["../flip_tta.py"]
+# They are loaded and judged as the small images of shapes are.
+_base_ = ["shapes_imagenet.py"]
 
 # Mean and standard deviation of the training images.
 data_preprocessor = dict(num_classes=10, mean=[72.94], std=[90.02], to_rgb=False)
@@ -14,24 +15,22 @@ train_pipeline = [
     dict(type="PackInputs"),
 ]
 test_pipeline = [dict(type="PackInputs")]
-tta_pipeline = [_base_.pop("flipped_too")]
+tta_pipeline = _base_.tta_pipeline[-1:]
 train_dataloader = dict(
     batch_size=128,
-    # In the main process, where ReseedHook reaches the augmentations' random numbers.
-    num_workers=0,
-    persistent_workers=False,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    collate_fn=dict(type="default_collate"),
     drop_last=True,
-    dataset=dict(type="FashionMNIST", data_root=data_root, split="train", pipeline=train_pipeline),
+    dataset=dict(
+        _delete_=True,
+        type="FashionMNIST",
+        data_root=data_root,
+        split="train",
+        pipeline=train_pipeline,
+    ),
 )
 val_dataloader = dict(
     batch_size=500,
-    num_workers=0,
-    persistent_workers=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="default_collate"),
     dataset=dict(
+        _delete_=True,
         type="FashionMNIST",
         data_root=data_root,
         split="test",
@@ -40,5 +39,3 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="Accuracy", topk=(1,))
-test_evaluator = val_evaluator

@@ -1,7 +1,7 @@
 # What the ablations on Fashion-MNIST share: the first 20,000 training images, so that the last ones
 # can be held out, and a schedule of minutes on one CPU core. λ rises in its first half. All that
 # decides the results stands here: they stay what they are when the recipe for all images changes.
-_base_ = ["../datasets/fashion_mnist.py", "fashion_mnist.py"]
+_base_ = ["../datasets/fashion_mnist.py", "small_30e.py"]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 
 train_pipeline = [
@@ -14,7 +14,10 @@ optim_wrapper = dict(optimizer=dict(lr=3e-3, weight_decay=0.05))
 
 max_epochs = 10
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=max_epochs)]
+param_scheduler = [
+    dict(_base_.param_scheduler[0], end=1),
+    dict(_base_.param_scheduler[1], begin=1, end=max_epochs),
+]
 default_hooks = dict(checkpoint=dict(interval=max_epochs))
 # Alone in its list, so that `custom_hooks=[]` switches nothing off but it.
 custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=max_epochs // 2)]
