@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 # environment, use a variable of the same name.
 unexport PYTHON
 
-.PHONY: help env demo test test-all test-original gpu-report lint format docs release-check clean
+.PHONY: help env demo test test-all test-original gpu-report lint format docs release-check reproduce-fashion clean
 
 help:
 	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
@@ -18,6 +18,7 @@ help:
 	@echo 'make test-all       run all tests, including those that take minutes'
 	@echo 'make test-original  run the tests with the last releases of the original OpenMMLab'
 	@echo 'make gpu-report     test and benchmark on a GPU, and write docs/benchmarks_gpu.md'
+	@echo 'make reproduce-fashion  train what docs/fashion_mnist.md has in tables, and write them anew'
 	@echo 'make lint           check style, format and types'
 	@echo 'make format         let ruff correct style and format'
 	@echo 'make docs           build the pages of docs/ as a site into site/, and check their links'
@@ -56,6 +57,18 @@ test-original:
 # is there, or else PYTHON.
 gpu-report:
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(or $(PYTHON),python3)) tools/gpu_report.py $(ARGS)
+
+# Hours on two cores; each training is kept, and the same command goes on where it was stopped. The
+# data is Debian's and Ubuntu's package dataset-fashion-mnist.
+reproduce-fashion: env
+	test -d data/fashion_mnist || { mkdir -p data/fashion_mnist && \
+	    cp /usr/share/datasets/fashion-mnist/* data/fashion_mnist && gunzip data/fashion_mnist/*; }
+	test -d data/garments || $(PY) tools/make_garments.py data/garments
+	$(PY) tools/compare_trainings.py small/vanillanet_fashion_mnist.py small/resnet_fashion_mnist.py \
+	    --jobs 2 --write docs/fashion_mnist.md classification
+	$(PY) tools/compare_trainings.py garments/maskrcnn_vanillanet_garments.py \
+	    garments/maskrcnn_resnet_garments.py garments/upernet_vanillanet_garments.py \
+	    garments/upernet_resnet_garments.py --seeds 0 --jobs 2 --write docs/fashion_mnist.md garments
 
 lint: env
 	$(PY) -m ruff check .

@@ -11,6 +11,7 @@ from mmvanilla.utils.startup import check_requirements
 check_requirements()
 
 from mmvanilla.checkpoints.zoo import load_from_vanillanet
+from mmvanilla.engine.bfloat16 import BFloat16OptimWrapper
 from mmvanilla.engine.channels_last import ChannelsLastHook
 from mmvanilla.engine.deep_training_hook import DeepTrainingHook
 from mmvanilla.engine.layer_decay import LayerDecayOptimWrapperConstructor
@@ -34,6 +35,7 @@ register_prefix()
 __all__ = [
     "ARCHS",
     "Arch",
+    "BFloat16OptimWrapper",
     "ChannelsLastHook",
     "ConvPair",
     "DeepTrainingHook",

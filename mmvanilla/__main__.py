@@ -28,7 +28,7 @@ GROUPS = {
     ),
     "use": ("fuse_backbone", "convert_checkpoint", "predict", "visualize"),
     "deploy": ("export", "export_onnx", "quantize", "quantize_onnx", "compare_precisions"),
-    "measure": ("get_flops", "benchmark", "gpu_report", "run_ablations"),
+    "measure": ("get_flops", "benchmark", "gpu_report", "compare_trainings", "run_ablations"),
     "try out": ("make_shapes", "make_garments", "demo"),
     "more": (),
 }

@@ -31,6 +31,7 @@ arch = dict(dims=(4, 8), strides=(2,), stem_stride=4, stem_padding=0)
 model = dict(backbone=dict(arch=arch), head=dict(in_channels=8))
 train_dataloader = dict(batch_size=10, dataset=dict(data_root={str(data_root)!r}, indices=20))
 val_dataloader = dict(batch_size=10, dataset=dict(data_root={str(data_root)!r}))
+test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=2, val_interval=2)
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=2)]
 custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=1)]

@@ -7,11 +7,14 @@ as soon as it is there, and the same command goes on where it was stopped.
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from mmvanilla.analysis.ablation import Ablation
+from mmvanilla.analysis import trainings_tool
 from mmvanilla.analysis.ablation_rows import choose_rows, options_line, paper_switches
-from mmvanilla.analysis.ablation_state import Choice
-from mmvanilla.analysis.ablation_table import ablation_table, require_marks, write_table
+from mmvanilla.analysis.ablation_table import ablation_table
+from mmvanilla.analysis.page_tables import require_marks, write_table
+from mmvanilla.analysis.training_state import Choice
 from mmvanilla.utils import cli
+
+TABLE = "ablations"  # its name in the page
 
 
 def build_parser() -> ArgumentParser:
@@ -39,7 +42,6 @@ def build_parser() -> ArgumentParser:
         metavar="SWITCH",
         help="rows to train of each config that has them (default: all rows)",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument(
         "--choose",
         nargs="+",
@@ -54,15 +56,7 @@ def build_parser() -> ArgumentParser:
         metavar="KEY=VALUE",
         help="options by which a config validates on held-out training images, for --choose",
     )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        help="trainings beside each other; 0 only tabulates what is there (default: 1)",
-    )
-    parser.add_argument(
-        "--work-dir", default="work_dirs/ablations", help="default: work_dirs/ablations"
-    )
+    trainings_tool.add_options(parser, work_dir="work_dirs/ablations")
     parser.add_argument("--write", metavar="PAGE", help="write the table into this page, too")
     return parser
 
@@ -93,22 +87,13 @@ def main(args: Namespace) -> None:
         return
     choice = read_choice(args)
     if args.write:
-        require_marks(args.write)
-    ablation = Ablation(rows, args.seeds, args.work_dir, choice, args.jobs)
-    ablation.run(lambda line: print(line, flush=True))
-    print(f"\n{ablation_table(ablation.complete, choice)}")
-    missing = [state.row.name for state in ablation.states if state not in ablation.complete]
-    if missing:
-        print(f"\nnot in the table, since not all of their runs are there: {', '.join(missing)}")
-    if ablation.failures:
-        names = "; ".join(ablation.failures)
-        raise RuntimeError(
-            f"{len(ablation.failures)} runs failed ({names}), with their logs in {args.work_dir}; "
-            "the other results are kept: when the cause is mended, the same command trains only "
-            "what is missing"
-        )
+        require_marks(args.write, TABLE)
+    trainings = trainings_tool.run(rows, args, choice)
+    table = ablation_table(trainings.complete, choice)
+    print(f"\n{table}")
+    trainings_tool.finish(trainings, args)
     if args.write:
-        write_table(args.write, ablation_table(ablation.complete, choice))
+        write_table(args.write, TABLE, table)
 
 
 if __name__ == "__main__":

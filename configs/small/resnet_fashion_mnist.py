@@ -1,6 +1,6 @@
 # The network beside vanillanet_fashion_mnist.py: a ResNet-18 for small images, as wide as the same
 # number of MACs allows, with the same data and schedule.
-_base_ = ["../_base_/datasets/fashion_mnist.py", "../_base_/schedules/small_30e.py"]
+_base_ = ["../_base_/datasets/fashion_mnist.py", "../_base_/schedules/fashion_mnist_20e.py"]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 
 model = dict(
@@ -15,4 +15,3 @@ model = dict(
     ),
 )
 custom_hooks = []  # nothing has a λ
-default_hooks = dict(logger=dict(interval=117))  # four times an epoch

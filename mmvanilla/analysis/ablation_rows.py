@@ -48,7 +48,7 @@ class Row:
 
     Attributes:
         config: Path or name of the config file.
-        switch: Name of the switch.
+        switch: Name of the switch; empty for the config as it is.
         options: Its options, by dotted key.
         content: A digest of what decides the results in the config; it changes with that.
     """
@@ -60,8 +60,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The name of the config and that of the switch, for people."""
-        return f"{Path(self.config).stem} {self.switch}"
+        """The name of the config and that of the switch, if there is one, for people."""
+        return f"{Path(self.config).stem} {self.switch}".rstrip()
 
     def load(self, more: Mapping[str, Any] | None = None) -> Config:
         """Read the config with the row's options, and further ones."""
@@ -92,8 +92,26 @@ def rows_of(config: str) -> list[Row]:
         )
     for name, options in switches.items():
         _require_words(config, name, options)
-    content = digest({key: value for key, value in cfg.to_dict().items() if key in _DECISIVE})
+    content = _content(cfg)
     return [Row(config, name, dict(options), content) for name, options in switches.items()]
+
+
+def whole_configs(configs: Sequence[str]) -> list[Row]:
+    """Make a row of each config as it is, without any switch.
+
+    Args:
+        configs: Paths or names of the configs.
+
+    Raises:
+        FileNotFoundError: A config does not exist.
+        ValueError: A config cannot be read, or one is given twice.
+    """
+    _refuse_twice("configs", [Path(config).stem for config in configs])
+    return [Row(config, "", {}, _content(load_config(config))) for config in configs]
+
+
+def _content(cfg: Config) -> str:
+    return digest({key: value for key, value in cfg.to_dict().items() if key in _DECISIVE})
 
 
 def _require_words(config: str, name: str, options: Mapping[str, Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,40 @@ _NEVER = 10**9  # epochs or iterations
 _MOST_DIFFERENCE = 1e-4  # of a backbone's features after folding, in float32
 
 
+@dataclass(frozen=True)
+class Result:
+    """What one training gave.
+
+    Attributes:
+        trained: The validation metrics of the model as trained, by name.
+        fused: Those of the fused model; None if it was not to be fused.
+        num_fused: Number of layers that fusing replaces.
+        parameters: Number of parameters, after fusing if it was fused.
+        macs: Multiply-accumulates of the fused model for one image of the validation set.
+        backbone_macs: Those of its backbone alone.
+        image_size: Height and width of this image in pixels.
+        minutes: Time of the training alone, by the clock.
+        cpu_minutes: Processor time of the training, of all threads.
+    """
+
+    trained: dict[str, float]
+    fused: dict[str, float] | None
+    num_fused: int
+    parameters: int
+    macs: int
+    backbone_macs: int
+    image_size: list[int]
+    minutes: float
+    cpu_minutes: float
+
+
 def train_and_compare(
     config: str,
     seed: int,
     folder: str | Path,
     cfg_options: Mapping[str, Any] | None = None,
     fuse: bool = True,
-) -> dict[str, Any]:
+) -> Result:
     """Train one config with one seed, then validate the model as trained and fused.
 
     A network without layers to fuse, such as a ResNet, is trained and validated in the same way;
@@ -40,18 +68,9 @@ def train_and_compare(
     Args:
         config: Path or name of a config for any toolbox, with a ``val_evaluator``.
         seed: Seed of all random numbers, instead of the config's.
-        folder: Folder of the run, for its logs and checkpoints.
+        folder: Folder of the run, for its logs, checkpoints and whole config.
         cfg_options: Values by dotted key, which override entries of the config.
         fuse: Whether to fuse the trained model and validate it once more. Default: True.
-
-    Returns:
-        A dict of ``config`` (its name, without folder and suffix), ``seed``, ``trained`` and
-        ``fused`` (metrics by name), ``num_fused`` (layers that fusing replaces), ``parameters``
-        (after fusing, if it was fused), ``macs`` and
-        ``backbone_macs`` (of the fused model, for one image of the validation set),
-        ``image_size`` (its height and width in pixels), ``minutes`` and ``cpu_minutes`` (of the
-        training alone, by the clock and by the processor time of this process), ``folder`` (with
-        the checkpoint), and ``config_file`` (the whole config, as a file in it).
 
     Raises:
         RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
@@ -77,28 +96,24 @@ def train_and_compare(
     trained = _validate(runner, model)
     num_fused = count_fusable(model)
     fused_model: Any = model.eval()
-    fused = trained
+    fused = trained if fuse else None
     if num_fused and fuse:
         fused_model = fuse_model(fused_model)
         fused = _validate(runner, fused_model)
     size = _image_size(runner)
     counts, _ = count_config(runner.cfg, size, ("deploy",))
     image = torch.zeros(1, input_channels(fused_model), *size)
-    result = {
-        "config": Path(config).stem,
-        "seed": seed,
-        "trained": trained,
-        "fused": fused,
-        "num_fused": num_fused,
-        "parameters": sum(parameter.numel() for parameter in fused_model.parameters()),
-        "macs": counts[-1].macs,
-        "backbone_macs": count_macs(fused_model.backbone, image),
-        "image_size": list(size),
-        "minutes": minutes,
-        "cpu_minutes": cpu_minutes,
-        "folder": str(folder),
-        "config_file": str(folder / Path(runner.cfg.filename).name),
-    }
+    result = Result(
+        trained=trained,
+        fused=fused,
+        num_fused=num_fused,
+        parameters=sum(parameter.numel() for parameter in fused_model.parameters()),
+        macs=counts[-1].macs,
+        backbone_macs=count_macs(fused_model.backbone, image),
+        image_size=list(size),
+        minutes=minutes,
+        cpu_minutes=cpu_minutes,
+    )
     release(runner)
     return result
 
@@ -126,7 +141,7 @@ def _image_size(runner: Runner) -> tuple[int, int]:
 
 
 def time_fused(
-    results: Sequence[Mapping[str, Any]], rounds: int = 30, warmup: int = 3
+    folders: Mapping[str, str | Path], rounds: int = 30, warmup: int = 3
 ) -> dict[str, Timing]:
     """Time whole trained networks on one image after the other, from pixels to predictions.
 
@@ -134,27 +149,34 @@ def time_fused(
     runs in the memory format channels_last. They run in turns.
 
     Args:
-        results: What :func:`train_and_compare` returned for each, with different names.
+        folders: The folder of :func:`train_and_compare` of each network, by the network's name.
         rounds: Number of timed images, at least 2.
         warmup: Number of images before these.
 
     Returns:
-        The times in milliseconds, by the name of the result.
+        The times in milliseconds, by the network's name.
 
     Raises:
+        FileNotFoundError: A folder does not have exactly one config.
         RuntimeError: Folding changed the features of a backbone.
     """
-    runs = {str(result["config"]): _prepare(result) for result in results}
+    runs = {name: _prepare(name, Path(folder)) for name, folder in folders.items()}
     return time_interleaved(runs, rounds, warmup)
 
 
-def _prepare(result: Mapping[str, Any]) -> Callable[[], object]:
+def _prepare(name: str, folder: Path) -> Callable[[], object]:
     from mmcv.cnn.utils import fuse_conv_bn
 
+    configs = list(folder.glob("*.py"))
+    if len(configs) != 1:
+        raise FileNotFoundError(
+            f"{folder} has {len(configs)} configs, expected the one of a training; train {name} "
+            "again, into an empty folder"
+        )
     runner = build_test_runner(
-        str(result["config_file"]),
-        str(find_latest_checkpoint(str(result["folder"]))),
-        work_dir=str(Path(str(result["folder"]), "timing")),
+        str(configs[0]),
+        str(find_latest_checkpoint(str(folder))),
+        work_dir=str(folder / "timing"),
         cfg_options={"test_dataloader.batch_size": 1, "log_level": "WARNING"},
     )
     runner.load_or_resume()
@@ -168,7 +190,7 @@ def _prepare(result: Mapping[str, Any]) -> Callable[[], object]:
         difference = relative_difference(model.backbone(images)[-1], plain.backbone(images)[-1])
     if difference > _MOST_DIFFERENCE:
         raise RuntimeError(
-            f"{result['config']}: folding the batch norms changed the features by {difference:.1e} "
+            f"{name}: folding the batch norms changed the features by {difference:.1e} "
             f"of their size, expected at most {_MOST_DIFFERENCE:.0e}; time it without folding"
         )
     to_channels_last(plain)

@@ -19,7 +19,7 @@ from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms
 from mmvanilla.deploy.exporting import export_model
 from mmvanilla.deploy.onnx_quantize import list_layers
 from mmvanilla.deploy.quantize import RUNTIMES, Runtime
-from mmvanilla.models.fusion import fuse_model
+from mmvanilla.models.fusion import count_fusable, fuse_model
 
 #: Numbers of calibration images to compare.
 CALIBRATIONS = (128, 512, 2000)
@@ -40,7 +40,8 @@ def compare_precisions(
 ) -> list[MeasuredForm]:
     """Fuse a classifier and measure it in fp32, fp16, bf16 and int8.
 
-    The forms are: PyTorch in fp32; in fp16 and bf16, cast as a whole and under autocast; ONNX
+    The forms are: PyTorch in fp32, as trained if the checkpoint is, and fused; the fused network in
+    fp16 and bf16, cast as a whole and under autocast; ONNX
     Runtime in fp32; and int8, quantised statically by ONNX Runtime with each number of calibration
     images, with one weight scale for each channel or one for each layer; and OpenVINO's fp32 and
     int8, if OpenVINO and NNCF are installed. Forms that this CPU or this torch cannot run are left
@@ -57,7 +58,8 @@ def compare_precisions(
         progress: Function that is called with the name of each step.
 
     Returns:
-        Measurements of each form; PyTorch's fp32 (or, by layer, ONNX Runtime's) is the first one.
+        Measurements of each form. The first one, with which the others are compared, is the network
+        as it is in the checkpoint (or, by layer, ONNX Runtime's fp32).
 
     Raises:
         ValueError: The config is not a classifier's, a number of images is below 1, there is no
@@ -82,7 +84,10 @@ def compare_precisions(
         if by_layer:
             forms = export(".onnx", partial(_layers_alone, calibration[max(calibration)]))
         else:
-            forms = _torch_forms(fused, image) | export(".onnx", partial(_scales, calibration))
+            forms = {}
+            if count_fusable(model):
+                forms["PyTorch fp32, as trained"] = _fp32_form(model)
+            forms |= _torch_forms(fused, image) | export(".onnx", partial(_scales, calibration))
             if _is_installed(RUNTIMES[".xml"]):
                 forms |= export(".xml", partial(_counts, calibration))
         progress("testing")
@@ -91,24 +96,31 @@ def compare_precisions(
     return measured
 
 
+@torch.no_grad()
+def _run(net: nn.Module, dtype: torch.dtype, images: np.ndarray) -> np.ndarray:
+    return net(torch.from_numpy(images).to(dtype)).float().numpy()
+
+
+def _fp32_form(model: nn.Module) -> Form:
+    net = TensorModel(model, "logits").eval()
+    weights = sum(value.numel() for value in net.state_dict().values())
+    return Form(partial(_run, net, torch.float32), 4 * weights)
+
+
 def _torch_forms(fused: nn.Module, image: np.ndarray) -> dict[str, Form]:
     net = TensorModel(fused, "logits").eval()
-    weights = sum(value.numel() for value in net.state_dict().values())
-
-    @torch.no_grad()
-    def run(model: nn.Module, dtype: torch.dtype, images: np.ndarray) -> np.ndarray:
-        return model(torch.from_numpy(images).to(dtype)).float().numpy()
+    whole = _fp32_form(fused)
 
     @torch.no_grad()
     def run_autocast(dtype: torch.dtype, images: np.ndarray) -> np.ndarray:
         with torch.autocast("cpu", dtype):
             return net(torch.from_numpy(images)).float().numpy()
 
-    forms = {"PyTorch fp32": Form(partial(run, net, torch.float32), 4 * weights)}
+    forms = {"PyTorch fp32, fused": whole}
     for name, dtype in _DTYPES.items():
         cast = copy.deepcopy(net).to(dtype)
-        forms[f"PyTorch {name}, cast"] = Form(partial(run, cast, dtype), 2 * weights)
-        forms[f"PyTorch {name}, autocast"] = Form(partial(run_autocast, dtype), 4 * weights)
+        forms[f"PyTorch {name}, cast"] = Form(partial(_run, cast, dtype), whole.size_bytes // 2)
+        forms[f"PyTorch {name}, autocast"] = Form(partial(run_autocast, dtype), whole.size_bytes)
     return {name: form for name, form in forms.items() if _runs(form, image)}
 
 

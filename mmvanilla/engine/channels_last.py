@@ -91,10 +91,28 @@ def to_channels_last(model: nn.Module) -> int:
     for tensor in (*model.parameters(), *model.buffers()):
         if id(tensor) in kept:
             continue
-        if tensor.dim() == 4 and not tensor.is_contiguous(memory_format=torch.channels_last):
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+        if tensor.dim() == 4 and not _is_channels_last(tensor):
+            # Not contiguous(), which leaves the strides of a single channel as they are.
+            strides = _channels_last_strides(tensor.shape)
+            tensor.data = tensor.data.new_empty_strided(tensor.shape, strides).copy_(tensor.data)
             converted += 1
     return converted
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Whether a convolution with this weight gives its output in channels_last.
+
+    A weight of one input channel is contiguous in both formats, and its strides decide: with those
+    of the usual format, a network for grey images would compute in it from end to end.
+    """
+    if tensor.shape[2] * tensor.shape[3] == 1:  # these follow their input
+        return tensor.is_contiguous(memory_format=torch.channels_last)
+    return tensor.stride() == _channels_last_strides(tensor.shape)
+
+
+def _channels_last_strides(shape: torch.Size) -> tuple[int, ...]:
+    _, channels, height, width = shape
+    return channels * height * width, 1, channels * width, channels
 
 
 def _wrap_again(runner: Any) -> None:

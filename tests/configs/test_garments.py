@@ -128,13 +128,12 @@ def test_trains_fuses_and_is_timed(task, backbone, garments_root, tmp_path):
             options[f"{name}.ann_file"] = str(root / "annotations" / "instances_val.json")
     config = f"garments/{task}_{backbone}_garments.py"
     result = train_and_compare(config, 3, tmp_path, options)
-    assert (result["config"], result["seed"]) == (f"{task}_{backbone}_garments", 3)
     metric = "mIoU" if task == "upernet" else "coco/segm_mAP"
-    assert 0 <= result["trained"][metric] <= 100
-    for name, value in result["trained"].items():
-        assert result["fused"][name] == pytest.approx(value, abs=0.5), name
-    assert result["num_fused"] == (16 if backbone == "vanillanet" else 0)
-    assert 0 < result["backbone_macs"] < result["macs"]
-    assert result["parameters"] > 1e5 and result["cpu_minutes"] > 0
-    timings = time_fused([result], rounds=2, warmup=0)
-    assert timings[result["config"]].rounds == 2 and timings[result["config"]].median > 0
+    assert 0 <= result.trained[metric] <= 100
+    for name, value in result.trained.items():
+        assert result.fused[name] == pytest.approx(value, abs=0.5), name
+    assert result.num_fused == (16 if backbone == "vanillanet" else 0)
+    assert 0 < result.backbone_macs < result.macs
+    assert result.parameters > 1e5 and result.cpu_minutes > 0
+    timing = time_fused({"it": tmp_path}, rounds=2, warmup=0)["it"]
+    assert timing.rounds == 2 and timing.median > 0

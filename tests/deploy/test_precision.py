@@ -41,7 +41,8 @@ def test_every_form_is_measured_on_the_same_images(trained):
         form.name: form for form in compare_precisions(*trained, calibrations=(4, 8), rounds=2)
     }
     names = list(forms)
-    assert names[0] == "PyTorch fp32" and "PyTorch bf16, cast" in names
+    assert names[:2] == ["PyTorch fp32, as trained", "PyTorch fp32, fused"]
+    assert "PyTorch bf16, cast" in names and forms[names[1]].agreement == 100
     assert [name for name in names if name.startswith("ONNX Runtime")] == [
         "ONNX Runtime fp32",
         *(
@@ -52,13 +53,15 @@ def test_every_form_is_measured_on_the_same_images(trained):
     ]
     assert ("OpenVINO int8, 8 images, a scale a channel" in names) == has_openvino()
     errors = {name: form.logit_error for name, form in forms.items()}
-    assert errors["PyTorch fp32"] == 0 and errors["ONNX Runtime fp32"] < 0.01
+    assert errors["PyTorch fp32, as trained"] == 0
+    assert max(errors["PyTorch fp32, fused"], errors["ONNX Runtime fp32"]) < 0.01
     assert 0.01 < errors["PyTorch bf16, cast"] < 10
     int8 = [error for name, error in errors.items() if "int8" in name]
     assert all(0.1 < error < 50 for error in int8)
     assert len(set(int8)) == len(int8)  # no two are the same file
     sizes = {name: form.size_bytes for name, form in forms.items()}
-    assert sizes["PyTorch bf16, cast"] * 2 == sizes["PyTorch fp32"]
+    assert sizes["PyTorch bf16, cast"] * 2 == sizes["PyTorch fp32, fused"]
+    assert sizes["PyTorch fp32, fused"] < sizes["PyTorch fp32, as trained"]
     assert all(form.latency.median > 0 for form in forms.values())
     for form in forms.values():  # of 12 images
         assert form.accuracy * 12 / 100 == pytest.approx(round(form.accuracy * 12 / 100))
@@ -108,8 +111,11 @@ def test_tool_prints_a_table(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["compare_precisions.py", *arguments, "--test-images", "6"])
     runpy.run_path(str(ROOT / "tools" / "compare_precisions.py"), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| form | top-1 % | as PyTorch fp32 % |")
-    assert lines[2].startswith("| PyTorch fp32 | ") and "| 100.00 | 0.00 | – | – |" in lines[2]
+    assert lines[0].startswith("| form | top-1 % | as PyTorch fp32, as trained % |")
+    assert (
+        lines[2].startswith("| PyTorch fp32, as trained | ")
+        and "| 100.00 | 0.00 | – | – |" in lines[2]
+    )
     monkeypatch.setattr(sys, "argv", ["compare_precisions.py", *arguments, "--test-images", "0"])
     with pytest.raises(SystemExit) as failure:
         runpy.run_path(str(ROOT / "tools" / "compare_precisions.py"), run_name="__main__")

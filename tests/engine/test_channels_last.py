@@ -179,3 +179,26 @@ def test_it_comes_after_the_hooks_that_fill_a_checkpoint():
 
     assert get_priority(ChannelsLastHook.priority) > get_priority(EMAHook.priority)
     assert get_priority(CheckpointHook.priority) > get_priority(EMAHook.priority)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_networks_for_grey_images_compute_in_it_from_end_to_end(channels):
+    model = VanillaNet(TINY, in_channels=channels).train()
+    outside = []
+
+    def look(module, inputs, output):
+        ambiguous = 1 in (output.shape[1], output.shape[2] * output.shape[3])
+        if not ambiguous and not output.is_contiguous(memory_format=torch.channels_last):
+            outside.append(type(module).__name__)
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.register_forward_hook(look)
+    images = torch.randn(2, channels, 64, 64)
+    model(images)
+    assert outside  # the usual format
+    outside.clear()
+    assert to_channels_last(model) > 0
+    model(images)
+    assert not outside
+    assert to_channels_last(model) == 0

@@ -1,4 +1,4 @@
-"""Train, fuse and validate one run of an ablation, in a process of its own."""
+"""Train, fuse and validate one config with one seed, in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmvanilla.analysis.train_and_compare import train_and_compare
+from mmvanilla.analysis.train_and_compare import Result, train_and_compare
 from mmvanilla.utils.processes import end_group, python_environment
 
-_MODULE = "mmvanilla.analysis.ablation_run"
+_MODULE = "mmvanilla.analysis.training_process"
 _LOG = "log.txt"
 
 
@@ -27,7 +26,7 @@ class Request:
     """One training, as it is handed to the process.
 
     Attributes:
-        config: Path or name of the config, with one validation metric.
+        config: Path or name of the config.
         options: Values by dotted key, which override entries of the config.
         seed: Seed of all random numbers, instead of the config's.
         folder: Folder of the run, for its log and checkpoints.
@@ -41,52 +40,15 @@ class Request:
     fuse: bool = True
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one training gave.
-
-    Attributes:
-        metric: Name of the validation metric.
-        trained: Its value for the model as trained.
-        fused: Its value for the fused model; None if it was not fused.
-        num_fused: Number of layers that fusing replaced.
-        parameters: Number of parameters after fusing.
-        seconds: CPU time of the training in seconds, of all threads.
-    """
-
-    metric: str
-    trained: float
-    fused: float | None
-    num_fused: int
-    parameters: int
-    seconds: float
-
-
 def train_and_validate(request: Request) -> Result:
     """Train in this process, then validate the model as trained and, if asked to, fused.
 
     Raises:
         RuntimeError: The training ends before λ = 1, so that its model cannot be fused.
-        ValueError: The config does not have exactly one validation metric.
     """
-    found = train_and_compare(
+    return train_and_compare(
         request.config, request.seed, request.folder, request.options, request.fuse
     )
-    metric, trained = _only_metric(found["trained"])
-    fused = found["fused"][metric] if request.fuse else None
-    return Result(
-        metric, trained, fused, found["num_fused"], found["parameters"], 60 * found["cpu_minutes"]
-    )
-
-
-def _only_metric(metrics: Mapping[str, float]) -> tuple[str, float]:
-    if len(metrics) != 1:
-        raise ValueError(
-            f"an ablation compares one metric, found {', '.join(metrics)}; leave one in the "
-            "config's val_evaluator"
-        )
-    ((name, value),) = metrics.items()
-    return name, value
 
 
 class RunFailed(RuntimeError):

@@ -3,7 +3,7 @@
 import pytest
 
 from mmvanilla.analysis.ablation_rows import rows_of
-from mmvanilla.analysis.ablation_state import Choice
+from mmvanilla.analysis.training_state import Choice
 
 CONFIG = "model = dict(type='A')\nschedule = [dict(end=3), dict(end=5)]\nablations = dict(full={})"
 

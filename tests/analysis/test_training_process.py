@@ -1,4 +1,4 @@
-"""The process that trains one run; that it trains is tested with the tool, in test_ablation.py."""
+"""The process that trains one run; that it trains is tested with the tool, in test_trainings.py."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from mmvanilla import count_fusable
-from mmvanilla.analysis import ablation_run, train_and_compare
-from mmvanilla.analysis.ablation_run import Process, Request, RunFailed
+from mmvanilla.analysis import train_and_compare, training_process
+from mmvanilla.analysis.training_process import Process, Request, RunFailed
 from tests.idx_images import tiny_config, write_idx_images
 
 # Stands in for the training: it says who it is, and takes its time.
 STAND_IN = """
 import os, time
-from mmvanilla.analysis import ablation_run as module
+from mmvanilla.analysis import training_process as module
 def train(request):
     with open(os.path.join(request.folder, "pid"), "w") as file:
         file.write(str(os.getpid()) + " " + os.environ["OMP_NUM_THREADS"])
@@ -41,7 +41,7 @@ def test_what_a_checkpoint_holds_is_validated_and_fused(tmp_path, monkeypatch, a
     monkeypatch.setattr(train_and_compare, "_validate", validate)
     ema = {"default_hooks.ema": dict(type="EMAHook", momentum=0.1)} if averaged else {}
     request = Request(str(tmp_path / "tiny.py"), ema, 3, str(tmp_path / "run"))
-    result = ablation_run.train_and_validate(request)
+    result = training_process.train_and_validate(request)
     saved = torch.load(tmp_path / "run" / "epoch_2.pth", weights_only=False)
     assert ("ema_state_dict" in saved) == averaged
     trained, fused = seen
@@ -49,14 +49,14 @@ def test_what_a_checkpoint_holds_is_validated_and_fused(tmp_path, monkeypatch, a
         torch.testing.assert_close(value, saved["state_dict"][name], rtol=0, atol=0)
     x = torch.rand(2, 1, 28, 28)
     torch.testing.assert_close(fused(x)[0], trained.eval()(x)[0], rtol=1e-4, atol=1e-4)
-    assert (result.metric, result.num_fused) == ("top1", count_fusable(trained))
+    assert (result.trained, result.num_fused) == ({"top1": 1.0}, count_fusable(trained))
     assert result.parameters == sum(param.numel() for param in fused.parameters())
 
 
 @pytest.mark.slow
 def test_it_ends_with_this_process_and_its_end_is_reported(tmp_path, monkeypatch):
-    (tmp_path / "ablation_stand_in.py").write_text(STAND_IN)
-    monkeypatch.setattr(ablation_run, "_MODULE", "ablation_stand_in")
+    (tmp_path / "training_stand_in.py").write_text(STAND_IN)
+    monkeypatch.setattr(training_process, "_MODULE", "training_stand_in")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     folders = [tmp_path / name for name in ("first", "second", "third")]

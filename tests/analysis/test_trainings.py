@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from mmvanilla.analysis import ablation as module
-from mmvanilla.analysis.ablation import Ablation
+from mmvanilla.analysis import trainings as module
 from mmvanilla.analysis.ablation_rows import rows_of
-from mmvanilla.analysis.ablation_run import Request, Result, RunFailed
-from mmvanilla.analysis.ablation_state import Choice
+from mmvanilla.analysis.page_tables import marks
+from mmvanilla.analysis.train_and_compare import Result
+from mmvanilla.analysis.training_process import Request, RunFailed
+from mmvanilla.analysis.training_state import Choice
+from mmvanilla.analysis.trainings import Trainings
 from mmvanilla.utils.processes import python_environment
+from tests.analysis.results import made_up_result
 from tests.helpers import ROOT
 from tests.idx_images import tiny_config, write_idx_images
 
@@ -38,6 +41,7 @@ class MadeUp:
         self.broken: set[str] = set()
         self.diverging: set[float] = set()
         self.ended: list[str] = []
+        self.metric_names: tuple[str, ...] = ("top1",)
         self.interrupt_at = ""
         self.lock, self.both = threading.Lock(), threading.Event()
         self.patience = 0.0  # seconds that a training waits for another one beside it
@@ -69,8 +73,8 @@ class MadeUp:
                     made_up.running -= 1
                 if name in made_up.broken:
                     raise RunFailed(f"no luck; see {name}")
-                value = made_up.metric(request)
-                return Result("top1", value, value if request.fuse else None, 3, 1000, 2.0)
+                metrics = dict.fromkeys(made_up.metric_names, made_up.metric(request))
+                return made_up_result(metrics, metrics if request.fuse else None)
 
             def end(self) -> None:
                 made_up.ended.append(name)
@@ -92,38 +96,38 @@ def rows(tmp_path):
 
 def run(rows, tmp_path, seeds=(0, 1), choice=None, jobs=1):
     lines: list[str] = []
-    ablation = Ablation(rows, seeds, str(tmp_path / "runs"), choice, jobs)
-    ablation.run(lines.append)
-    return ablation, lines
+    trainings = Trainings(rows, seeds, str(tmp_path / "runs"), choice, jobs)
+    trainings.run(lines.append)
+    return trainings, lines
 
 
 def test_without_a_choice_each_row_is_trained_with_each_seed(made_up, rows, tmp_path):
-    ablation, lines = run(rows, tmp_path)
+    trainings, lines = run(rows, tmp_path)
     assert made_up.begun == ["toy_full_seed0", "toy_full_seed1", "toy_deep_seed0", "toy_deep_seed1"]
-    assert [state.row.switch for state in ablation.complete] == ["full", "deep"]
+    assert [state.row.switch for state in trainings.complete] == ["full", "deep"]
     assert lines[0] == "toy full, seed 0: 60.0, fused 60.0"
     # One line of JSON each, for other programs.
     results = [path.read_text() for path in (tmp_path / "runs").glob("*/result.json")]
     assert len(results) == 4 and all(text.count("\n") == 1 for text in results)
-    assert json.loads(results[0])["metric"] == "top1"
+    assert list(json.loads(results[0])["trained"]) == ["top1"]
 
 
 def test_each_row_gets_the_value_that_is_best_on_the_held_out_data(made_up, rows, tmp_path):
-    ablation, lines = run(rows, tmp_path, choice=CHOICE)
-    assert [state.value for state in ablation.states] == [0.2, 0.1]
+    trainings, lines = run(rows, tmp_path, choice=CHOICE)
+    assert [state.value for state in trainings.states] == [0.2, 0.1]
     choosing = [name for name in made_up.begun if "_lr" in name]
     assert choosing == [f"toy_{row}_lr{lr}" for row in ("full", "deep") for lr in (0.1, 0.2, 0.3)]
     assert "toy full: chose lr=0.2 (0.1: 80.0, 0.2: 90.0, 0.3: 80.0)" in lines
     edge = "; it is the last one of the grid, and a wider grid may have a better one"
     assert f"toy deep: chose lr=0.1 (0.1: 90.0, 0.2: 80.0, 0.3: 70.0){edge}" in lines
     # The seeds are trained with it, and the choice has a seed of its own.
-    assert [ended.result.trained for ended in ablation.states[1].runs] == [90.0, 91.0]
+    assert [ended.trained for ended in trainings.states[1].runs] == [90.0, 91.0]
     # One row is finished before the next begins.
     assert made_up.begun.index("toy_full_seed1") < made_up.begun.index("toy_deep_lr0.1")
 
 
 def test_the_choice_validates_elsewhere_and_fuses_nothing(rows, tmp_path):
-    from mmvanilla.analysis.ablation_state import Run
+    from mmvanilla.analysis.training_state import Run
 
     choosing = Run(rows[1], 2, 0.1, choosing=True).request(str(tmp_path), CHOICE)
     assert choosing.options == {"model.depth": 2, "optimizer.lr": 0.1, "held_out": True}
@@ -138,15 +142,15 @@ def test_goes_on_where_it_was_stopped(made_up, rows, tmp_path):
         run(rows, tmp_path, choice=CHOICE)
     before, made_up.begun, made_up.interrupt_at = made_up.begun, [], ""
     assert len(before) == 5
-    ablation, lines = run(rows, tmp_path, choice=CHOICE)
-    assert made_up.begun[0] == "toy_full_seed1" and len(ablation.complete) == 2
+    trainings, lines = run(rows, tmp_path, choice=CHOICE)
+    assert made_up.begun[0] == "toy_full_seed1" and len(trainings.complete) == 2
     assert not set(before[:-1]) & set(made_up.begun)
     assert lines[0] == "toy full, 0.1 on held-out data: 80.0 (from before)"
     # Again, nothing is left to do; the order of the results is that of the seeds.
     made_up.begun = []
-    ablation, _ = run(rows, tmp_path, choice=CHOICE)
+    trainings, _ = run(rows, tmp_path, choice=CHOICE)
     assert made_up.begun == []
-    assert [ended.run.seed for ended in ablation.states[0].runs] == [0, 1]
+    assert [ended.run.seed for ended in trainings.states[0].runs] == [0, 1]
     # More seeds need no other choice.
     run(rows, tmp_path, seeds=(0, 1, 7), choice=CHOICE)
     assert made_up.begun == ["toy_full_seed7", "toy_deep_seed7"]
@@ -175,18 +179,18 @@ def test_what_was_changed_is_trained_anew(made_up, rows, tmp_path):
 
 def test_as_many_as_asked_for_run_beside_each_other(made_up, rows, tmp_path):
     made_up.patience = 60.0
-    ablation, _ = run(rows, tmp_path, choice=CHOICE, jobs=2)
-    assert made_up.most == 2 and len(ablation.complete) == 2
+    trainings, _ = run(rows, tmp_path, choice=CHOICE, jobs=2)
+    assert made_up.most == 2 and len(trainings.complete) == 2
     assert sorted(made_up.begun) == sorted(set(made_up.begun)) and len(made_up.begun) == 10
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(made_up, rows, tmp_path):
     made_up.broken = {"toy_full_lr0.3", "toy_deep_seed0"}
-    ablation, lines = run(rows, tmp_path, choice=CHOICE)
+    trainings, lines = run(rows, tmp_path, choice=CHOICE)
     # Without one of its values a row cannot choose.
-    assert ablation.failures == ["toy full, 0.3 on held-out data", "toy deep, seed 0"]
+    assert trainings.failures == ["toy full, 0.3 on held-out data", "toy deep, seed 0"]
     assert "failed: toy deep, seed 0: no luck; see toy_deep_seed0" in lines
-    assert ablation.complete == [] and len(ablation.states[1].runs) == 1
+    assert trainings.complete == [] and len(trainings.states[1].runs) == 1
     made_up.broken, made_up.begun = set(), []
     assert len(run(rows, tmp_path, choice=CHOICE)[0].complete) == 2
     assert sorted(made_up.begun) == [
@@ -207,8 +211,8 @@ def test_an_interruption_ends_the_trainings(made_up, rows, tmp_path):
 def test_no_job_at_all_only_reads_what_is_there(made_up, rows, tmp_path):
     run(rows[:1], tmp_path)
     made_up.begun = []
-    ablation, _ = run(rows, tmp_path, jobs=0)
-    assert made_up.begun == [] and [s.row.switch for s in ablation.complete] == ["full"]
+    trainings, _ = run(rows, tmp_path, jobs=0)
+    assert made_up.begun == [] and [s.row.switch for s in trainings.complete] == ["full"]
 
 
 def test_wrong_numbers_are_refused_before_the_work(rows, tmp_path):
@@ -219,7 +223,7 @@ def test_wrong_numbers_are_refused_before_the_work(rows, tmp_path):
         (dict(choice=Choice("optimizer.lrr", (1, 2), {})), "toy full: optimizer.lrr is None"),
     ):
         with pytest.raises(ValueError, match=message):
-            Ablation(rows, **{"seeds": [0], "work_dir": str(tmp_path / "runs"), **arguments})
+            Trainings(rows, **{"seeds": [0], "work_dir": str(tmp_path / "runs"), **arguments})
     assert not (tmp_path / "runs").exists()
 
 
@@ -229,6 +233,31 @@ def test_a_damaged_result_is_named(made_up, rows, tmp_path):
     path.write_text("{")
     with pytest.raises(ValueError, match=r"result.json is not a result.*; remove it"):
         run(rows, tmp_path, seeds=[0])
+
+
+def test_results_of_another_machine_are_not_trained_again(made_up, rows, tmp_path):
+    store = str(tmp_path / "results.json")
+    Trainings(rows, [0], str(tmp_path / "there"), jobs=1, store=store).run()
+    assert len(json.loads(Path(store).read_text())) == 2
+    made_up.begun = []
+    here = Trainings(rows, [0, 1], str(tmp_path / "here"), jobs=1, store=store)
+    here.run()
+    assert made_up.begun == ["toy_full_seed1", "toy_deep_seed1"] and len(here.complete) == 2
+    assert len(json.loads(Path(store).read_text())) == 4
+    # What was trained without the file comes into it, too.
+    late = str(tmp_path / "late.json")
+    Trainings(rows, [0], str(tmp_path / "there"), jobs=0, store=late).run()
+    assert len(json.loads(Path(late).read_text())) == 2
+
+
+def test_a_choice_by_several_metrics_is_refused_at_the_first_result(made_up, rows, tmp_path):
+    made_up.metric_names = ("mIoU", "mAcc")
+    with pytest.raises(ValueError, match="compares one metric, found mIoU, mAcc; leave one in"):
+        run(rows, tmp_path, choice=CHOICE)
+    assert len(made_up.begun) == 1
+    # Without a choice they are all kept.
+    trainings, lines = run(rows, tmp_path, seeds=[0])
+    assert lines[0] == "toy full, seed 0: mIoU 60.0 mAcc 60.0, fused mIoU 60.0 mAcc 60.0"
 
 
 @pytest.fixture
@@ -299,7 +328,7 @@ def test_tool_trains_fuses_reports_and_writes_the_page(tool, tmp_path):
     broken = {"model.backbone.act_num": -1}
     (tmp_path / "tiny.py").write_text(tiny_config(data, full={}, broken=broken))
     page = tmp_path / "page.md"
-    page.write_text("Before.\n<!-- begin of the table -->\n<!-- end of the table -->\nBehind.\n")
+    page.write_text("Before.\n{}\n{}\nBehind.\n".format(*marks("ablations")))
     arguments = ("tiny.py", "--seeds", "0", "--jobs", "2", "--work-dir", "runs", "--write", page)
     status, output = tool(*arguments)
     assert status == 1

@@ -1,4 +1,4 @@
-"""What an ablation knows of its rows: the runs that ended, the value that was chosen, failures."""
+"""What is known of the rows of a table: the runs that ended, and the value that was chosen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from mmengine.config import ConfigDict
 
 from mmvanilla.analysis.ablation_rows import Row, digest
-from mmvanilla.analysis.ablation_run import Request, Result
+from mmvanilla.analysis.train_and_compare import Result
+from mmvanilla.analysis.training_process import Request
 from mmvanilla.utils.paths import tool_command
 
 
@@ -116,9 +117,47 @@ class EndedRun:
     run: Run
     result: Result
 
+    @property
+    def metric(self) -> str:
+        """The name of the only validation metric.
+
+        Raises:
+            ValueError: There are several, or there is none.
+        """
+        names = list(self.result.trained)
+        if len(names) != 1:
+            raise ValueError(
+                f"{self.run.name}: an ablation compares one metric, found "
+                f"{', '.join(names) or 'none'}; leave one in the config's val_evaluator"
+            )
+        return names[0]
+
+    @property
+    def trained(self) -> float:
+        """The only metric, of the model as trained."""
+        return self.result.trained[self.metric]
+
+    @property
+    def fused(self) -> float | None:
+        """The only metric, of the fused model; None if it was not fused."""
+        return None if self.result.fused is None else self.result.fused[self.metric]
+
     def __str__(self) -> str:
-        fused = "" if self.result.fused is None else f", fused {self.result.fused:.1f}"
-        return f"{self.run.name}: {self.result.trained:.1f}{fused}"
+        parts = _metrics(self.result.trained)
+        fused = "" if self.result.fused is None else f", fused {_metrics(self.result.fused)}"
+        return f"{self.run.name}: {parts}{fused}"
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    if len(metrics) == 1:
+        (value,) = metrics.values()
+        return write_metric(value)
+    return " ".join(f"{name} {write_metric(value)}" for name, value in metrics.items())
+
+
+def write_metric(value: float) -> str:
+    """Write a metric: one digit behind the point for a percentage, three for a share of 1."""
+    return f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}"
 
 
 @dataclass
@@ -139,7 +178,7 @@ class RowState:
 
     def choose(self, choice: Choice) -> str:
         """Take the value with the highest metric, and say in one line what was compared."""
-        results = {ended.run.value: ended.result.trained for ended in self.tried}
+        results = {ended.run.value: ended.trained for ended in self.tried}
         value = self.value = max(choice.values, key=lambda each: _rank(results[each]))
         found = ", ".join(f"{each:g}: {results[each]:.1f}" for each in choice.values)
         is_last = len(choice.values) > 2 and value in (min(choice.values), max(choice.values))

@@ -1,4 +1,4 @@
-"""Ablations: choose a value for each row of a table, then train the row with several seeds."""
+"""Trainings of a table: choose a value for each row, then train the row with several seeds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmvanilla.analysis.ablation_rows import Row
-from mmvanilla.analysis.ablation_run import Process, Result, RunFailed
-from mmvanilla.analysis.ablation_state import Choice, EndedRun, RowState, Run
 from mmvanilla.analysis.held_out import require_held_out
+from mmvanilla.analysis.result_file import ResultFile
+from mmvanilla.analysis.train_and_compare import Result
+from mmvanilla.analysis.training_process import Process, RunFailed
+from mmvanilla.analysis.training_state import Choice, EndedRun, RowState, Run
 from mmvanilla.checkpoints.writing import write_text
 
 _RESULT = "result.json"
 
 
-class Ablation:
+class Trainings:
     """The trainings of a table, some beside each other, and what they gave.
 
     Each finished run leaves a ``result.json`` of one line in its folder in ``work_dir``, whose name
@@ -34,6 +36,9 @@ class Ablation:
         choice: How each row gets its value of an option; None: the config's.
         jobs: Number of trainings beside each other, each in a process of its own. With 0 nothing is
             trained, and only what is there is read. Default: 1.
+        store: Path of a JSON file with the results of all runs, in addition to their folders: what
+            it has is not trained again, and each new result is added. So the results of one machine
+            are known on another one. None: no such file.
 
     Attributes:
         states: What is known of each row, in their order.
@@ -52,6 +57,7 @@ class Ablation:
         work_dir: str,
         choice: Choice | None = None,
         jobs: int = 1,
+        store: str | None = None,
     ) -> None:
         twice = sorted({str(seed) for seed in seeds if list(seeds).count(seed) > 1})
         if twice:
@@ -60,7 +66,7 @@ class Ablation:
                 "give each only once"
             )
         if not seeds:
-            raise ValueError("an ablation needs a seed, found none; give at least one")
+            raise ValueError("a training needs a seed, found none; give at least one")
         if jobs < 0:
             raise ValueError(f"jobs must be at least 0, found {jobs}; 0 only reads what is there")
         if choice is not None:
@@ -73,6 +79,7 @@ class Ablation:
         self.failures: list[str] = []
         self._seeds, self._work_dir = tuple(seeds), work_dir
         self._choice, self._jobs = choice, jobs
+        self._store = ResultFile(store) if store else None
 
     def run(self, report: Callable[[str], object] = lambda line: None) -> None:
         """Train row by row. A run that fails is kept in ``failures``, and the others go on.
@@ -81,7 +88,8 @@ class Ablation:
             report: Function that is called with a line about each result, choice and failure.
 
         Raises:
-            ValueError: A ``result.json`` cannot be read.
+            ValueError: A ``result.json`` cannot be read, or a choice is to be made with a result of
+                several metrics.
         """
         todo = []
         for index, state in enumerate(self.states):
@@ -103,8 +111,9 @@ class Ablation:
     def _table_runs(self, state: RowState) -> list[Run]:
         return [Run(state.row, seed, state.value) for seed in self._seeds]
 
-    def _path(self, run: Run) -> Path:
-        return Path(run.request(self._work_dir, self._choice).folder, _RESULT)
+    def folder(self, run: Run) -> Path:
+        """Return the folder of a run, with its log, config and checkpoints."""
+        return Path(run.request(self._work_dir, self._choice).folder)
 
     def _read(
         self, state: RowState, runs: Sequence[Run], report: Callable[[str], object]
@@ -112,14 +121,29 @@ class Ablation:
         """Take the results that are there, and return the runs to train."""
         todo = []
         for run in runs:
-            path = self._path(run)
-            if path.is_file():
-                ended = EndedRun(run, _read_result(path))
+            result = self._known(run)
+            if result is None:
+                todo.append(run)
+            else:
+                ended = EndedRun(run, result)
                 report(f"{ended} (from before)")
                 todo += self._take(state, ended, report)
-            else:
-                todo.append(run)
         return todo
+
+    def _known(self, run: Run) -> Result | None:
+        folder = self.folder(run)
+        path = folder / _RESULT
+        if path.is_file():
+            try:
+                result = Result(**json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{path} is not a result of a run ({error}); remove it, and it is trained again"
+                ) from error
+            if self._store:
+                self._store.add(folder.name, result)
+            return result
+        return self._store.get(folder.name) if self._store else None
 
     def _take(self, state: RowState, ended: EndedRun, report: Callable[[str], object]) -> list[Run]:
         """Keep the result of a run, and return the runs that can begin now."""
@@ -127,11 +151,18 @@ class Ablation:
             state.runs.append(ended)
             return []
         assert self._choice is not None
+        assert ended.metric  # refuses several of them now, not after the last value
         state.tried.append(ended)
         if len(state.tried) < len(self._choice.values):
             return []
         report(state.choose(self._choice))
         return self._read(state, self._table_runs(state), report)
+
+    def _keep(self, run: Run, result: Result) -> None:
+        folder = self.folder(run)
+        write_text(f"{json.dumps(asdict(result))}\n", folder / _RESULT, overwrite=True)
+        if self._store:
+            self._store.add(folder.name, result)
 
     def _train(self, todo: list[tuple[int, Run]], report: Callable[[str], object]) -> None:
         running: dict[Future[Result], tuple[int, Run, Process]] = {}
@@ -152,23 +183,13 @@ class Ablation:
                             self.failures.append(run.name)
                             report(f"failed: {run.name}: {error}")
                             continue
-                        line = f"{json.dumps(asdict(ended.result))}\n"
-                        write_text(line, self._path(run), overwrite=True)
+                        self._keep(run, ended.result)
                         report(str(ended))
                         state = self.states[index]
                         todo += [(index, new) for new in self._take(state, ended, report)]
             finally:
                 for _, _, process in running.values():
                     process.end()
-
-
-def _read_result(path: Path) -> Result:
-    try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a result of a run ({error}); remove it, and it is trained again"
-        ) from error
 
 
 def _cores() -> int:

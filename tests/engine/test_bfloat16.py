@@ -1,0 +1,64 @@
+"""Training in bfloat16 on a CPU, and in float32 where the CPU does not have it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+from mmvanilla.engine import bfloat16
+from mmvanilla.engine.bfloat16 import BFloat16OptimWrapper, computes_in_bfloat16
+
+
+def make(model: nn.Module, **kwargs) -> BFloat16OptimWrapper:
+    wrapper = dict(type="BFloat16OptimWrapper", optimizer=torch.optim.SGD(model.parameters(), 0.1))
+    return OPTIM_WRAPPERS.build({**wrapper, **kwargs})
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_computes_in_bfloat16_where_the_device_does(monkeypatch, has_it):
+    monkeypatch.setattr(bfloat16, "computes_in_bfloat16", lambda device: has_it)
+    said: list[str] = []
+    monkeypatch.setattr(bfloat16, "print_log", lambda text, logger: said.append(text))
+    model = nn.Linear(3, 4)
+    wrapper = make(model)
+    for _ in range(2):
+        with wrapper.optim_context(model):
+            output = model(torch.ones(2, 3))
+        assert output.dtype == (torch.bfloat16 if has_it else torch.float32)
+        before = model.weight.detach().clone()
+        wrapper.update_params(output.float().square().mean())
+        assert model.weight.dtype == torch.float32 and not torch.equal(model.weight, before)
+    assert not torch.is_autocast_enabled("cpu")
+    # Once, not in each iteration.
+    assert len(said) == (0 if has_it else 1)
+    assert has_it or said[0].startswith("this cpu has no instructions for bfloat16")
+
+
+def test_gradients_are_accumulated(monkeypatch):
+    monkeypatch.setattr(bfloat16, "computes_in_bfloat16", lambda device: True)
+    model = nn.Linear(3, 4)
+    wrapper = make(model, accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 4)
+    before = model.weight.detach().clone()
+    for _ in range(2):
+        assert torch.equal(model.weight, before)
+        with wrapper.optim_context(model):
+            loss = model(torch.ones(2, 3)).float().square().mean()
+        wrapper.update_params(loss)
+    assert not torch.equal(model.weight, before)
+
+
+def test_torch_says_what_the_device_has(monkeypatch):
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    for found in ((True, False), (False, True), (False, False)):
+        for check, value in zip(checks, found, strict=True):
+            monkeypatch.setattr(torch.cpu, check, lambda value=value: value, raising=False)
+        assert computes_in_bfloat16("cpu") == any(found)
+    for check in checks:  # an older torch
+        monkeypatch.delattr(torch.cpu, check)
+    assert not computes_in_bfloat16("cpu") and not computes_in_bfloat16("meta")
+    for capability in ((7, 5), (8, 0), (9, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda it=capability: it)
+        assert computes_in_bfloat16("cuda") == (capability >= (8, 0))
