@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
 from rich.console import Console
 
+from mmvanilla.analysis.page_tables import require_marks, write_table
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
 from mmvanilla.deploy.accuracy import to_markdown
@@ -43,11 +44,14 @@ def build_parser() -> ArgumentParser:
         help="instead, put one layer at a time into int8, to find the one that costs accuracy; "
         "`quantize --keep-float` leaves it out",
     )
+    cli.add_page(parser)
     cli.add_cfg_options(parser)
     return parser
 
 
 def compare(args: Namespace) -> None:
+    if args.write:
+        require_marks(*args.write)
     cfg = load_config(args.config, args.cfg_options)
     require_data(cfg, "train_dataloader", "test_dataloader")
     console = Console(stderr=True)
@@ -61,7 +65,10 @@ def compare(args: Namespace) -> None:
             by_layer=args.by_layer,
             progress=status.update,
         )
-    print(to_markdown(forms))
+    table = to_markdown(forms)
+    print(table)
+    if args.write:
+        write_table(*args.write, table)
 
 
 if __name__ == "__main__":

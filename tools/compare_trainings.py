@@ -32,12 +32,7 @@ def build_parser() -> ArgumentParser:
         default=100,
         help="timed images of each network, at least 2; 0: no timing (default: 100)",
     )
-    parser.add_argument(
-        "--write",
-        nargs=2,
-        metavar=("PAGE", "TABLE"),
-        help="write the table into this page, too, at the place that has this name there",
-    )
+    cli.add_page(parser)
     return parser
 
 

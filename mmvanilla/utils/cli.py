@@ -152,6 +152,19 @@ class OptionsAction(DictAction):
             ) from error
 
 
+def add_page(parser: ArgumentParser) -> None:
+    """Add the option ``--write`` of the tools that print a table for a page of the documentation.
+
+    It becomes a list of the page's path and the table's name, or None.
+    """
+    parser.add_argument(
+        "--write",
+        nargs=2,
+        metavar=("PAGE", "TABLE"),
+        help="write the table into this page, too, where two marks with its name stand",
+    )
+
+
 def add_cfg_options(parser: ArgumentParser) -> None:
     """Add ``--cfg-options``, which overrides entries of a config as in OpenMMLab's tools."""
     parser.add_argument(

@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 pytest.importorskip("onnxruntime.quantization")
 pytest.importorskip("mmpretrain.models")
 
+from mmvanilla.analysis.page_tables import marks  # noqa: E402
 from mmvanilla.deploy.accuracy import Samples  # noqa: E402
 from mmvanilla.deploy.onnx_quantize import list_layers, quantize_file  # noqa: E402
 from mmvanilla.deploy.precision import compare_precisions  # noqa: E402
@@ -105,9 +106,12 @@ def test_unknown_layers_are_refused(exported, tmp_path, suffix):  # noqa: F811
     assert not list(tmp_path.iterdir())
 
 
-def test_tool_prints_a_table(trained, monkeypatch, capsys):
+def test_tool_prints_and_writes_a_table(trained, tmp_path, monkeypatch, capsys):
     cfg, checkpoint = trained
+    page = tmp_path / "page.md"
+    page.write_text("\n".join(marks("bits")))
     arguments = [cfg.filename, checkpoint, "--calibration-images", "4", "--rounds", "0"]
+    arguments += ["--write", str(page), "bits"]
     monkeypatch.setattr(sys, "argv", ["compare_precisions.py", *arguments, "--test-images", "6"])
     runpy.run_path(str(ROOT / "tools" / "compare_precisions.py"), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
@@ -116,6 +120,7 @@ def test_tool_prints_a_table(trained, monkeypatch, capsys):
         lines[2].startswith("| PyTorch fp32, as trained | ")
         and "| 100.00 | 0.00 | – | – |" in lines[2]
     )
+    assert "\n".join(lines) in page.read_text()
     monkeypatch.setattr(sys, "argv", ["compare_precisions.py", *arguments, "--test-images", "0"])
     with pytest.raises(SystemExit) as failure:
         runpy.run_path(str(ROOT / "tools" / "compare_precisions.py"), run_name="__main__")
