@@ -18,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mmvanilla.models.compiling import eager_where_compiled_wrongly, is_compiling
 from mmvanilla.models.conv_pair import ConvPair
-from mmvanilla.models.depthwise import DepthwiseConv2d
 from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, ShortcutConv, plain_conv
 
 DEFAULT_ACT_CFG: dict[str, Any] = dict(type="ReLU")
@@ -53,13 +52,7 @@ class SeriesActivation(BaseModule):
             plain_conv(channels, channels, kernel_size, **geometry)
             if deploy
             else ConvNorm(
-                channels,
-                channels,
-                kernel_size,
-                bias=False,
-                norm_cfg=norm_cfg,
-                conv_type=DepthwiseConv2d,
-                **geometry,
+                channels, channels, kernel_size, bias=False, norm_cfg=norm_cfg, **geometry
             )
         )
 

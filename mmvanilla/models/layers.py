@@ -56,7 +56,6 @@ class ConvNorm(FusableLayer):
         bias: Whether the convolution has a bias of its own in training. Default: True.
         norm_cfg: Config of the norm; None for no norm. Only norms with running statistics can be
             fused.
-        conv_type: Class of the convolution. Default: ``nn.Conv2d``.
         init_cfg: Config of the initialisation, as for every mmengine module.
         geometry: More arguments of the convolution: ``stride``, ``padding``, ``dilation``,
             ``groups`` and ``padding_mode``.
@@ -70,12 +69,11 @@ class ConvNorm(FusableLayer):
         *,
         bias: bool = True,
         norm_cfg: dict[str, Any] | None = DEFAULT_NORM_CFG,
-        conv_type: type[nn.Conv2d] = nn.Conv2d,
         init_cfg: Any = None,
         **geometry: Any,
     ) -> None:
         super().__init__(init_cfg)
-        self.conv = conv_type(in_channels, out_channels, kernel_size, bias=bias, **geometry)
+        self.conv = plain_conv(in_channels, out_channels, kernel_size, bias=bias, **geometry)
         norm_cfg = complete_norm_cfg(norm_cfg)
         self.norm = None if norm_cfg is None else build_norm_layer(norm_cfg, out_channels)[1]
 
