@@ -1,8 +1,9 @@
-"""Train configs with several seeds, fuse them, and put the networks side by side in a table.
+"""Train configs with several seeds, and put the networks side by side.
 
-Each result is kept as soon as it is there, and the same command goes on where it was stopped. At
-last the fused networks run in turns on one image at a time, from pixels to predictions, on all
-cores: let nothing else run then.
+The table has their metrics as trained and fused, their sizes and the latency. Each result is kept
+as soon as it is there, and the same command goes on where it was stopped. At last the fused
+networks run in turns on one image at a time, from pixels to predictions, on all cores: let nothing
+else run then.
 """
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 # Our registered names, and the module that registers each.
 OUR_MODULES: dict[str, str] = {
+    "BFloat16OptimWrapper": "mmvanilla",
     "ConvPair": "mmvanilla",
     "DeepTrainingHook": "mmvanilla",
     "LayerDecayOptimWrapperConstructor": "mmvanilla",

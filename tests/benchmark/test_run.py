@@ -18,6 +18,7 @@ from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 
 pytest.importorskip("mmpretrain.models")
 
+from mmvanilla.benchmark import profiling  # noqa: E402
 from mmvanilla.benchmark.networks import PUBLISHED_TOP1, build_ours, build_peer, build_reference  # noqa: E402
 from mmvanilla.benchmark.profiling import profile_operators  # noqa: E402
 from mmvanilla.benchmark.report import (
@@ -212,7 +213,9 @@ def test_int8_is_quantised(tiny, monkeypatch):
         assert takers[node.output[0]] == "QuantizeLinear"
 
 
-def test_openvino_runs_beside_onnx_runtime(tiny):
+def test_openvino_runs_beside_onnx_runtime(tiny, monkeypatch):
+    # On a busy machine one operator may take nearly all the time of so small a network.
+    monkeypatch.setattr(profiling, "_LEAST", 0.0)
     pytest.importorskip("onnxruntime")
     pytest.importorskip("nncf")
     openvino = pytest.importorskip("openvino")
