@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import shutil
+import sys
 
 import pytest
 import torch
@@ -97,7 +98,9 @@ def test_torch_compile():
 def test_torch_compile_finds_one_graph(fused, images, form):
     model = fused if form == "fused" else VanillaNet(TINY).eval()
     explanation = torch._dynamo.explain(model)(images)
-    assert explanation.graph_break_count == 0
+    # Python 3.13.0 runs the layers that λ changes eagerly: see mmvanilla/models/compiling.py.
+    is_broken = form == "training" and sys.version_info[:3] == (3, 13, 0)
+    assert (explanation.graph_break_count > 0) == is_broken
 
 
 @torch.no_grad()
