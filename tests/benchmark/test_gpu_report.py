@@ -358,7 +358,7 @@ def test_outcomes_of_tests_are_counted(tmp_path):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_tool_measures_everything_on_a_cpu_and_then_has_nothing_left(tmp_path):
     command = [sys.executable, "tools/gpu_report.py", "--device", "cpu", "--small", "--no-tests"]
     done = subprocess.run(

@@ -180,7 +180,7 @@ def test_forward_is_measured_in_each_form(tiny, tmp_path):
     assert "profile of VanillaNet-tiny packed" in text
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_weights_are_frozen(monkeypatch):
     """As an option of torch.compile freezing is ignored, and plain convolutions are called."""
@@ -213,6 +213,7 @@ def test_int8_is_quantised(tiny, monkeypatch):
         assert takers[node.output[0]] == "QuantizeLinear"
 
 
+@pytest.mark.exhaustive
 def test_openvino_runs_beside_onnx_runtime(tiny, monkeypatch):
     # On a busy machine one operator may take nearly all the time of so small a network.
     monkeypatch.setattr(profiling, "_LEAST", 0.0)

@@ -325,6 +325,7 @@ class TestToolsOfMMPretrain:
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
+    @pytest.mark.exhaustive
     def test_train_test_and_infer(self, tmp_path):
         from mmpretrain import ImageClassificationInferencer
 

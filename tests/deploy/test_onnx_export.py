@@ -353,6 +353,7 @@ def run_tool(*args):
     )
 
 
+@pytest.mark.exhaustive
 def test_tool_exports_a_checkpoint_and_refuses_a_wrong_one(tmp_path):
     model = build_classifier()
     config, weights, out = (tmp_path / name for name in ("cls.py", "cls.pth", "cls.onnx"))

@@ -219,6 +219,7 @@ class TestKilled:
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         return done.returncode
 
+    @pytest.mark.exhaustive
     def test_ends_with_the_same_weights(self, tmp_path):
         make_shapes(tmp_path / "data", layouts=["imagenet"], num_train=12, num_val=1, image_size=48)
         (tmp_path / "killer.py").write_text(KILLER)
