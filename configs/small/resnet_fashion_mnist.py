@@ -1,6 +1,6 @@
 # The network beside vanillanet_fashion_mnist.py: a ResNet-18 for small images, as wide as the same
 # number of MACs allows, with the same data and schedule.
-_base_ = ["../_base_/datasets/fashion_mnist.py", "../_base_/schedules/fashion_mnist_20e.py"]
+_base_ = ["../_base_/datasets/fashion_mnist.py", "../_base_/schedules/fashion_mnist_15e.py"]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 
 model = dict(
@@ -14,4 +14,3 @@ model = dict(
         loss=dict(type="LabelSmoothLoss", label_smooth_val=0.1),
     ),
 )
-custom_hooks = []  # nothing has a λ

@@ -1,5 +1,7 @@
-# A narrow VanillaNet-6 on Fashion-MNIST, trained on two CPU cores.
-_base_ = ["../_base_/datasets/fashion_mnist.py", "../_base_/schedules/fashion_mnist_20e.py"]
+# A narrow VanillaNet-8 on Fashion-MNIST, trained on two CPU cores. It keeps the 28×28 pixels: with
+# a stem of stride 2 it is 0.7 to 1 points worse. Each convolution is trained as a single one, which
+# takes half the time and gives more on these images: see docs/ablations.md.
+_base_ = ["../_base_/datasets/fashion_mnist.py", "../_base_/schedules/fashion_mnist_15e.py"]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 
 model = dict(
@@ -7,19 +9,23 @@ model = dict(
     backbone=dict(
         type="VanillaNet",
         in_channels=1,
-        # The published stem would leave less than one pixel of 28×28, so this one strides by 2:
-        # 28×28 → stem 14×14 → 14×14 → 7×7 → 3×3 → 3×3.
+        # 28×28 → stem 27×27 → 13×13 (three stages) → 6×6 → 3×3 → 3×3.
         arch=dict(
-            dims=(48, 96, 208, 400, 400), strides=(1, 2, 2, 1), stem_stride=2, stem_padding=1
+            dims=(24, 64, 112, 112, 192, 256, 256),
+            strides=(2, 1, 1, 2, 2, 1),
+            stem_stride=1,
+            stem_padding=1,
         ),
         act_num=1,  # 7×7 pixels are more than the last maps have
+        deep_training=False,
         out_indices=(-1,),
     ),
     head=dict(
         type="VanillaNetClsHead",
         num_classes=10,
-        in_channels=400,
-        dropout=0.1,
+        in_channels=256,
+        dropout=0.0,
+        deep_training=False,
         loss=dict(type="LabelSmoothLoss", label_smooth_val=0.1),
     ),
 )

@@ -10,7 +10,7 @@ train_pipeline = [
     dict(type="PackInputs"),
 ]
 train_dataloader = dict(batch_size=128, dataset=dict(indices=20000, pipeline=train_pipeline))
-optim_wrapper = dict(optimizer=dict(lr=3e-3, weight_decay=0.05))
+optim_wrapper = dict(type="BFloat16OptimWrapper", optimizer=dict(lr=3e-3, weight_decay=0.05))
 
 max_epochs = 10
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
