@@ -67,7 +67,7 @@ reproduce-fashion: env
 	$(PY) tools/compare_trainings.py small/vanillanet_fashion_mnist.py small/resnet_fashion_mnist.py \
 	    --jobs 2 --write docs/fashion_mnist.md classification
 	$(PY) tools/compare_precisions.py small/vanillanet_fashion_mnist.py \
-	    work_dirs/comparison/vanillanet_fashion_mnist_seed0_*/epoch_20.pth --write docs/fashion_mnist.md bits
+	    work_dirs/comparison/vanillanet_fashion_mnist_seed0_*/epoch_15.pth --write docs/fashion_mnist.md bits
 	$(PY) tools/compare_trainings.py garments/maskrcnn_vanillanet_garments.py \
 	    garments/maskrcnn_resnet_garments.py garments/upernet_vanillanet_garments.py \
 	    garments/upernet_resnet_garments.py --seeds 0 --jobs 2 --write docs/fashion_mnist.md garments

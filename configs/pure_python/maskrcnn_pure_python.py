@@ -4,5 +4,3 @@ from mmengine.config import read_base
 
 with read_base():
     from mmvanilla.configs.shapes_detector import *
-
-train_cfg.update(max_epochs=3, val_interval=3)

@@ -24,7 +24,10 @@ from mmdet.models.task_modules import (
     RandomSampler,
 )
 from mmengine.config import read_base
+from mmengine.optim import CosineAnnealingLR
 
+from mmvanilla.engine.channels_last import ChannelsLastHook
+from mmvanilla.engine.deep_training_hook import DeepTrainingHook
 from mmvanilla.engine.enlarging_visualizer import EnlargingVisualizer
 from mmvanilla.models.vanillanet import VanillaNet
 
@@ -209,4 +212,20 @@ visualizer = dict(
     min_side=256,
     line_width=2,
 )
-default_hooks.update(visualization=dict(type=DetVisualizationHook, score_thr=0.7))
+max_epochs = 6
+train_cfg.update(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler.append(
+    dict(
+        type=CosineAnnealingLR,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=max_epochs,
+        eta_min=1e-5,
+    )
+)
+default_hooks.update(
+    channels_last=dict(type=ChannelsLastHook),
+    visualization=dict(type=DetVisualizationHook, score_thr=0.7),
+)
+custom_hooks = [dict(type=DeepTrainingHook, decay_epochs=1, by_epoch=False)]

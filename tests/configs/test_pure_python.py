@@ -61,15 +61,17 @@ def described(node):
 
 
 @pytest.mark.toolbox("mmdet")
-def test_the_detector_is_that_of_the_text_config():
+def test_the_detector_and_its_schedule_are_those_of_the_text_config():
     ours, theirs = (
-        load_config(str(CONFIGS / folder / f"maskrcnn_{name}.py"))
+        load_config(str(CONFIGS / folder / f"maskrcnn_{name}.py")).to_dict()
         for folder, name in (("pure_python", "pure_python"), ("shapes", "vanillanet_shapes"))
     )
-    assert described(ours.model.to_dict()) == described(theirs.model.to_dict())
-    assert ours.visualizer.min_side == theirs.visualizer.min_side
-    drawn = [cfg.default_hooks.visualization.score_thr for cfg in (ours, theirs)]
-    assert drawn[0] == drawn[1]
+    for entry in ("model", "train_cfg", "optim_wrapper", "param_scheduler", "custom_hooks"):
+        assert described(ours[entry]) == described(theirs[entry]), entry
+    for name in ("channels_last", "visualization"):
+        hooks = [described(cfg["default_hooks"][name]) for cfg in (ours, theirs)]
+        assert hooks[0] == hooks[1]
+    assert ours["visualizer"]["min_side"] == theirs["visualizer"]["min_side"]
 
 
 @pytest.mark.slow
