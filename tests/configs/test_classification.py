@@ -207,7 +207,7 @@ def test_cifar_config_trains_a_step_and_keeps_some_pixels():
 
     model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
     model.init_weights()
-    assert model.backbone(torch.rand(2, 3, 32, 32))[-1].shape == (2, 64, 4, 4)
+    assert model.backbone(torch.rand(2, 3, 32, 32))[-1].shape == (2, 64, 3, 3)
     data = dict(
         inputs=torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8),
         data_samples=[DataSample().set_gt_label(label) for label in (0, 1, 2, 99)],

@@ -1,6 +1,5 @@
-# A classifier from scratch on small images: 200 epochs, λ from 0 to 1 in the first half. AdamW,
-# because VanillaNet does not learn from scratch with SGD (issues 13 and 18 of the authors'
-# repository).
+# A classifier from scratch on small images: 200 epochs. AdamW, because VanillaNet does not learn
+# from scratch with SGD (issues 13 and 18 of the authors' repository).
 _base_ = ["mmpretrain::_base_/default_runtime.py", "warmup_cosine.py"]
 
 max_epochs = 200
@@ -16,7 +15,6 @@ param_scheduler = [
     dict(_base_.param_scheduler[0], start_factor=1e-3),
     dict(_base_.param_scheduler[1], end=max_epochs),
 ]
-custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=max_epochs // 2)]
 default_hooks = dict(
     checkpoint=dict(interval=5, max_keep_ckpts=2, save_best="auto"),
     channels_last=dict(type="ChannelsLastHook"),
