@@ -1,5 +1,6 @@
 # The schedule for all images of Fashion-MNIST: 15 epochs, about 20 minutes on one CPU core that has
-# bfloat16. A learning rate of 0.006 was better than 0.003 on held-out images: docs/fashion_mnist.md.
+# bfloat16. A learning rate of 0.006 was better than 0.003 on held-out images, see
+# docs/fashion_mnist.md.
 _base_ = ["small_30e.py"]
 
 max_epochs = 15
