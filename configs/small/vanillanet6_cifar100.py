@@ -3,7 +3,7 @@
 #
 # Carried over from Fashion-MNIST, where it was measured (docs/fashion_mnist.md, docs/ablations.md):
 # a stem of stride 1, which keeps the pixels; a 3×3 series activation; single convolutions, since
-# deep training gave less there for more time, the more so the later λ rose. Those trainings were
+# deep training gave less there for more time, with each schedule of λ. Those trainings were
 # short; in 200 epochs it may be worth a try: `deep_training=True` in backbone and head, and
 #   custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=50)]
 # Weight decay and augmentation are not from there: nothing but 0.05, flips and shifts was tried.
