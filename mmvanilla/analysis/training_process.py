@@ -19,6 +19,7 @@ from mmvanilla.utils.processes import end_group, python_environment
 
 _MODULE = "mmvanilla.analysis.training_process"
 _LOG = "log.txt"
+_STDIN = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ class Process:
 
 
 def _end_with_the_parent() -> None:
-    sys.stdin.buffer.read()  # returns when the other end of the pipe is closed
+    # Not by `sys.stdin`, whose lock a forked worker that loads data would wait for when it starts.
+    while os.read(_STDIN, 1):  # ends when the other end of the pipe is closed
+        pass
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)  # with the workers that load data
     os._exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -23,6 +24,17 @@ def train(request):
     with open(os.path.join(request.folder, "pid"), "w") as file:
         file.write(str(os.getpid()) + " " + os.environ["OMP_NUM_THREADS"])
     time.sleep(60)
+module.train_and_validate = train
+module.main()
+"""
+
+# Stands in for a training whose data loader has workers of its own, as most configs have.
+STAND_IN_WITH_WORKERS = """
+from torch.utils.data import DataLoader
+from mmvanilla.analysis import training_process as module
+def train(request):
+    loaded = [x.item() for x in DataLoader([3, 4], num_workers=2, multiprocessing_context="fork")]
+    return module.Result(dict(loaded=loaded), None, 0, 0, 0, 0, [], 0, 0)
 module.train_and_validate = train
 module.main()
 """
@@ -51,6 +63,20 @@ def test_what_a_checkpoint_holds_is_validated_and_fused(tmp_path, monkeypatch, a
     torch.testing.assert_close(fused(x)[0], trained.eval()(x)[0], rtol=1e-4, atol=1e-4)
     assert (result.trained, result.num_fused) == ({"top1": 1.0}, count_fusable(trained))
     assert result.parameters == sum(param.numel() for param in fused.parameters())
+
+
+@pytest.mark.slow
+def test_its_data_loader_may_have_workers(tmp_path, monkeypatch):
+    (tmp_path / "training_with_workers.py").write_text(STAND_IN_WITH_WORKERS)
+    monkeypatch.setattr(training_process, "_MODULE", "training_with_workers")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = Process(Request("any.py", {}, 0, str(tmp_path / "run")), threads=1)
+    timer = threading.Timer(120, process.end)  # instead of waiting for ever
+    timer.start()
+    try:
+        assert process.wait().trained == {"loaded": [3, 4]}
+    finally:
+        timer.cancel()
 
 
 @pytest.mark.slow
