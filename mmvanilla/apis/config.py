@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox, require
 from mmvanilla.utils.family import FAMILY, require_relative
@@ -32,7 +33,8 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
 
     Raises:
         FileNotFoundError: The file, or one that it inherits from, does not exist.
-        ImportError: The config's toolbox, or something it needs, is not installed.
+        ImportError: The config's toolbox, or something it needs, is not installed; or a module that
+            the options add to ``custom_imports``, which mmengine's tools leave out.
         ValueError: The file cannot be read as a config or has no model, the options do not fit, or
             several configs have this name.
     """
@@ -53,6 +55,8 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
                 f"--cfg-options {' '.join(options)} do not fit {path} ({_words(error)}); compare "
                 "the keys with those of the config"
             ) from error
+        if any(key.split(".")[0] == "custom_imports" for key in options):
+            _import_modules(cfg)
     if not isinstance(cfg.get("model"), Mapping):
         found = f"its model is {cfg.model!r}, not a dict" if "model" in cfg else "it has no model"
         raise ValueError(
@@ -99,6 +103,17 @@ def _refuse_circle(trail: tuple[str, ...]) -> None:
                 "files from its _base_"
             )
         _refuse_circle((*trail, base))
+
+
+def _import_modules(cfg: Config) -> None:
+    """Import what ``--cfg-options`` added to ``custom_imports``; mmengine imports the file's."""
+    try:
+        import_modules_from_strings(**(cfg.custom_imports or {}))
+    except Exception as error:  # importing runs any code
+        raise ImportError(
+            f"--cfg-options make custom_imports={cfg.custom_imports}, which cannot be imported "
+            f"({_words(error)}); write custom_imports.imports=[...] with installed modules"
+        ) from error
 
 
 def _check_scope(cfg: Config, path: str) -> None:

@@ -19,27 +19,32 @@ from mmengine.registry import (
     PARAM_SCHEDULERS,
     RUNNERS,
     TRANSFORMS,
+    VISUALIZERS,
     Registry,
 )
 
 from mmvanilla.apis.config import use_scope
 from mmvanilla.apis.data_checks import find_datasets
 from mmvanilla.checks.findings import Finding, fault, ok, warning
-from mmvanilla.utils.known_errors import OUR_MODULES, custom_imports_line
+from mmvanilla.utils.known_errors import (
+    OUR_MODULES,
+    custom_imports_line,
+    explain_unknown_type,
+)
 
 IMPORTS, TYPES = "custom_imports", "types"
 _KEYS = ("type", "constructor", "runner_type")
 _ADDRESS = "vanillanet://"
-# Modules that register the head as well.
-_HEAD_MODULES = ("mmvanilla.cls_head", "mmvanilla.models.cls_head")
+# Where a module can be imported by a second name, the name of OUR_MODULES.
+_SAME_MODULE = {"mmvanilla.models.cls_head": "mmvanilla.cls_head"}
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def check_imports(cfg: Config) -> list[Finding]:
-    """Check that ``custom_imports`` names mmvanilla if the config uses something of it.
+    """Check that ``custom_imports`` names the modules of mmvanilla that the config uses.
 
-    Our own tools import mmvanilla; those of a toolbox, and its inferencers, import what the config
-    names.
+    Our own tools import mmvanilla itself; those of a toolbox, and its inferencers, import what the
+    config names.
 
     Args:
         cfg: The config.
@@ -48,17 +53,11 @@ def check_imports(cfg: Config) -> list[Finding]:
     if not used:
         return []
     named = _named_imports(cfg)
-    needed = ["mmvanilla"]
-    if any(OUR_MODULES.get(name) == "mmvanilla.cls_head" for name in used):
-        needed.append("mmvanilla.cls_head")
-    missing = [
-        module
-        for module in needed
-        if not any(
-            name in _HEAD_MODULES if module in _HEAD_MODULES else name.split(".")[0] == module
-            for name in named
-        )
-    ]
+    modules = [OUR_MODULES.get(name, "mmvanilla") for name in used]
+    needed = list(dict.fromkeys(["mmvanilla", *modules]))
+    # Any module of the package imports the package.
+    imported = {name.split(".")[0] for name in named} | {_SAME_MODULE.get(n, n) for n in named}
+    missing = [module for module in needed if module not in imported]
     names = ", ".join(used)
     if not missing:
         return [ok(IMPORTS, f"{', '.join(needed)} named, for {names}")]
@@ -84,11 +83,11 @@ def check_types(cfg: Config) -> list[Finding]:
             if scoped.get(name) is not None:
                 continue
             known = {key for kind in (scoped, registry) for key in kind.module_dict}
+        what, remedy = explain_unknown_type(name)
         near = difflib.get_close_matches(name, known, n=1)
-        remedy = "correct its spelling, or name the module that registers it in custom_imports"
-        if near:
+        if near and type_name(name) not in OUR_MODULES:
             remedy = f"did you mean {near[0]!r}? Else {remedy}"
-        findings.append(fault(TYPES, f"{place}: unknown type {name!r}", remedy))
+        findings.append(fault(TYPES, f"{place}: {what}", remedy))
     return findings or [ok(TYPES, f"{count} data sets, transforms, hooks, … are registered")]
 
 
@@ -144,6 +143,7 @@ def _entries(cfg: Config) -> Iterator[tuple[str, str, Registry]]:
     constructor = dict(type=wrapper.get("constructor"))
     yield from _named("optim_wrapper.constructor", constructor, OPTIM_WRAPPER_CONSTRUCTORS)
     yield from _named("runner_type", dict(type=cfg.get("runner_type")), RUNNERS)
+    yield from _named("visualizer", cfg.get("visualizer"), VISUALIZERS)
 
 
 def _named(place: str, nodes: Any, registry: Registry) -> Iterator[tuple[str, str, Registry]]:

@@ -9,16 +9,22 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Our registered names, and the module that registers each.
+# Our registered names, and the module whose import registers each. Those of the package need no
+# toolbox; a module of its own needs one.
 OUR_MODULES: dict[str, str] = {
     "BFloat16OptimWrapper": "mmvanilla",
+    "ChannelsLastHook": "mmvanilla",
     "ConvPair": "mmvanilla",
     "DeepTrainingHook": "mmvanilla",
     "LayerDecayOptimWrapperConstructor": "mmvanilla",
-    "ChannelsLastHook": "mmvanilla",
     "ReseedHook": "mmvanilla",
     "SqrtLRRunner": "mmvanilla",
     "VanillaNet": "mmvanilla",
+    "AlexNetOfPairs": "mmvanilla.analysis.alexnet",
+    "CPUDistributedDataParallel": "mmvanilla.engine.cpu_distributed",
+    "EnlargingVisualizer": "mmvanilla.engine.enlarging_visualizer",
+    "ExportedModel": "mmvanilla.deploy.exported_model",
+    "MaskTTAModel": "mmvanilla.models.mask_tta",
     "VanillaNetClsHead": "mmvanilla.cls_head",
 }
 # What the configs of other backbones say, and ours do not take.
@@ -128,14 +134,22 @@ def _channels(match: re.Match[str]) -> Explanation:
     )
 
 
-def _unknown_type(match: re.Match[str]) -> Explanation:
-    name = match["name"]
+def explain_unknown_type(name: str) -> Explanation:
+    """Say what to do about a type that nobody registered.
+
+    Args:
+        name: The type, as the config has it: with the toolbox in front, or without.
+    """
     module = OUR_MODULES.get(name.rpartition(".")[2])
     remedy = "correct its spelling, or name the module that registers it in custom_imports"
     if module is not None:
         modules = list(dict.fromkeys(["mmvanilla", module]))
         remedy = f"it is one of mmvanilla's: add {custom_imports_line(modules)} to the config"
     return Explanation(f"unknown type {name!r}", remedy)
+
+
+def _unknown_type(match: re.Match[str]) -> Explanation:
+    return explain_unknown_type(match["name"])
 
 
 def _unexpected_argument(match: re.Match[str]) -> Explanation:

@@ -1,5 +1,6 @@
 """Every config that cannot be used gives one line: the file, the reason, a remedy."""
 
+import sys
 import tempfile
 
 import pytest
@@ -93,6 +94,27 @@ def test_options_are_merged_over_the_file(tmp_path):
     path.write_text(GOOD + "optimizer = dict(lr=1.0, weight_decay=2.0)")
     cfg = load_config(str(path), {"optimizer.lr": 3.0})
     assert cfg.optimizer == dict(lr=3.0, weight_decay=2.0)
+
+
+@pytest.mark.parametrize("key", ["custom_imports", "custom_imports.imports"])
+def test_modules_named_by_options_are_imported(tmp_path, monkeypatch, key):
+    (tmp_path / "named_by_an_option.py").write_text("")
+    (tmp_path / "config.py").write_text(GOOD + "custom_imports = dict(imports=['mmvanilla'])")
+    monkeypatch.syspath_prepend(tmp_path)
+    imports = ["mmvanilla", "named_by_an_option"]
+    options = {key: imports if key.endswith("imports.imports") else dict(imports=imports)}
+    load_config(str(tmp_path / "config.py"), options)
+    assert sys.modules.pop("named_by_an_option").__file__ == str(tmp_path / "named_by_an_option.py")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"custom_imports.imports": ["lost"]}, {"custom_imports": 3}, {"custom_imports.imports": [3]}],
+)
+def test_modules_named_by_options_that_cannot_be_imported(tmp_path, options):
+    (tmp_path / "config.py").write_text(GOOD)
+    with pytest.raises(ImportError, match=r"^--cfg-options make custom_imports=.*cannot be impor"):
+        load_config(str(tmp_path / "config.py"), options)
 
 
 @pytest.mark.parametrize("options", [{"model.type.x": 1}, {"hooks.3.type": "X"}])

@@ -45,6 +45,24 @@ def test_the_head_needs_its_own_module():
     assert check_imports(config)[0].status == OK
 
 
+def test_types_that_need_a_toolbox_need_their_own_module():
+    config = cfg(["mmvanilla"], visualizer=dict(type="EnlargingVisualizer"))
+    config.tta_model = dict(type="MaskTTAModel")
+    (found,) = check_imports(config)
+    assert found.status != OK
+    modules = ["mmvanilla.engine.enlarging_visualizer", "mmvanilla.models.mask_tta"]
+    assert all(module in found.remedy for module in modules)
+    config.custom_imports.imports.extend(modules)
+    assert check_imports(config)[0].status == OK
+
+
+def test_a_type_of_ours_comes_with_its_line():
+    hook = dict(type="CPUDistributedDataParallel")  # not a hook, so that it is not registered there
+    (found,) = check_types(Config(dict(custom_hooks=[hook])))
+    assert "it is one of mmvanilla's: add custom_imports" in found.remedy
+    assert "'mmvanilla.engine.cpu_distributed'" in found.remedy
+
+
 @pytest.mark.parametrize(
     "entries",
     [
