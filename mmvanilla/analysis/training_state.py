@@ -181,8 +181,10 @@ class RowState:
         results = {ended.run.value: ended.trained for ended in self.tried}
         value = self.value = max(choice.values, key=lambda each: _rank(results[each]))
         found = ", ".join(f"{each:g}: {results[each]:.1f}" for each in choice.values)
-        is_last = len(choice.values) > 2 and value in (min(choice.values), max(choice.values))
-        edge = "; it is the last one of the grid, and a wider grid may have a better one" * is_last
+        ends = {min(choice.values): "smallest", max(choice.values): "largest"}
+        edge = ""
+        if len(choice.values) > 2 and value in ends:
+            edge = f"; it is the {ends[value]} of the grid, and a wider grid may have a better one"
         return f"{self.row.name}: chose {choice.option}={value:g} ({found}){edge}"
 
 

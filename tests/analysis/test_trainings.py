@@ -118,7 +118,7 @@ def test_each_row_gets_the_value_that_is_best_on_the_held_out_data(made_up, rows
     choosing = [name for name in made_up.begun if "_lr" in name]
     assert choosing == [f"toy_{row}_lr{lr}" for row in ("full", "deep") for lr in (0.1, 0.2, 0.3)]
     assert "toy full: chose lr=0.2 (0.1: 80.0, 0.2: 90.0, 0.3: 80.0)" in lines
-    edge = "; it is the last one of the grid, and a wider grid may have a better one"
+    edge = "; it is the smallest of the grid, and a wider grid may have a better one"
     assert f"toy deep: chose lr=0.1 (0.1: 90.0, 0.2: 80.0, 0.3: 70.0){edge}" in lines
     # The seeds are trained with it, and the choice has a seed of its own.
     assert [ended.trained for ended in trainings.states[1].runs] == [90.0, 91.0]
