@@ -69,7 +69,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)),
 )
 
-max_epochs = 6
+max_epochs = 8
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     *_base_.param_scheduler,

@@ -212,7 +212,7 @@ visualizer = dict(
     min_side=256,
     line_width=2,
 )
-max_epochs = 6
+max_epochs = 8
 train_cfg.update(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler.append(
     dict(
