@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -83,10 +82,7 @@ def check_types(cfg: Config) -> list[Finding]:
             if scoped.get(name) is not None:
                 continue
             known = {key for kind in (scoped, registry) for key in kind.module_dict}
-        what, remedy = explain_unknown_type(name)
-        near = difflib.get_close_matches(name, known, n=1)
-        if near and type_name(name) not in OUR_MODULES:
-            remedy = f"did you mean {near[0]!r}? Else {remedy}"
+        what, remedy = explain_unknown_type(name, known)
         findings.append(fault(TYPES, f"{place}: {what}", remedy))
     return findings or [ok(TYPES, f"{count} data sets, transforms, hooks, … are registered")]
 

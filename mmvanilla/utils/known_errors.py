@@ -5,8 +5,9 @@ To add one, put an :class:`_Error` into :data:`_ERRORS`; the first that matches 
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 # Our registered names, and the module whose import registers each. Those of the package need no
@@ -134,14 +135,18 @@ def _channels(match: re.Match[str]) -> Explanation:
     )
 
 
-def explain_unknown_type(name: str) -> Explanation:
+def explain_unknown_type(name: str, known: Collection[str] = ()) -> Explanation:
     """Say what to do about a type that nobody registered.
 
     Args:
         name: The type, as the config has it: with the toolbox in front, or without.
+        known: Registered names, one of which may have been meant. Default: none.
     """
     module = OUR_MODULES.get(name.rpartition(".")[2])
     remedy = "correct its spelling, or name the module that registers it in custom_imports"
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        remedy = f"did you mean {near[0]!r}? Else {remedy}"
     if module is not None:
         modules = list(dict.fromkeys(["mmvanilla", module]))
         remedy = f"it is one of mmvanilla's: add {custom_imports_line(modules)} to the config"
