@@ -18,7 +18,6 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from mmengine.visualization import Visualizer
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
-from mmvanilla.utils.family import FAMILY
 from tests.helpers import ROOT
 from tests.hostile.rule import Tools
 
@@ -57,7 +56,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run, saying what is missing."""
     for mark in item.iter_markers("toolbox"):
         for name in mark.args:
-            if name not in TOOLBOXES and name not in FAMILY:
+            if name not in TOOLBOXES:
                 raise pytest.UsageError(f"{item.nodeid}: unknown toolbox {name!r}")
             if not has_toolbox(name):
                 pytest.skip(f"{name} is not installed")

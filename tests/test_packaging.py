@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import mmvanilla
-from mmvanilla.analysis.page_tables import require_marks
+from projects.studies.page_tables import require_marks
 from mmvanilla.utils.dependencies import TOOLBOXES
 from tests.helpers import ROOT
 

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from mmvanilla.analysis.contact_sheet import save_contact_sheet
+from mmvanilla.apis.contact_sheet import save_contact_sheet
 from mmvanilla.apis.images import find_images
 from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from mmvanilla.datasets.shapes import make_shapes

@@ -18,7 +18,6 @@ from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.exportable import PARTS
 from mmvanilla.deploy.exporting import RUNNER_NAME, check_out, export_model, runner_copies
 from mmvanilla.deploy.formats import FORMATS, find_format
-from mmvanilla.deploy.mmdeploy_export import export_detector
 from mmvanilla.deploy.onnx_export import EXPORTERS
 from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
 from mmvanilla.utils import cli

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from rich.console import Console
 from rich.table import Table
 
-from mmvanilla.analysis.complexity import FORMS, count_config
+from mmvanilla.apis.complexity import FORMS, count_config
 from mmvanilla.apis.config import load_config
 from mmvanilla.utils import cli
 

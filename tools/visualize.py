@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.progress import track
 
-from mmvanilla.analysis.pictures import Viewer, save_activation_sheet, save_feature_sheet
-from mmvanilla.analysis.predictions import draw_predictions
+from mmvanilla.apis.feature_pictures import Viewer, save_activation_sheet, save_feature_sheet
+from mmvanilla.apis.predictions import draw_predictions
 from mmvanilla.apis.images import check_image, find_images
 from mmvanilla.checkpoints.writing import check_writable
 from mmvanilla.utils import cli

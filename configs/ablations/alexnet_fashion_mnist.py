@@ -1,7 +1,7 @@
 # A narrow AlexNet on Fashion-MNIST, whose convolutions are trained as pairs, or as single ones.
 # Both have a norm behind each convolution, so that they differ in the pairs only.
 _base_ = ["resnet18_fashion_mnist.py"]
-custom_imports = dict(imports=["mmvanilla", "mmvanilla.analysis.alexnet"])
+custom_imports = dict(imports=["mmvanilla", "projects.studies.alexnet"])
 
 model = dict(
     backbone=dict(

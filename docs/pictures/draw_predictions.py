@@ -13,7 +13,7 @@ The network sees each image at 128×128 pixels; the pictures are twice as large.
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from mmvanilla.analysis.contact_sheet import save_contact_sheet
+from mmvanilla.apis.contact_sheet import save_contact_sheet
 from mmvanilla.apis.images import find_images
 
 OUT = Path(__file__).parent / "predictions.png"

@@ -14,7 +14,6 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox, require
-from mmvanilla.utils.family import FAMILY, require_relative
 from mmvanilla.utils.paths import resolve_config
 
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")
@@ -120,8 +119,6 @@ def _check_scope(cfg: Config, path: str) -> None:
     scope = cfg.get("default_scope") or "mmengine"
     if scope in TOOLBOXES:
         require(scope)
-    elif scope in FAMILY:
-        require_relative(scope)
     elif not isinstance(scope, str) or not has_toolbox(scope):
         raise ImportError(
             f"{path} has default_scope={scope!r}, and no such toolbox is installed; install it, or "
@@ -140,12 +137,6 @@ def _explained(error: BaseException, path: str) -> Exception:
             ):
                 try:
                     require(name)
-                except (ImportError, RuntimeError) as missing:
-                    return type(missing)(f"{path} cannot be read: {missing}")
-        for name in FAMILY:
-            if error.name == name or f"{name} is not installed" in str(error):
-                try:
-                    require_relative(name)
                 except (ImportError, RuntimeError) as missing:
                     return type(missing)(f"{path} cannot be read: {missing}")
     if len(chain) > 1 and not Path(where).is_file():

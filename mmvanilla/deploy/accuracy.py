@@ -11,8 +11,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from mmvanilla.analysis.page_tables import table_line
-from mmvanilla.analysis.timing import Timing, time_interleaved
+from mmvanilla.apis.timing import Timing, time_interleaved
 
 _SCOPE = "mmpretrain"
 # The names of the numbers of images of each split, as arguments and on the command line.
@@ -184,4 +183,4 @@ def to_markdown(forms: Sequence[MeasuredForm]) -> str:
     """Format :func:`tabulate` as Markdown."""
     columns, *rows = tabulate(forms)
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(map(table_line, lines))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -16,8 +16,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmvanilla.analysis.complexity import Complexity, measure_complexity
-from mmvanilla.analysis.timing import time_interleaved
+from mmvanilla.apis.complexity import Complexity, measure_complexity
+from mmvanilla.apis.timing import time_interleaved
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import (

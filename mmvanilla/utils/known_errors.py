@@ -21,7 +21,7 @@ OUR_MODULES: dict[str, str] = {
     "ReseedHook": "mmvanilla",
     "SqrtLRRunner": "mmvanilla",
     "VanillaNet": "mmvanilla",
-    "AlexNetOfPairs": "mmvanilla.analysis.alexnet",
+    "AlexNetOfPairs": "projects.studies.alexnet",
     "CPUDistributedDataParallel": "mmvanilla.engine.cpu_distributed",
     "EnlargingVisualizer": "mmvanilla.engine.enlarging_visualizer",
     "ExportedModel": "mmvanilla.deploy.exported_model",

@@ -248,7 +248,7 @@ def test_fashion_mnist_trains_and_fuses(name, tmp_path, monkeypatch):
 
 
 def test_fashion_mnist_networks_have_as_many_macs():
-    from mmvanilla.analysis.complexity import count_config
+    from mmvanilla.apis.complexity import count_config
 
     macs = []
     for name in ("vanillanet", "resnet"):

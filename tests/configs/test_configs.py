@@ -22,7 +22,7 @@ from mmengine.registry import (
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.dependencies import has_toolbox
-from mmvanilla.utils.family import FAMILY
+from projects.family.family import FAMILY
 from tests.helpers import CONFIGS, ROOT
 
 NAMES = sorted(

@@ -26,7 +26,7 @@ from mmvanilla.apis.model import TensorModel, build_model, load_model
 from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
 from mmvanilla.deploy.exportable import make_exportable
 from mmvanilla.models.fusion import FusableLayer
-from mmvanilla.utils.family import FAMILY
+from projects.family.family import FAMILY
 from tests.family_data import draw_coco, draw_dota
 from tests.helpers import CONFIGS, ROOT, randomise, relative_difference
 

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from mmvanilla.analysis.complexity import count_config, count_macs
-from mmvanilla.analysis.train_and_compare import time_fused, train_and_compare
+from mmvanilla.apis.complexity import count_config, count_macs
+from projects.studies.train_and_compare import time_fused, train_and_compare
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import build_on_meta
 from mmvanilla.datasets.fashion_mnist import CLASSES

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmvanilla.analysis.complexity import count_config
+from mmvanilla.apis.complexity import count_config
 from mmvanilla.apis.config import load_config
 from mmvanilla.models.archs import ARCHS
 from mmvanilla.models.published import PUBLISHED, RELEASE_URL

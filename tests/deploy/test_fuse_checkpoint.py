@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmvanilla import VanillaNet
-from mmvanilla.analysis.complexity import measure_complexity
+from mmvanilla.apis.complexity import measure_complexity
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import load_model
 from mmvanilla.deploy.comparison import largest_difference

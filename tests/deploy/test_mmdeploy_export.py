@@ -14,8 +14,8 @@ pytest.importorskip("mmcv._ext")
 pytest.importorskip("mmdet.models")
 
 from mmvanilla.apis.images import ImageReader  # noqa: E402
-from mmvanilla.deploy import mmdeploy_export  # noqa: E402
-from mmvanilla.deploy.mmdeploy_export import compare_detections, export_detector, require_mmdeploy  # noqa: E402
+from projects.mmdeploy import mmdeploy_export  # noqa: E402
+from projects.mmdeploy.mmdeploy_export import compare_detections, export_detector, require_mmdeploy  # noqa: E402
 from tests.helpers import randomise  # noqa: E402
 
 

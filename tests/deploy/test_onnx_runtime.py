@@ -61,7 +61,7 @@ def test_running_on_the_cpu_instead_of_the_gpu_is_an_error(file, monkeypatch, fa
 
 
 def test_images_of_a_gpu_are_bound_and_outputs_stay_there():
-    from mmvanilla.benchmark.exported import _bound
+    from projects.benchmark.exported import _bound
 
     calls = []
     binding = types.SimpleNamespace(
@@ -95,8 +95,8 @@ def test_images_of_a_gpu_are_bound_and_outputs_stay_there():
 def test_exported_net_runs_on_a_gpu(tmp_path):
     if CUDA not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no CUDAExecutionProvider")
-    from mmvanilla.benchmark.plain_networks import build_plain_ours
-    from mmvanilla.benchmark.runtimes import prepare
+    from projects.benchmark.plain_networks import build_plain_ours
+    from projects.benchmark.runtimes import prepare
     from mmvanilla.utils.numerics import relative_difference
 
     ours = build_plain_ours("5", width_mult=1 / 32)

@@ -11,10 +11,10 @@ from mmengine.registry import MODELS, init_default_scope
 pytest.importorskip("onnxruntime.quantization")
 pytest.importorskip("mmpretrain.models")
 
-from mmvanilla.analysis.page_tables import marks  # noqa: E402
+from projects.studies.page_tables import marks  # noqa: E402
 from mmvanilla.deploy.accuracy import Samples  # noqa: E402
 from mmvanilla.deploy.onnx_quantize import list_layers, quantize_file  # noqa: E402
-from mmvanilla.deploy.precision import compare_precisions  # noqa: E402
+from projects.studies.precision import compare_precisions  # noqa: E402
 from mmvanilla.deploy.quantize import RUNTIMES, quantize_classifier  # noqa: E402
 from tests.deploy.test_quantize import (  # noqa: E402, F401
     exported,

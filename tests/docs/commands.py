@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmvanilla.models.published import PUBLISHED
 from mmvanilla.utils.dependencies import TOOLBOXES
-from mmvanilla.utils.family import FAMILY
+from projects.family.family import FAMILY
 from tests.helpers import CONFIGS, ROOT
 
 TOOLS = ROOT / "tools"

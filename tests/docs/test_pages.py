@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import mmvanilla
-from mmvanilla.benchmark.networks import PUBLISHED_TOP1
+from projects.benchmark.networks import PUBLISHED_TOP1
 from mmvanilla.models.archs import ARCHS
 from mmvanilla.models.published import PUBLISHED
 from mmvanilla.utils.dependencies import TOOLBOXES

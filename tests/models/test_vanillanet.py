@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla import VanillaNet, count_fusable, fuse_model
-from mmvanilla.analysis.complexity import measure_complexity
+from mmvanilla.apis.complexity import measure_complexity
 from mmvanilla.models.archs import ARCHS
 from mmvanilla.models.fusion import FusableLayer
 from tests.helpers import TINY, randomise, relative_difference, tiny_arch

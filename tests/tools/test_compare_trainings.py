@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from mmvanilla.analysis.page_tables import marks
+from projects.studies.page_tables import marks
 from tests.idx_images import tiny_config, write_idx_images
 
 PLAIN = """

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.utils import family
-from mmvanilla.utils.family import FAMILY, require_relative
+from projects.family import family
+from projects.family.family import FAMILY, require_relative
 
 
 @pytest.fixture

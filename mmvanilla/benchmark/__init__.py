@@ -1,1 +1,0 @@
-"""VanillaNet measured against other networks."""

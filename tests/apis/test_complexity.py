@@ -1,0 +1,142 @@
+"""Counts against the published table, against mmengine's counter, and by hand."""
+
+import runpy
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmvanilla.apis.complexity import count_config, measure_complexity
+from mmvanilla.apis.config import load_config
+from tests.helpers import ROOT
+
+# Parameters in M (deploy, training) and MACs in G at 224 (deploy); the published table agrees.
+PUBLISHED = {
+    "5": (15.52, 22.33, 5.16),
+    "6": (32.51, 56.12, 5.99),
+    "9": (41.40, 73.68, 8.58),
+    "13": (58.59, 107.70, 11.94),
+    "13-1.5x": (127.80, 236.94, 26.55),
+    "13-1.5x-ada": (127.80, 236.94, 48.98),
+}
+
+
+def classifier(arch, channels):
+    return Config(
+        dict(
+            default_scope="mmpretrain",
+            model=dict(
+                type="ImageClassifier",
+                backbone=dict(type="VanillaNet", arch=arch),
+                head=dict(type="VanillaNetClsHead", num_classes=1000, in_channels=channels),
+            ),
+        )
+    )
+
+
+@pytest.mark.parametrize("arch", PUBLISHED)
+def test_published_table(arch):
+    pytest.importorskip("mmpretrain.models")
+    pytest.importorskip("mmvanilla.cls_head")
+    counts, size = count_config(classifier(arch, 6144 if "1.5x" in arch else 4096))
+    by_form = {count.form: count for count in counts}
+    deploy, training, macs = PUBLISHED[arch]
+    assert size == (224, 224)
+    assert by_form["deploy"].params / 1e6 == pytest.approx(deploy, abs=0.01)
+    assert by_form["training"].params / 1e6 == pytest.approx(training, abs=0.01)
+    assert by_form["deploy"].macs / 1e9 == pytest.approx(macs, abs=0.01)
+    assert by_form["training"].macs > by_form["deploy"].macs
+
+
+def test_mmengine_counts_the_same():
+    from mmengine.analysis import get_model_complexity_info
+
+    from mmvanilla import VanillaNet
+
+    net = VanillaNet(dict(dims=(8, 16, 24), strides=(2, 2)), deploy=True).eval()
+    theirs = get_model_complexity_info(
+        net, inputs=torch.zeros(1, 3, 64, 96), show_table=False, show_arch=False
+    )
+    ours = measure_complexity(net, (64, 96))
+    assert ours.params == theirs["params"]
+    # The stem and two pointwise convolutions, and a depthwise 7x7 behind each.
+    stem = 16 * 24 * (3 * 16 * 8 + 8 * 49)
+    blocks = 16 * 24 * 8 * 16 + 8 * 12 * 16 * 49 + 8 * 12 * 16 * 24 + 4 * 6 * 24 * 49
+    assert ours.macs == stem + blocks
+    # mmengine also counts other operators, such as pooling.
+    assert theirs["flops"] == pytest.approx(ours.macs, rel=0.05)
+
+
+def test_networks_that_read_tensors_when_built_are_counted_too():
+    pytest.importorskip("mmpretrain.models")
+    backbone = dict(type="ResNet", depth=18, drop_path_rate=0.1)
+    head = dict(type="LinearClsHead", num_classes=1000, in_channels=512)
+    model = dict(
+        type="ImageClassifier", backbone=backbone, neck=dict(type="GlobalAveragePooling"), head=head
+    )
+    cfg = Config(dict(default_scope="mmpretrain", model=model))
+    (count,), _ = count_config(cfg, forms=("training",))
+    assert count.params == 11_689_512  # as torchvision and MMPretrain's model zoo have it
+    assert count.macs / 1e9 == pytest.approx(1.82, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["maskrcnn_vanillanet.py", "retinanet_vanillanet.py"])
+def test_detectors_count_their_heads(name):
+    pytest.importorskip("mmcv._ext")
+    pytest.importorskip("mmdet.models")
+    counts, size = count_config(load_config(str(ROOT / "configs" / name)), forms=("deploy",))
+    assert size == (800, 1280)
+    *parts, whole = counts
+    assert whole.part == "whole model"
+    assert whole.macs == sum(part.macs for part in parts)
+    assert whole.params == sum(part.params for part in parts)
+    assert all(part.macs > 0 and part.params > 0 for part in parts)
+    names = [part.part for part in parts]
+    if name.startswith("maskrcnn"):
+        assert names[1:] == ["rpn_head", "bbox_head, 1000 regions", "mask_head, 100 regions"]
+    else:
+        assert names[1:] == ["bbox_head"]
+
+
+def run_tool(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["get_flops.py", *arguments])
+    runpy.run_path(str(ROOT / "tools" / "get_flops.py"), run_name="__main__")
+
+
+def test_tool(monkeypatch, capsys):
+    pytest.importorskip("mmpretrain.models")
+    run_tool(monkeypatch, str(ROOT / "configs" / "imagenet" / "vanillanet5_in1k.py"), "--deploy")
+    shown = capsys.readouterr().out
+    assert "15.52" in shown and "5.16" in shown
+    assert "training" not in shown
+
+
+def test_tool_counts_grey_images_and_small_numbers(monkeypatch, capsys):
+    pytest.importorskip("mmpretrain.models")
+    config = str(ROOT / "configs" / "small" / "vanillanet_fashion_mnist.py")
+    run_tool(monkeypatch, config, "--deploy", "--shape", "28", "28")
+    shown = capsys.readouterr().out
+    assert "0.17" in shown and "0.011" in shown  # million parameters and thousand million MACs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("imagenet/vanillanet5_in1k.py", "--shape", "0", "224"), "height and width must be"),
+        (("imagenet/vanillanet5_in1k.py", "--shape", "1", "2", "3"), "found 3 numbers"),
+        (("nothing.py",), "no config"),
+    ],
+)
+def test_tool_refuses_in_one_line(monkeypatch, capsys, arguments, message):
+    config, *options = arguments
+    with pytest.raises(SystemExit) as failure:
+        run_tool(monkeypatch, str(ROOT / "configs" / config), *options)
+    assert failure.value.code == 1
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert shown.startswith("error: ") and message in shown
+
+
+def test_bad_sizes_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        count_config(Config(dict(model=dict())), (0, 3))
