@@ -5,10 +5,10 @@ config does the same. It needs torch, mmengine and either mmcv or mmcv-lite, but
 compiled op.
 """
 
-from mmvanilla.utils.startup import check_requirements
+from mmvanilla.utils.dependencies import require_installed
 
-# Checked before anything imports them, so that the user gets a message with the remedy.
-check_requirements()
+# Before anything imports them, so that the user reads which command installs them.
+require_installed("mmengine", "mmcv")
 
 from mmvanilla.checkpoints.zoo import load_from_vanillanet
 from mmvanilla.engine.bfloat16 import BFloat16OptimWrapper
@@ -24,13 +24,8 @@ from mmvanilla.models.fuse_result import FuseResult
 from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.models.packed_conv import pack_for_cpu
 from mmvanilla.models.vanillanet import VanillaNet
-from mmvanilla.utils.config_prefix import register_prefix
-from mmvanilla.utils.model_hub import register_classifiers
 from mmvanilla.utils.paths import config_path
 from mmvanilla.version import __version__
-
-register_classifiers()
-register_prefix()
 
 __all__ = [
     "ARCHS",

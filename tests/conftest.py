@@ -1,12 +1,9 @@
 """What all tests share: markers that skip, fixed seeds, and no network."""
 
+import importlib.util
 import os
 import random
-import runpy
-import signal
 import socket
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,11 +84,13 @@ def run_tool(
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, *arguments: object) -> tuple[int, Any]:
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        status: Any = 0
+        spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
         try:
-            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
-        except SystemExit as ended:
+            status = tool.main([*map(str, arguments)])
+        except SystemExit as ended:  # of argparse
             status = ended.code
         return status, capsys.readouterr()
 
@@ -120,20 +119,6 @@ def _own_visualizers() -> Iterator[None]:
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
         kind._instance_dict.clear()
-
-
-@pytest.fixture(autouse=True)
-def _own_signal_handlers() -> Iterator[None]:
-    """Take back what a tool that a test runs in this process does with signals and errors."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    handlers = [signal.getsignal(number) for number in numbers]
-    hooks = [(sys, "excepthook"), (threading, "excepthook"), (sys, "unraisablehook")]
-    before = [getattr(owner, name) for owner, name in hooks]
-    yield
-    for number, handler in zip(numbers, handlers, strict=True):
-        signal.signal(number, handler)
-    for (owner, name), hook in zip(hooks, before, strict=True):
-        setattr(owner, name, hook)
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import mmvanilla
-from projects.studies.page_tables import require_marks
 from mmvanilla.utils.dependencies import TOOLBOXES
+from projects.studies.page_tables import require_marks
 from tests.helpers import ROOT
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))

@@ -5,7 +5,9 @@ strides, channels, classes, imports, learning rates, λ and data fit together; e
 its remedy.
 """
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -54,5 +56,9 @@ def check(args: Namespace) -> None:
         )
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), check, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), check)
+    sys.exit(main())

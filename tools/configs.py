@@ -5,6 +5,7 @@ What is listed is what any tool takes as its CONFIG: `train shapes/maskrcnn_vani
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.config_list import list_configs
@@ -31,7 +32,7 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def main(args: Namespace) -> None:
+def run(args: Namespace) -> None:
     if args.path:
         print(resolve_config(args.path))
     elif args.show:
@@ -59,5 +60,9 @@ def show_list(pattern: str) -> None:
                 print(f"  {config.name}\n      {config.about}")
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), run, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), main)
+    sys.exit(main())

@@ -5,7 +5,9 @@ and prints what it found with the config line to use.
 """
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,5 +79,9 @@ def convert(args: Namespace) -> None:
     print(report.describe())
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), convert, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), convert)
+    sys.exit(main())

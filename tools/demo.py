@@ -3,8 +3,10 @@
 Takes about five minutes on two CPU cores.
 """
 
+import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.runner import Runner
@@ -112,5 +114,9 @@ def show(
     console.print(f"largest relative difference of outputs: {report.max_difference:.1e}")
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), demo, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), demo)
+    sys.exit(main())

@@ -8,6 +8,7 @@ normalised images; the file's metadata says how to read and normalise them, and 
 
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -89,7 +90,7 @@ def export_whole_detector(args: Namespace, console: Console) -> None:
     if not args.images:
         raise ValueError("--part detector needs --images; give images with objects to compare on")
     with console.status("loading") as status:
-        report = export_detector(
+        report = export_detector(  # noqa: F821
             load_config(args.config, args.cfg_options),
             args.checkpoint,
             args.out,
@@ -172,5 +173,9 @@ def export(args: Namespace) -> None:
         report_runner(args, refusal(described))
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), export, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), export)
+    sys.exit(main())

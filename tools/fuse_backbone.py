@@ -4,7 +4,9 @@ Takes any detector, segmenter or classifier with a VanillaNet (or convolution pa
 the fused checkpoint to OUT (.pth) and a config that runs with it beside it (.py).
 """
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -80,5 +82,9 @@ def show(report: FuseReport, console: Console) -> None:
     console.print(f"wrote {report.checkpoint}\n      {report.config}", soft_wrap=True)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), fuse, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), fuse)
+    sys.exit(main())

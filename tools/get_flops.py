@@ -4,7 +4,9 @@ Both forms are counted unless --deploy is given. A MAC is one multiplication and
 tables of OpenMMLab and of most papers call it a FLOP. Counted are convolutions and matrix products.
 """
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -53,5 +55,9 @@ def number(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), count, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), count)
+    sys.exit(main())

@@ -5,8 +5,16 @@ classifies, segments or, for what MMDeploy exported, detects. On a device withou
 predict.py that `export --with-runner` writes beside the model: it is the same.
 """
 
+import sys
+from collections.abc import Sequence
+
 from mmvanilla.deploy.runner import build_parser, predict
 from mmvanilla.utils import cli
 
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), predict, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), predict)
+    sys.exit(main())

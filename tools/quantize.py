@@ -6,7 +6,9 @@ and latency before and after are measured on its test split. All layers become i
 weight scale for each channel. The metadata is kept.
 """
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -74,5 +76,9 @@ def quantize(args: Namespace) -> None:
     print(f"written: {args.out}")
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), quantize, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), quantize)
+    sys.exit(main())

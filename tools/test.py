@@ -5,7 +5,9 @@ with the settings in the file, and the config's metrics judge what it finds.
 """
 
 import os
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
 from mmvanilla.apis.runners import build_test_runner
 from mmvanilla.deploy.exported_model import is_exported, options_to_test
@@ -64,5 +66,9 @@ def test(args: Namespace) -> None:
     cpu_distributed.finish()
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), test, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), test)
+    sys.exit(main())

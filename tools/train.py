@@ -1,7 +1,9 @@
 """Train a detector, segmenter or classifier."""
 
 import os
+import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Sequence
 
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.checks.config_check import refuse_certain_faults
@@ -54,5 +56,9 @@ def train(args: Namespace) -> None:
     cpu_distributed.finish()
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), train, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), train)
+    sys.exit(main())

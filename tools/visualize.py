@@ -5,14 +5,16 @@ cam: Grad-CAM of a classifier, beside a second one if --peer is given; OUT is a 
 features: the backbone's outputs at each level, for the first image; OUT is a .png file
 """
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import track
 
 from mmvanilla.apis.feature_pictures import Viewer, save_activation_sheet, save_feature_sheet
-from mmvanilla.apis.predictions import draw_predictions
 from mmvanilla.apis.images import check_image, find_images
+from mmvanilla.apis.predictions import draw_predictions
 from mmvanilla.checkpoints.writing import check_writable
 from mmvanilla.utils import cli
 
@@ -87,5 +89,9 @@ def visualize(args: Namespace) -> None:
     print(f"written: {out}")
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), visualize, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), visualize)
+    sys.exit(main())

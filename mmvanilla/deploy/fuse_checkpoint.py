@@ -17,7 +17,6 @@ from mmengine.config import Config
 from torch import nn
 
 from mmvanilla.apis.complexity import Complexity, measure_complexity
-from mmvanilla.apis.timing import time_interleaved
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import (
@@ -26,6 +25,7 @@ from mmvanilla.apis.model import (
     input_channels,
     load_model,
 )
+from mmvanilla.apis.timing import time_interleaved
 from mmvanilla.checkpoints.writing import (
     appearing_together,
     check_writable,

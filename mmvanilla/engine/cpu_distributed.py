@@ -25,8 +25,6 @@ from torch import distributed as torch_distributed
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmvanilla.utils.paths import tool_command
-
 # The environment variables of each launcher: rank, world size, and rank on the node.
 _LAUNCHERS = {
     "pytorch": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
@@ -91,8 +89,7 @@ def _join_gloo_group(launcher: str, timeout: float | None) -> None:
     if missing:
         raise RuntimeError(
             f"launcher {launcher!r} sets {', '.join(missing)}, which this process does not have; "
-            f"start it with `{tool_command('dist_train.sh')}` (torchrun), "
-            f"`{tool_command('slurm_train.sh')}` (srun) or mpirun"
+            "start it with torchrun, srun or mpirun"
         )
     for name, source in zip(_LAUNCHERS["pytorch"], _LAUNCHERS[launcher], strict=True):
         os.environ[name] = os.environ[source]

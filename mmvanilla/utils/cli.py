@@ -2,90 +2,88 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import signal
 import sys
+import threading
 import traceback
 from argparse import ArgumentError, ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import DictAction
 
-from mmvanilla.utils import stopping
-from mmvanilla.utils.known_errors import explain_known
-
-# User errors: printed without the exception type.
+# What the user can mend: printed without the type of the exception.
 _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
-# Errors of these types come from Python or a library, and name neither a file nor a remedy.
-_BARE = (UnicodeError, EOFError)
 _NAMES_SHOWN = 4
 
-_REMEDIES = {
-    errno.ENOSPC: "free some space or choose another place, and run again",
-    errno.EFBIG: "choose another place, or allow larger files (ulimit -f)",
-    errno.EDQUOT: "free some space or choose another place, and run again",
-    errno.EACCES: "change its permissions or choose another place",
-    errno.EPERM: "change its permissions or choose another place",
-    errno.EROFS: "choose another place",
-    errno.ENOENT: "check its name",
-    errno.EISDIR: "name a file in it",
-    errno.ENOTDIR: "check the folders in its name",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "allow more open files (ulimit -n), or use fewer workers",
-    errno.ENOMEM: "close other programs, or use a smaller batch or image",
-}
+
+class _Stopped(KeyboardInterrupt):
+    """A signal asked the tool to end; its first argument is the number of the signal."""
 
 
-def run(parser: ArgumentParser, command: Callable[[Namespace], object]) -> None:
-    """Parse the command line, run ``command`` with it, and exit.
+def run(
+    parser: ArgumentParser,
+    command: Callable[[Namespace], object],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse the command line and run ``command`` with it.
 
-    It adds the option ``--debug``. Without that option an exception becomes one line on stderr and
-    exit status 1. Ctrl-C exits with status 130, and SIGTERM with 143; unfinished files are removed.
+    It adds the option ``--debug``. Without that option an exception becomes one line on stderr.
+    Ctrl-C and SIGTERM end the work as an exception does; a second one ends the process at once.
 
     Args:
         parser: Parser with the tool's own arguments.
-        command: Function that does the work; its return value is ignored.
-    """
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    # `mmvanilla TOOL` tells the tool what the user typed (mmvanilla/__main__.py).
-    parser.prog = getattr(sys.modules["__main__"], "COMMAND", parser.prog)
-    args = parser.parse_args()
-    stopping.treat_signals()
-    message, status, was_stopped = _run(command, args)
-    if was_stopped:
-        stopping.end_workers()
-    if message:
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(status)
-
-
-def _run(command: Callable[[Namespace], object], args: Namespace) -> tuple[str, int, bool]:
-    """Run ``command``.
+        command: Function that does the work; a number that it returns is the exit status.
+        argv: The command line without the name of the program. None: that of the process.
 
     Returns:
-        What to say, which is nothing if it succeeded; the exit status; whether a signal stopped it.
+        The exit status: 0, 1 for an error, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
     try:
-        command(args)
-    except BaseException as error:  # every tool ends here when something fails
-        stopping.stop_retrying()
-        if args.debug and not isinstance(error, KeyboardInterrupt):
+        with _stopped_by_signals():
+            status = command(args)
+            sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except KeyboardInterrupt as stopped:
+        print("error: stopped before the end", file=sys.stderr)
+        return 128 + (stopped.args[0] if isinstance(stopped, _Stopped) else signal.SIGINT)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if args.debug:
             traceback.print_exc()
-        stopped = stopping.ending(error)
-        if stopped is not None:
-            return *stopped, True
-        if isinstance(error, SystemExit):  # only a config does that, since it is a Python program
-            message = f"a config, or a module that it imports, called sys.exit({error.code!r})"
-            return f"{message}{_inputs(args)}; remove that call", 1, False
-        return explain(error, args), 1, False
-    stopping.stop_retrying()
-    return "", 0, False
+        print(f"error: {explain(error, args)}", file=sys.stderr)
+        return 1
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Raise an exception at the first SIGINT or SIGTERM; leave the second one to the system."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python handles signals in the main thread only
+        return
+
+    def stop(number: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise _Stopped(number)
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def explain(error: BaseException, args: Namespace) -> str:
-    """Say in one line what went wrong, with which file, and what to do.
+    """Say in one line what went wrong, and with which file.
 
     Args:
         error: The exception that ended the tool.
@@ -93,34 +91,16 @@ def explain(error: BaseException, args: Namespace) -> str:
     """
     message = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in message:
-        reason = f"not enough memory ({message or 'no details were given'})"
-        return f"{reason}{_inputs(args)}; close other programs, or use a smaller batch or image"
-    if isinstance(error, OSError) and error.errno is not None:
-        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        where = " and ".join(names) or "a file"
-        context = "" if names else _inputs(args)
-        remedy = _REMEDIES.get(error.errno, "check that it can be read and written there")
-        return f"{where}: {error.strerror or message}{context}; {remedy}"
-    known = explain_known(message)
-    if known is not None:
-        return f"{known}{_inputs(args, str(known))}"
-    is_foreseen = isinstance(error, _EXPECTED) and not isinstance(error, _BARE)
-    named = f"{message or 'no message'}{_inputs(args, message)}"
-    if is_foreseen:
-        return named
-    return (
-        f"{type(error).__name__}: {named}; this error is not expected: check these files, or run "
-        "again with --debug and report what it prints"
-    )
-
-
-def _inputs(args: Namespace, message: str = "") -> str:
-    """Name the files on the command line, unless the message already names one of them."""
+        message = f"not enough memory ({message}); use a smaller batch or image"
+    elif isinstance(error, OSError) and error.strerror and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}"
+    elif not isinstance(error, _EXPECTED):
+        message = f"{type(error).__name__}: {message} (--debug shows where)"
     names = list(dict.fromkeys(_files(vars(args).values())))
     if not names or any(name in message or Path(name).name in message for name in names):
-        return ""
+        return message
     more = ", …" if len(names) > _NAMES_SHOWN else ""
-    return f" (with {', '.join(names[:_NAMES_SHOWN])}{more})"
+    return f"{message} (with {', '.join(names[:_NAMES_SHOWN])}{more})"
 
 
 def _files(values: Any) -> Iterator[str]:
@@ -150,19 +130,6 @@ class OptionsAction(DictAction):
             raise ArgumentError(
                 self, f"cannot read {' '.join(values)!r} ({error}); give key=value, key.inner=value"
             ) from error
-
-
-def add_page(parser: ArgumentParser) -> None:
-    """Add the option ``--write`` of the tools that print a table for a page of the documentation.
-
-    It becomes a list of the page's path and the table's name, or None.
-    """
-    parser.add_argument(
-        "--write",
-        nargs=2,
-        metavar=("PAGE", "TABLE"),
-        help="write the table into this page, too, where two marks with its name stand",
-    )
 
 
 def add_cfg_options(parser: ArgumentParser) -> None:

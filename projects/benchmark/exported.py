@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from projects.benchmark.graphs import Run, Unmeasurable, first_line
-from projects.benchmark.profiling import RUNS, Operator, group_operators
 from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, export_model
 from mmvanilla.deploy.formats import find_format
 from mmvanilla.deploy.onnx_runtime import open_session
 from mmvanilla.deploy.openvino_runtime import compile_model
 from mmvanilla.deploy.quantize import RUNTIMES
+from projects.benchmark.graphs import Run, Unmeasurable, first_line
+from projects.benchmark.profiling import RUNS, Operator, group_operators
 
 
 @contextlib.contextmanager

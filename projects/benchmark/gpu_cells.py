@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from projects.benchmark.gpu_timing import DeviceClock, Sample
 from mmvanilla.apis.timing import summarise, take_turns
+from mmvanilla.utils.numerics import largest, relative_difference
 from projects.benchmark.gpu_networks import Networks
 from projects.benchmark.gpu_plan import GpuPlan, Group
 from projects.benchmark.gpu_state import read_state
+from projects.benchmark.gpu_timing import DeviceClock, Sample
 from projects.benchmark.graphs import Run, Unmeasurable
 from projects.benchmark.machine import peak_memory, saved_for_backward
 from projects.benchmark.networks import Contender
 from projects.benchmark.runtimes import prepare
 from projects.benchmark.training import loss_of, training_step
-from mmvanilla.utils.numerics import largest, relative_difference
 
 #: Called with the name of a cell when the work on it begins.
 Begin = Callable[[str], None]

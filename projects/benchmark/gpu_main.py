@@ -10,11 +10,12 @@ goes on where it was stopped. --minutes 0 only writes the page again. To try it 
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
-from projects.benchmark.gpu_report import Settings, run_report
 from mmvanilla.utils import cli
 from mmvanilla.utils.paths import tool_command
+from projects.benchmark.gpu_report import Settings, run_report
 
 
 def build_parser() -> ArgumentParser:
@@ -76,5 +77,9 @@ def report(args: Namespace) -> None:
         )
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), report, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), report)
+    sys.exit(main())

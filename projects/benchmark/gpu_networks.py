@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import build_model
+from mmvanilla.models.vanillanet import VanillaNet
+from mmvanilla.utils.dependencies import has_toolbox, require
+from mmvanilla.utils.paths import config_path
 from projects.benchmark.graphs import Run, Unmeasurable
 from projects.benchmark.networks import Contender, build_ours, build_peer, build_reference
 from projects.benchmark.plain_networks import build_plain_ours, build_torchvision_peer
 from projects.benchmark.runtimes import count_macs
-from mmvanilla.models.vanillanet import VanillaNet
-from mmvanilla.utils.dependencies import has_toolbox, require
-from mmvanilla.utils.paths import config_path
 
 _REFERENCE = "reference-"
 _WITH_CP = " with_cp"

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any
 from xml.etree import ElementTree
 
-from projects.benchmark.gpu_worker import BROKEN
 from mmvanilla.utils.processes import ROOT, end_group, python_environment
+from projects.benchmark.gpu_worker import BROKEN
 
 _GRACE = 120.0  # seconds that a group may take after the time is up
 _WORKER = "projects.benchmark.gpu_worker"

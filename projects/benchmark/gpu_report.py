@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
+from mmvanilla.checkpoints.writing import check_writable, write_text
+from mmvanilla.utils.paths import tool_command
 from projects.benchmark.gpu_page import MARK, render
 from projects.benchmark.gpu_plan import full_plan, small_plan
 from projects.benchmark.gpu_processes import Worker, WorkerEnded, run_gpu_tests
-from mmvanilla.checkpoints.writing import check_writable, write_text
-from mmvanilla.utils.paths import tool_command
 
 #: Called with the name of the current work, the number of finished cells, and that of all.
 Step = Callable[[str, int, int], None]

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
+from mmvanilla.version import __version__
 from projects.benchmark.gpu_cells import DTYPES, BrokenDevice, GroupRun, numeric_settings
 from projects.benchmark.gpu_networks import Networks
 from projects.benchmark.gpu_plan import full_plan, small_plan
 from projects.benchmark.gpu_state import describe_gpu
 from projects.benchmark.machine import describe_machine, peak_gflops
-from mmvanilla.version import __version__
 
 #: The exit status if the device does not work any more in this process.
 BROKEN = 3

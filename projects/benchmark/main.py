@@ -8,17 +8,18 @@ benchmark.png.
 import json
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mmvanilla.checkpoints.writing import check_writable, write_text
+from mmvanilla.utils import cli
 from projects.benchmark.networks import PEERS
 from projects.benchmark.report import can_plot, make_tables, save_plot, to_markdown
 from projects.benchmark.run import MODES, Plan, run_benchmark
 from projects.benchmark.runtimes import DTYPES, RUNTIMES
-from mmvanilla.checkpoints.writing import check_writable, write_text
-from mmvanilla.utils import cli
 
 
 def parse_old_size(text: str) -> tuple[int, int]:
@@ -154,5 +155,9 @@ def benchmark(args: Namespace) -> None:
         print(f"written: {plot}")
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), benchmark, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), benchmark)
+    sys.exit(main())

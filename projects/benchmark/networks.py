@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from projects.benchmark.reference import ReferenceVanillaNet
 from mmvanilla.models.archs import resolve_arch
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.utils.dependencies import require
+from projects.benchmark.reference import ReferenceVanillaNet
 
 #: Top-1 accuracy in % on ImageNet-1k, published with the paper (arXiv 2305.12972).
 PUBLISHED_TOP1: dict[str, float] = {

@@ -9,10 +9,10 @@ from typing import Any
 from mmcv.cnn.utils import fuse_conv_bn
 from torch import Tensor, nn
 
-from projects.benchmark.networks import PUBLISHED_TOP1, Contender, calibrate
 from mmvanilla.models.archs import resolve_arch
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.vanillanet import VanillaNet
+from projects.benchmark.networks import PUBLISHED_TOP1, Contender, calibrate
 
 _NUM_CLASSES = 1000
 #: Short names of peers, and their names in torchvision.

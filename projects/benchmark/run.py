@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmvanilla.apis.timing import Timing, time_interleaved
+from mmvanilla.models.archs import resolve_arch
 from projects.benchmark.machine import (
     describe_machine,
     peak_gflops,
@@ -28,7 +29,6 @@ from projects.benchmark.runtimes import (
     prepare,
 )
 from projects.benchmark.training import loss_of, trained_forms, training_step
-from mmvanilla.models.archs import resolve_arch
 
 #: What to measure: classification, the backbone alone at a detector's size, a training step.
 MODES = ("forward", "features", "train")

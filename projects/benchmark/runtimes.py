@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmvanilla.apis import complexity
 from mmvanilla.apis.model import TensorModel
+from mmvanilla.models.packed_conv import pack_for_cpu
 from projects.benchmark.exported import (
     exported,
     profile_in_onnxruntime,
@@ -30,7 +31,6 @@ from projects.benchmark.graphs import (
 )
 from projects.benchmark.networks import Contender
 from projects.benchmark.profiling import Operator, profile_operators
-from mmvanilla.models.packed_conv import pack_for_cpu
 
 _Result = TypeVar("_Result")
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from torch import Tensor, nn
 
 from mmvanilla.apis.model import TensorModel
+from mmvanilla.engine.channels_last import to_channels_last
 from projects.benchmark.networks import Contender
 from projects.benchmark.report import TRAINING_STEP
-from mmvanilla.engine.channels_last import to_channels_last
 
 
 def trained_forms(

@@ -30,14 +30,14 @@ from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.images import ImageReader, describe_preprocessing
 from mmvanilla.apis.model import load_model
 from mmvanilla.checkpoints.writing import appearing_together
-from projects.mmdeploy.detector_rewriters import exact_two_stage, require_plain_nms
 from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, check_out, copy_runner, runner_copies
-from projects.mmdeploy.mmdeploy_recipe import FILE, make_recipe, nms_of
 from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
 from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
 from mmvanilla.models.fusion import fuse_layers
 from mmvanilla.utils.scratch import scratch_folder
 from mmvanilla.version import __version__
+from projects.mmdeploy.detector_rewriters import exact_two_stage, require_plain_nms
+from projects.mmdeploy.mmdeploy_recipe import FILE, make_recipe, nms_of
 
 # MMDeploy's other requirements are installed already, or pinned to releases that conflict with
 # ours.

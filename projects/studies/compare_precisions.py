@@ -4,16 +4,18 @@ The model is fused, and run in PyTorch, ONNX Runtime and, if it is installed, Op
 measured on the test split of the config, latency on one image at a time, all forms in turns.
 """
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from projects.studies.page_tables import require_marks, write_table
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
 from mmvanilla.deploy.accuracy import to_markdown
-from projects.studies.precision import CALIBRATIONS, compare_precisions
 from mmvanilla.utils import cli
+from projects.studies.page_tables import require_marks, write_table
+from projects.studies.precision import CALIBRATIONS, compare_precisions
 
 
 def build_parser() -> ArgumentParser:
@@ -71,5 +73,9 @@ def compare(args: Namespace) -> None:
         write_table(*args.write, table)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), compare, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), compare)
+    sys.exit(main())

@@ -6,8 +6,11 @@ networks run in turns on one image at a time, from pixels to predictions, on all
 else run then.
 """
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
+from mmvanilla.utils import cli
 from projects.studies import trainings_tool
 from projects.studies.ablation_rows import whole_configs
 from projects.studies.comparison_table import comparison_table
@@ -15,7 +18,6 @@ from projects.studies.page_tables import require_marks, write_table
 from projects.studies.train_and_compare import time_fused
 from projects.studies.training_state import RowState
 from projects.studies.trainings import Trainings
-from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:
@@ -48,7 +50,7 @@ def folders_to_time(trainings: Trainings, states: list[RowState]) -> dict[str, s
     return found
 
 
-def main(args: Namespace) -> None:
+def run(args: Namespace) -> None:
     if args.rounds == 1 or args.rounds < 0:
         raise ValueError(f"--rounds must be 0 or at least 2, found {args.rounds}")
     rows = whole_configs(args.configs)
@@ -69,5 +71,9 @@ def main(args: Namespace) -> None:
         write_table(*args.write, table)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), run, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), main)
+    sys.exit(main())

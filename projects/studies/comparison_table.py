@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from projects.studies.page_tables import mean_and_deviation, table_line
 from mmvanilla.apis.timing import Timing
+from projects.studies.page_tables import mean_and_deviation, table_line
 from projects.studies.training_state import EndedRun, RowState, write_metric
 
 # What the toolboxes' tables report, with their titles there.

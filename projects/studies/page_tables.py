@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from projects.studies.training_state import write_metric
 from mmvanilla.checkpoints.writing import write_text
+from projects.studies.training_state import write_metric
 
 
 def table_line(cells: Sequence[str]) -> str:

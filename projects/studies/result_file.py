@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from projects.studies.train_and_compare import Result
 from mmvanilla.checkpoints.writing import write_text
+from projects.studies.train_and_compare import Result
 
 
 class ResultFile:

@@ -5,14 +5,16 @@ A value such as the learning rate can be chosen for each row on held-out images.
 as soon as it is there, and the same command goes on where it was stopped.
 """
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
+from mmvanilla.utils import cli
 from projects.studies import trainings_tool
 from projects.studies.ablation_rows import choose_rows, options_line, paper_switches
 from projects.studies.ablation_table import ablation_table
 from projects.studies.page_tables import require_marks, write_table
 from projects.studies.training_state import Choice
-from mmvanilla.utils import cli
 
 TABLE = "ablations"  # its name in the page
 
@@ -79,7 +81,7 @@ def read_choice(args: Namespace) -> Choice | None:
     return Choice(key, values, args.choose_on)
 
 
-def main(args: Namespace) -> None:
+def run(args: Namespace) -> None:
     rows = choose_rows(args.configs, args.switches)
     if args.rows:
         for row in rows:
@@ -96,5 +98,9 @@ def main(args: Namespace) -> None:
         write_table(args.write, TABLE, table)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), run, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), main)
+    sys.exit(main())

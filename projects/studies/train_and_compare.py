@@ -15,9 +15,9 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from mmvanilla.apis.complexity import count_config, count_macs
-from mmvanilla.apis.timing import Timing, time_interleaved
 from mmvanilla.apis.model import input_channels
 from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+from mmvanilla.apis.timing import Timing, time_interleaved
 from mmvanilla.engine.channels_last import to_channels_last
 from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.utils.numerics import relative_difference

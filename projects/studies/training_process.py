@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from projects.studies.train_and_compare import Result, train_and_compare
 from mmvanilla.utils.processes import end_group, python_environment
+from projects.studies.train_and_compare import Result, train_and_compare
 
 _MODULE = "projects.studies.training_process"
 _LOG = "log.txt"

@@ -9,10 +9,10 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 
+from mmvanilla.utils.paths import tool_command
 from projects.studies.ablation_rows import Row, digest
 from projects.studies.train_and_compare import Result
 from projects.studies.training_process import Request
-from mmvanilla.utils.paths import tool_command
 
 
 @dataclass(frozen=True)

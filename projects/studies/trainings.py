@@ -10,13 +10,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 
+from mmvanilla.checkpoints.writing import write_text
 from projects.studies.ablation_rows import Row
 from projects.studies.held_out import require_held_out
 from projects.studies.result_file import ResultFile
 from projects.studies.train_and_compare import Result
 from projects.studies.training_process import Process, RunFailed
 from projects.studies.training_state import Choice, EndedRun, RowState, Run
-from mmvanilla.checkpoints.writing import write_text
 
 _RESULT = "result.json"
 

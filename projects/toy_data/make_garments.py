@@ -1,6 +1,8 @@
 """Put garments of Fashion-MNIST into scenes, in the layouts of COCO and ADE20K."""
 
+import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
 from mmvanilla.datasets import drawing_tool
 from mmvanilla.datasets.fashion_mnist import FOLDERS
@@ -18,9 +20,13 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def main(args: Namespace) -> None:
+def run(args: Namespace) -> None:
     drawing_tool.draw(args, make_garments, "garments")
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), run, argv)
+
+
 if __name__ == "__main__":
-    cli.run(build_parser(), main)
+    sys.exit(main())

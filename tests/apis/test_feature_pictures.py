@@ -11,8 +11,8 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 
 from mmvanilla.apis.feature_pictures import Viewer, class_activation, save_feature_sheet
-from mmvanilla.apis.predictions import draw_predictions
 from mmvanilla.apis.images import check_image, find_images
+from mmvanilla.apis.predictions import draw_predictions
 from tests.helpers import ROOT
 
 BACKBONE = "dict(type='VanillaNet', arch=dict(dims=(8, 16, 24, 32), strides=(2, 2, 2)){})"

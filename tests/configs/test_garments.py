@@ -11,11 +11,11 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
 from mmvanilla.apis.complexity import count_config, count_macs
-from projects.studies.train_and_compare import time_fused, train_and_compare
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import build_on_meta
 from mmvanilla.datasets.fashion_mnist import CLASSES
 from mmvanilla.datasets.garments import PALETTE, SEG_CLASSES, SEG_PALETTE, make_garments
+from projects.studies.train_and_compare import time_fused, train_and_compare
 from tests.fashion_files import write_fashion_mnist
 from tests.helpers import CONFIGS, ROOT
 

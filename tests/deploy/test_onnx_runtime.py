@@ -95,9 +95,9 @@ def test_images_of_a_gpu_are_bound_and_outputs_stay_there():
 def test_exported_net_runs_on_a_gpu(tmp_path):
     if CUDA not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no CUDAExecutionProvider")
+    from mmvanilla.utils.numerics import relative_difference
     from projects.benchmark.plain_networks import build_plain_ours
     from projects.benchmark.runtimes import prepare
-    from mmvanilla.utils.numerics import relative_difference
 
     ours = build_plain_ours("5", width_mult=1 / 32)
     images = torch.randn(2, 3, 64, 64, device="cuda")

@@ -14,8 +14,8 @@ pytest.importorskip("mmdeploy.apis")
 
 from mmvanilla.apis.images import ImageReader  # noqa: E402
 from mmvanilla.deploy import runner  # noqa: E402
-from projects.mmdeploy.mmdeploy_export import export_detector  # noqa: E402
 from mmvanilla.deploy.runner import Predictor  # noqa: E402
+from projects.mmdeploy.mmdeploy_export import export_detector  # noqa: E402
 from tests.deploy.runner_models import META, save, write_images  # noqa: E402
 from tests.deploy.test_mmdeploy_export import detector_config, spread, two_stage_config  # noqa: E402
 from tests.helpers import randomise  # noqa: E402

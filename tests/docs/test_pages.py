@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 import mmvanilla
-from projects.benchmark.networks import PUBLISHED_TOP1
 from mmvanilla.models.archs import ARCHS
 from mmvanilla.models.published import PUBLISHED
 from mmvanilla.utils.dependencies import TOOLBOXES
+from projects.benchmark.networks import PUBLISHED_TOP1
 from tests.docs.snippets import PAGES
 from tests.helpers import ROOT
 from tests.models.test_vanillanet import PUBLISHED as COUNTED
