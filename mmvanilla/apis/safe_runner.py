@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from mmengine.runner import Runner
 
 from mmvanilla.apis.model import explain_build_error
 from mmvanilla.apis.pictures import PicturesInRun
-from mmvanilla.checkpoints.reading import find_damage
-from mmvanilla.checkpoints.safe_loading import forget_last_read, last_read, safe_loading
+from mmvanilla.checkpoints.reading import find_damage, use_safe_loaders
 
 _LAST = "last_checkpoint"  # the name that mmengine's CheckpointHook uses
 _SAVED = re.compile(r"^(?:epoch|iter)_(\d+)\.pth$")
@@ -40,29 +38,14 @@ def build_runner(cfg: Config) -> Runner:
                 "custom_imports"
             )
     safe: Any = type(f"Safe{base.__name__}", (SafeFiles, PicturesInRun, base), {})
-    with safe_loading():  # some models load weights while they are built
-        return safe.from_cfg(cfg)
+    use_safe_loaders()
+    return safe.from_cfg(cfg)
 
 
 class SafeFiles:
     """A mixin for Runners that makes them read and write checkpoints safely."""
 
     _resumed_from: str | None = None
-
-    def train(self) -> Any:
-        """See mmengine's Runner."""
-        with safe_loading():
-            return super().train()  # type: ignore[misc]
-
-    def val(self) -> Any:
-        """See mmengine's Runner."""
-        with safe_loading():
-            return super().val()  # type: ignore[misc]
-
-    def test(self) -> Any:
-        """See mmengine's Runner."""
-        with safe_loading():
-            return super().test()  # type: ignore[misc]
 
     def load_or_resume(self) -> None:
         """See mmengine's Runner; resumes from the newest undamaged checkpoint in the work dir."""
@@ -101,16 +84,6 @@ class SafeFiles:
         except Exception as error:
             raise explain_build_error(self.cfg, error) from error  # type: ignore[attr-defined]
 
-    def _init_model_weights(self) -> None:
-        """See mmengine's Runner; this fetches and loads the weights that ``init_cfg`` names."""
-        with _naming_what_was_read():
-            super()._init_model_weights()  # type: ignore[misc]
-
-    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """See mmengine's Runner."""
-        with safe_loading(), _naming_what_was_read():
-            return super().load_checkpoint(*args, **kwargs)  # type: ignore[misc]
-
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """See mmengine's Runner; a checkpoint is checked before any hook gets it."""
         if fn_name == "after_load_checkpoint":
@@ -119,22 +92,6 @@ class SafeFiles:
                 _check_resumable(checkpoint, self._resumed_from)
             _tame_meta(checkpoint)
         super().call_hook(fn_name, **kwargs)  # type: ignore[misc]
-
-
-@contextmanager
-def _naming_what_was_read() -> Iterator[None]:
-    """Let an error about weights name the file or address that they come from."""
-    forget_last_read()
-    try:
-        yield
-    except (RuntimeError, AssertionError, KeyError, TypeError) as error:
-        source = last_read()
-        if source is None or Path(source).name in str(error):
-            raise
-        raise RuntimeError(
-            f"{source} cannot be loaded into this model: {error}; take the config that it was "
-            "trained with, or correct prefix where init_cfg has one"
-        ) from error
 
 
 def newest_whole_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:

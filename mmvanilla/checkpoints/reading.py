@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from mmengine.runner import CheckpointLoader
+
 from mmvanilla.checkpoints.containers import (
     DeviceError,
     MapLocation,
     read_container,
 )
+from mmvanilla.checkpoints.download import fetch_address
 from mmvanilla.checkpoints.writing import finish_interrupted
 
-__all__ = ["MapLocation", "find_damage", "read_checkpoint", "read_values"]
+__all__ = ["MapLocation", "find_damage", "read_checkpoint", "read_values", "use_safe_loaders"]
 
 _SURELY_FITS = 10**8  # bytes; a file of less cannot be too large for this machine
 _REASON_SHOWN = 160  # characters
@@ -82,6 +85,24 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
     except (OSError, ValueError) as error:
         return str(error)
     return None
+
+
+def use_safe_loaders() -> None:
+    """Let mmengine read files and addresses by :func:`read_checkpoint`, in this process.
+
+    ``load_from``, ``init_cfg`` and ``--resume`` then run no code from a file. Our tools call this;
+    importing mmvanilla changes nothing for those of the toolboxes.
+    """
+    CheckpointLoader.register_scheme("", _load_file, force=True)
+    CheckpointLoader.register_scheme(("http://", "https://"), _load_address, force=True)
+
+
+def _load_file(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    return read_checkpoint(filename, map_location)
+
+
+def _load_address(url: str, map_location: MapLocation = None) -> dict[str, Any]:
+    return read_checkpoint(fetch_address(url), map_location)
 
 
 @contextmanager
