@@ -1,11 +1,15 @@
-"""Scenes of drawn objects that hide each other, with the annotations of their visible pixels."""
+"""Scenes of drawn objects that hide each other, on backgrounds of one shaded colour.
+
+All functions depend only on the random generator that they are given. The pixels are drawn with
+numpy rather than OpenCV, since the same seed must give the same pixels with every version of it.
+"""
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 # An object of which a smaller part is visible is left out of the scene, pixels included: it would
@@ -51,34 +55,40 @@ def stack(stencils: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
     return lay(kept), kept
 
 
-def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
-    """Encode a (H, W) bool mask as COCO's uncompressed RLE: column-major runs, zeros first."""
-    flat = np.concatenate(([False], mask.ravel(order="F")))
-    starts = np.flatnonzero(flat[1:] != flat[:-1])
-    runs = np.diff(np.concatenate(([0], starts, [mask.size])))
-    return {"size": list(mask.shape), "counts": runs.tolist()}
+def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the x (1, size) and the y (size, 1) of the centres of an image's pixels."""
+    centres = np.arange(size, dtype=np.float64) + 0.5
+    return centres[None, :], centres[:, None]
 
 
-def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
-    """Make the annotations of a scene in COCO's format, with ids from ``first_id`` on."""
-    annotations = []
-    for position, label in enumerate(scene.labels):
-        mask = scene.owner == position
-        annotations.append(
-            {
-                "id": first_id + position,
-                "image_id": image_id,
-                "category_id": label + 1,
-                "bbox": list(cv2.boundingRect(mask.astype(np.uint8))),
-                "area": int(mask.sum()),
-                "iscrowd": 0,
-                "segmentation": encode_rle(mask),
-            }
-        )
-    return annotations
+def surface(rng: np.random.Generator, size: int, hue: float, is_background: bool) -> np.ndarray:
+    """Draw one colour shaded by a pattern, (size, size, 3) uint8; backgrounds are paler."""
+    saturation = rng.uniform(0.1, 0.4) if is_background else rng.uniform(0.6, 1.0)
+    value = rng.uniform(0.35, 0.75) if is_background else rng.uniform(0.6, 1.0)
+    strength = rng.uniform(0.1, 0.3)
+    colour = 255 * np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
+    shade = 1 + strength * _pattern(rng, size)
+    shade += rng.uniform(-0.03, 0.03, (size, size))  # grain
+    return np.clip(np.rint(colour * shade[..., None]), 0, 255).astype(np.uint8)
 
 
-def label_map(scene: Scene) -> np.ndarray:
-    """Make a label map as in ADE20K, (H, W) uint8: 1 is the background, 2 + c is class c."""
-    by_position = np.array([*(label + 2 for label in scene.labels), 1], dtype=np.uint8)
-    return by_position[scene.owner]  # owner -1 picks the last: the background
+def _pattern(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw a gradient, stripes, a chequerboard or smooth noise: (size, size) in [-1, 1]."""
+    kind = rng.integers(4)
+    x, y = grid(size)
+    x, y = 2 * x / size - 1, 2 * y / size - 1
+    angle = rng.uniform(0, 2 * np.pi)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    if kind == 0:
+        return along / np.sqrt(2)
+    if kind in (1, 2):
+        turns, shift = np.pi * rng.uniform(2, 9), rng.uniform(0, 2 * np.pi)
+        wave = np.sin(turns * along + shift)
+        return wave if kind == 1 else np.sign(wave * np.sin(turns * across + shift))
+    cells = int(rng.integers(4, 17))
+    nodes = rng.uniform(-1, 1, (cells + 1, cells + 1))
+    place = (np.arange(size) + 0.5) / size * cells
+    low = place.astype(np.int64)
+    part = place - low
+    rows = nodes[low] * (1 - part)[:, None] + nodes[low + 1] * part[:, None]
+    return rows[:, low] * (1 - part) + rows[:, low + 1] * part

@@ -1,40 +1,116 @@
 """A small made-up data set: coloured shapes on textured backgrounds, with exact masks.
 
 It stands in for COCO, ADE20K and ImageNet wherever a download would be out of place: demos, tests,
-CI. It has the layouts that :mod:`mmvanilla.datasets.scene_files` describes:
-
-- coco and ade20k: 1 to 5 shapes in each image; the classes are ``SCENE_CLASSES``, and with the
-  background ``SEG_CLASSES``.
-- imagenet: one large shape in each image, among small distractors of other classes. Readers number
-  the folders by name, which is the order of ``sorted(CLASSES)``.
-
-PNG is lossless: the same seed gives the same pixels on every machine, and the same bytes as long as
-the same version of OpenCV compresses them. The module needs numpy and OpenCV, but not torch.
+CI. A mask holds exactly the pixels whose centres lie in the shape. The module needs numpy and
+OpenCV, but not torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmvanilla.datasets.making import Progress, check_arguments, make_layouts
-from mmvanilla.datasets.scene_files import DrawnDataSet
-from mmvanilla.datasets.shapes_drawing import (
-    CLASSES,
-    PALETTE,
-    SCENE_CLASSES,
-    draw_portrait,
-    draw_scene,
-)
+import numpy as np
 
-SCENE_PALETTE: tuple[tuple[int, int, int], ...] = PALETTE[: len(SCENE_CLASSES)]
+from mmvanilla.datasets.layouts import (
+    Scenes,
+    draw_splits,
+    make_layouts,
+    write_ade20k,
+    write_coco,
+    write_imagenet,
+)
+from mmvanilla.datasets.scenes import Scene, grid, stack, surface
+
+Stencil = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _regular_star(x: np.ndarray, y: np.ndarray, points: int = 5, inner: float = 0.45) -> np.ndarray:
+    # Fold the plane by the symmetry of the star, onto half of one of its points. There the star is
+    # the region on one side of the line from the tip (1, 0) to the notch at radius `inner`.
+    half = np.pi / points
+    angle = np.abs((np.arctan2(y, x) + half) % (2 * half) - half)
+    radius = np.hypot(x, y)
+    along, across = radius * np.cos(angle), radius * np.sin(angle)
+    notch_x, notch_y = inner * np.cos(half), inner * np.sin(half)
+    return across * (1 - notch_x) <= (1 - along) * notch_y
+
+
+# Which points of the unit disc belong to a class; the order determines the category ids.
+_STENCILS: dict[str, Stencil] = {
+    "circle": lambda x, y: x**2 + y**2 <= 0.9**2,
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 0.75,
+    "triangle": lambda x, y: np.maximum(y, np.sqrt(0.75) * abs(x) - y / 2) <= 0.5,
+    "star": _regular_star,
+    "cross": lambda x, y: (np.maximum(abs(x), abs(y)) <= 0.9) & (np.minimum(abs(x), abs(y)) <= 0.3),
+    "ring": lambda x, y: abs(np.hypot(x, y) - 0.75) <= 0.2,
+}
+
+CLASSES: tuple[str, ...] = tuple(_STENCILS)
+"""All shapes: the classes of the imagenet layout."""
+SCENE_CLASSES: tuple[str, ...] = CLASSES[:3]
+"""The classes of the coco layout."""
 SEG_CLASSES: tuple[str, ...] = ("background", *SCENE_CLASSES)
 """The classes of the ade20k layout without label 0, which ``reduce_zero_label`` removes."""
-SEG_PALETTE: tuple[tuple[int, int, int], ...] = ((128, 128, 128), *SCENE_PALETTE)
+LAYOUTS = ("coco", "ade20k", "imagenet")
+RECIPE_VERSION = 2  # increase it with every change to the pixels
 
-LAYOUTS: tuple[str, ...] = ("coco", "ade20k", "imagenet")
-MIN_IMAGE_SIZE = 32
-RECIPE_VERSION = 2  # increase it with every change to the pixels or the files
+# Shapes stay nearly upright, so that a few hundred images are enough to learn squares and
+# triangles: a square that stands on a corner and is 16 pixels wide is hard to tell from a circle.
+_MAX_TILT = np.pi / 12
+
+
+def _stencil(
+    rng: np.random.Generator, name: str, size: int, radius: float, centre: tuple[float, float]
+) -> np.ndarray:
+    """Draw a slightly stretched and tilted shape: (size, size) bool, True inside."""
+    angle, aspect = rng.uniform(-_MAX_TILT, _MAX_TILT), rng.uniform(0.85, 1.0)
+    x, y = grid(size)
+    x, y = (x - centre[0]) / radius, (y - centre[1]) / radius
+    turned_x = x * np.cos(angle) + y * np.sin(angle)
+    turned_y = (y * np.cos(angle) - x * np.sin(angle)) / aspect
+    return _STENCILS[name](turned_x, turned_y)
+
+
+def _render(
+    rng: np.random.Generator, size: int, stencils: Sequence[np.ndarray], labels: Sequence[int]
+) -> Scene:
+    owner, kept = stack(stencils)
+    # The hues are evenly spaced, so that overlapping shapes differ in colour, and random, so that
+    # the colour does not reveal the class.
+    hues = rng.permutation(len(kept) + 1) / (len(kept) + 1) + rng.uniform()
+    image = surface(rng, size, hues[-1], is_background=True)
+    for position in range(len(kept)):
+        visible = owner == position
+        image[visible] = surface(rng, size, hues[position], is_background=False)[visible]
+    return Scene(image, owner, tuple(labels[index] for index in kept))
+
+
+def draw_scene(rng: np.random.Generator, size: int) -> Scene:
+    """Draw 1 to 5 overlapping shapes of ``SCENE_CLASSES``, 1/8 to 1/2 as wide as the image."""
+    labels = rng.integers(len(SCENE_CLASSES), size=rng.integers(1, 6)).tolist()
+    stencils = []
+    for label in labels:
+        # Uniform on a log scale: small shapes are as frequent as large ones. A shape with a radius
+        # below 4 pixels cannot be recognised.
+        radius = max(4.0, size * float(np.exp(rng.uniform(np.log(1 / 14), np.log(1 / 4)))))
+        x, y = rng.uniform(0.7 * radius, size - 0.7 * radius, size=2)
+        stencils.append(_stencil(rng, SCENE_CLASSES[label], size, radius, (x, y)))
+    return _render(rng, size, stencils, labels)
+
+
+def draw_portrait(rng: np.random.Generator, size: int, label: int) -> Scene:
+    """Draw one large shape of the class ``label`` over up to three small ones of other classes."""
+    stencils, labels = [], []
+    for other in rng.permutation(np.delete(np.arange(len(CLASSES)), label))[: rng.integers(4)]:
+        x, y = rng.uniform(0, size, size=2)
+        radius = size * rng.uniform(0.06, 0.1)
+        stencils.append(_stencil(rng, CLASSES[other], size, radius, (x, y)))
+        labels.append(int(other))
+    radius = size * rng.uniform(0.24, 0.42)
+    x, y = rng.uniform(0.9 * radius, size - 0.9 * radius, size=2)
+    stencils.append(_stencil(rng, CLASSES[label], size, radius, (x, y)))
+    return _render(rng, size, stencils, [*labels, label])
 
 
 def make_shapes(
@@ -44,47 +120,37 @@ def make_shapes(
     num_val: int = 100,
     image_size: int = 128,
     seed: int = 0,
-    progress: Progress | None = None,
-    overwrite: bool = False,
 ) -> tuple[str, ...]:
-    """Write the data set below ``root``, in the layouts that this module's docstring names.
-
-    A layout that was already made from the same arguments is left as it is. All others are first
-    written to a scratch folder inside ``root``, then renamed, so that a failure never leaves an
-    incomplete layout behind.
+    """Write the data set below ``root``: see :mod:`mmvanilla.datasets.layouts`.
 
     Args:
         root: Folder of the layouts; it is created if it does not exist.
         layouts: Names of the layouts to make, from ``LAYOUTS``.
-        num_train: Number of training images, at least 1.
-        num_val: Number of validation images, at least 1.
-        image_size: Height and width in pixels, from 32 to 4096.
-        seed: Seed of all random numbers, at least 0.
-        progress: Function that wraps the list of images to make and yields each of them, as
-            ``mmengine.utils.track_iter_progress`` does. None: no progress is shown.
-        overwrite: Whether to replace layouts that were made from other arguments. A folder that
-            this function did not make is never replaced. Default: False.
+        num_train: Number of training images.
+        num_val: Number of validation images.
+        image_size: Height and width in pixels, at least 32.
+        seed: The same seed gives the same images.
 
     Returns:
-        Names of the layouts that were written; empty if all of them existed already.
+        Names of the layouts that were written; those that were made from the same arguments before
+        are left as they are.
 
     Raises:
-        TypeError: A number is not a whole number, or ``layouts`` not a sequence of names.
-        ValueError: A number is out of range, a layout is unknown, or a layout exists and may not be
-            replaced.
-        OSError: The folder cannot be written, or the disk has no room for the images.
+        ValueError: A number is out of range, a layout is unknown, or its folder holds other files.
     """
-    chosen, numbers = check_arguments(
-        LAYOUTS, layouts, num_train, num_val, image_size, seed, MIN_IMAGE_SIZE
-    )
-    data_set = DrawnDataSet(
-        name="shapes",
-        tool="make_shapes",
-        version=RECIPE_VERSION,
-        supercategory="shape",
-        scene_classes=SCENE_CLASSES,
-        draw_scene=lambda rng, size, split: draw_scene(rng, size),
-        portrait_classes=CLASSES,
-        draw_portrait=draw_portrait,
-    )
-    return make_layouts(data_set, root, chosen, numbers, progress, overwrite)
+    numbers = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
+
+    def scenes() -> Scenes:
+        return draw_splits(lambda rng, split, index: draw_scene(rng, image_size), numbers)
+
+    def portrait(rng: np.random.Generator, split: str, index: int) -> Scene:
+        return draw_portrait(rng, image_size, index % len(CLASSES))
+
+    writers = {
+        "coco": lambda folder: write_coco(folder, scenes(), SCENE_CLASSES, "shape"),
+        "ade20k": lambda folder: write_ade20k(folder, scenes()),
+        "imagenet": lambda folder: write_imagenet(
+            folder, draw_splits(portrait, numbers, stream=1), CLASSES
+        ),
+    }
+    return make_layouts(root, layouts, writers, {"version": RECIPE_VERSION, **numbers})

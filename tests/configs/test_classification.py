@@ -18,8 +18,7 @@ from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
 from mmvanilla.apis.config import load_config
-from mmvanilla.datasets.shapes import make_shapes
-from mmvanilla.datasets.shapes_drawing import CLASSES
+from mmvanilla.datasets.shapes import CLASSES, make_shapes
 from tests.fashion_files import write_fashion_mnist
 from tests.helpers import ROOT
 

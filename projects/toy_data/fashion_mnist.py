@@ -11,7 +11,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,22 +52,16 @@ class Photographs:
 
 
 def find_folder(folder: str | Path | None = None) -> Path:
-    """Return the folder of the data set.
-
-    Args:
-        folder: The folder to use. None: the first one of ``FOLDERS`` that exists.
+    """Return the folder of the data set: the given one, or the first of ``FOLDERS`` there is.
 
     Raises:
         FileNotFoundError: There is no such folder.
     """
-    if folder is not None:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"no folder {folder} with Fashion-MNIST; {_HOW_TO_GET}")
-        return Path(folder)
-    for known in FOLDERS:
+    for known in FOLDERS if folder is None else (folder,):
         if Path(known).is_dir():
             return Path(known)
-    raise FileNotFoundError(f"no Fashion-MNIST in {' or '.join(FOLDERS)}; {_HOW_TO_GET}")
+    where = " or ".join(FOLDERS) if folder is None else folder
+    raise FileNotFoundError(f"no Fashion-MNIST in {where}; {_HOW_TO_GET}")
 
 
 def read_photographs(folder: str | Path, split: str) -> Photographs:
@@ -83,18 +76,12 @@ def read_photographs(folder: str | Path, split: str) -> Photographs:
         ValueError: A file is damaged, or is not of Fashion-MNIST.
     """
     prefix = _PREFIXES[split]
-    images, images_bytes = _read_idx(_find_file(folder, f"{prefix}-images-idx3-ubyte"), 3)
-    labels, labels_bytes = _read_idx(_find_file(folder, f"{prefix}-labels-idx1-ubyte"), 1)
-    if images.shape[1:] != (SIZE, SIZE):
-        height, width = images.shape[1:]
+    images, images_bytes = _read_idx(folder, f"{prefix}-images-idx3-ubyte", 3)
+    labels, labels_bytes = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1)
+    if images.shape[1:] != (SIZE, SIZE) or len(images) != len(labels) or not len(labels):
         raise ValueError(
-            f"the {split} images in {folder} have {height}x{width} pixels, expected {SIZE}x{SIZE}; "
-            f"this is not Fashion-MNIST: {_HOW_TO_GET}"
-        )
-    if len(images) != len(labels) or len(images) == 0:
-        raise ValueError(
-            f"the {split} files in {folder} have {len(images)} images and {len(labels)} labels, "
-            f"expected as many of both; {_HOW_TO_GET}"
+            f"the {split} files in {folder} have images {images.shape} and labels {labels.shape}, "
+            f"expected (N, {SIZE}, {SIZE}) and (N,); {_HOW_TO_GET}"
         )
     if labels.max() >= len(CLASSES):
         raise ValueError(
@@ -104,28 +91,18 @@ def read_photographs(folder: str | Path, split: str) -> Photographs:
     return Photographs(images, labels, hashlib.sha256(images_bytes + labels_bytes).hexdigest())
 
 
-def _find_file(folder: str | Path, name: str) -> Path:
-    for path in (Path(folder, f"{name}.gz"), Path(folder, name)):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"no file {name}.gz, nor {name}, in {folder}; {_HOW_TO_GET}")
-
-
-def _read_idx(path: Path, num_dims: int) -> tuple[np.ndarray, bytes]:
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}); {_HOW_TO_GET}") from error
+def _read_idx(folder: str | Path, name: str, num_dims: int) -> tuple[np.ndarray, bytes]:
+    path = next(
+        (path for path in (Path(folder, f"{name}.gz"), Path(folder, name)) if path.is_file()), None
+    )
+    if path is None:
+        raise FileNotFoundError(f"no file {name}.gz, nor {name}, in {folder}; {_HOW_TO_GET}")
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     start = 4 + 4 * num_dims
-    if len(content) < start or content[:4] != bytes([0, 0, 8, num_dims]):
+    shape = tuple(map(int, np.frombuffer(content[4:start], ">u4")))
+    if content[:4] != bytes([0, 0, 8, num_dims]) or len(content) != start + math.prod(shape):
         raise ValueError(
-            f"{path} begins with {content[:4].hex(' ') or 'nothing'}, expected 00 00 08 "
-            f"{num_dims:02x}, the idx format of uint8 in {num_dims} dimension(s); {_HOW_TO_GET}"
-        )
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", num_dims, offset=4))
-    if len(content) - start != math.prod(shape):
-        raise ValueError(
-            f"{path} has {len(content) - start} values, expected {math.prod(shape)} for "
-            f"{' x '.join(map(str, shape))}; it is damaged: {_HOW_TO_GET}"
+            f"{path} is no file of uint8 in {num_dims} dimensions in the idx format, or is "
+            f"damaged; {_HOW_TO_GET}"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape), content

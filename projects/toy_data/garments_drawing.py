@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mmvanilla.datasets.fashion_mnist import CLASSES, SIZE, Photographs
-from mmvanilla.datasets.scenes import Scene, stack
-from mmvanilla.datasets.textures import surface
+from mmvanilla.datasets.scenes import Scene, stack, surface
+from projects.toy_data.fashion_mnist import CLASSES, SIZE, Photographs
 
 # The background of the photographs is 0, with a little noise around some garments.
 _THRESHOLD = 12
