@@ -63,7 +63,7 @@ gpu-report:
 reproduce-fashion: env
 	test -d data/fashion_mnist || { mkdir -p data/fashion_mnist && \
 	    cp /usr/share/datasets/fashion-mnist/* data/fashion_mnist && gunzip data/fashion_mnist/*; }
-	test -d data/garments || $(PY) tools/make_garments.py data/garments
+	test -d data/garments || $(PY) -m projects.toy_data.make_garments data/garments
 	$(PY) tools/compare_trainings.py small/vanillanet_fashion_mnist.py small/resnet_fashion_mnist.py \
 	    --jobs 2 --write docs/fashion_mnist.md classification
 	$(PY) tools/compare_precisions.py small/vanillanet_fashion_mnist.py \

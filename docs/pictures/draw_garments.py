@@ -4,7 +4,7 @@
 
 DATA is the coco layout. The committed picture shows validation images:
 
-    mmvanilla make_garments data/garments
+    python -m projects.toy_data.make_garments data/garments
     python docs/pictures/draw_garments.py data/garments/coco
 """
 
@@ -15,10 +15,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmvanilla.datasets.garments import PALETTE
-
 OUT = Path(__file__).parent / "garments.png"
 TIMES, GAP = 2, 6  # enlargement; pixels between pictures
+# The colours of the classes, as in projects/toy_data/configs.
+PALETTE = [
+    *[(220, 20, 60), (0, 114, 189), (60, 179, 75), (237, 177, 32), (126, 47, 142)],
+    *[(77, 190, 238), (245, 130, 48), (154, 99, 36), (240, 50, 230), (70, 153, 144)],
+]
 
 
 def draw(folder: Path, number: int) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Data sets that are drawn here: coloured shapes, and garments of Fashion-MNIST in scenes."""
+"""A data set that is drawn here: coloured shapes."""

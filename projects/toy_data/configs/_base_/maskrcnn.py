@@ -1,10 +1,10 @@
 # A Mask R-CNN with narrow heads, trained from scratch on garments: all but the backbone and the
-# neck's in_channels. `mmvanilla make_garments` makes the images.
+# neck's in_channels. `python -m projects.toy_data.make_garments` makes the images.
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
     "mmdet::_base_/default_runtime.py",
-    "../datasets/garments_coco.py",
-    "../schedules/garments_dense.py",
+    "coco.py",
+    "schedule.py",
 ]
 custom_imports = dict(
     imports=["mmvanilla", "mmvanilla.models.mask_tta"], allow_failed_imports=False

@@ -1,6 +1,6 @@
-# The ADE20K layout of the scenes that `mmvanilla make_garments` makes: label maps of the background
-# and ten classes, read as the shapes are.
-_base_ = ["shapes_ade20k.py"]
+# The ADE20K layout of the scenes that projects.toy_data.make_garments makes: label maps of the
+# background and ten classes, read as the shapes are.
+_base_ = ["../../../../configs/_base_/datasets/shapes_ade20k.py"]
 
 data_root = "data/garments/ade20k/"
 metainfo = dict(

@@ -1,6 +1,6 @@
-# The COCO layout of the scenes that `mmvanilla make_garments` makes: boxes and masks of ten
+# The COCO layout of the scenes that projects.toy_data.make_garments makes: boxes and masks of ten
 # classes, read as the shapes are.
-_base_ = ["shapes_coco.py"]
+_base_ = ["../../../../configs/_base_/datasets/shapes_coco.py"]
 
 data_root = "data/garments/coco/"
 metainfo = dict(

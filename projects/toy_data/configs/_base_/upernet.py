@@ -1,12 +1,12 @@
 # An UPerNet with narrow heads, trained from scratch on garments: all but the backbone and the
-# in_channels of the heads. `mmvanilla make_garments` makes the images.
+# in_channels of the heads. `python -m projects.toy_data.make_garments` makes the images.
 _base_ = [
-    *(  # why not `mmseg::`: see upernet_vanillanet.py
+    *(  # why not `mmseg::`: see configs/upernet_vanillanet.py
         f"{__import__('mmseg').__path__[0]}/.mim/configs/_base_/{name}.py"
         for name in ("models/upernet_convnext", "default_runtime")
     ),
-    "../datasets/garments_ade20k.py",
-    "../schedules/garments_dense.py",
+    "ade20k.py",
+    "schedule.py",
 ]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 

@@ -1,6 +1,6 @@
 # UPerNet with a narrow ResNet-18 on garments, to compare upernet_vanillanet_garments.py with.
-# Images: mmvanilla make_garments.
-_base_ = ["../_base_/models/garments_upernet.py"]
+# Images: projects.toy_data.make_garments.
+_base_ = ["_base_/upernet.py"]
 
 model = dict(
     backbone=dict(

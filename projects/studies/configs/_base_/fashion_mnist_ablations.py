@@ -1,7 +1,10 @@
 # What the ablations on Fashion-MNIST share: the first 20,000 training images, so that the last ones
 # can be held out, and a schedule of minutes on one CPU core. λ rises in its first half. All that
 # decides the results stands here: they stay what they are when the recipe for all images changes.
-_base_ = ["../datasets/fashion_mnist.py", "small_30e.py"]
+_base_ = [
+    "../../../../configs/_base_/datasets/fashion_mnist.py",
+    "../../../../configs/_base_/schedules/small_30e.py",
+]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 
 train_pipeline = [

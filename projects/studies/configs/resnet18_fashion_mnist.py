@@ -1,5 +1,5 @@
 # A narrow ResNet-18 on Fashion-MNIST, whose convolutions are trained as pairs, or as single ones.
-_base_ = ["../_base_/schedules/fashion_mnist_ablations.py"]
+_base_ = ["_base_/fashion_mnist_ablations.py"]
 
 model = dict(
     type="ImageClassifier",

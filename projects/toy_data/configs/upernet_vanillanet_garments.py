@@ -1,6 +1,6 @@
-# UPerNet with a narrow VanillaNet-9 on garments. Images: mmvanilla make_garments.
+# UPerNet with a narrow VanillaNet-9 on garments. Images: projects.toy_data.make_garments.
 # upernet_resnet_garments.py is the same with a ResNet of as many MACs.
-_base_ = ["../_base_/models/garments_upernet.py"]
+_base_ = ["_base_/upernet.py"]
 
 model = dict(
     backbone=dict(_delete_=True, type="VanillaNet", arch="9", width_mult=0.125, act_num=1),

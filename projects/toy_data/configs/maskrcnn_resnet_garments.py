@@ -1,6 +1,6 @@
 # Mask R-CNN with a narrow ResNet-18 on garments, to compare maskrcnn_vanillanet_garments.py with.
-# Images: mmvanilla make_garments.
-_base_ = ["../_base_/models/garments_maskrcnn.py"]
+# Images: projects.toy_data.make_garments.
+_base_ = ["_base_/maskrcnn.py"]
 
 model = dict(
     backbone=dict(

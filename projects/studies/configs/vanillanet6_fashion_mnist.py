@@ -1,8 +1,7 @@
 # The paper's ablations, and other schedules of λ, on a narrow VanillaNet-6 and Fashion-MNIST.
 # Each training takes minutes on one CPU core. A row is a line of options, which this lists:
-#   mmvanilla run_ablations ablations/vanillanet6_fashion_mnist.py --rows
-#   mmvanilla train ablations/vanillanet6_fashion_mnist.py --cfg-options model.backbone.act_num=3
-_base_ = ["../_base_/schedules/fashion_mnist_ablations.py", "../_base_/ablation_rows.py"]
+#   python -m projects.studies.run_ablations CONFIG --rows
+_base_ = ["_base_/fashion_mnist_ablations.py", "_base_/ablation_rows.py"]
 
 model = dict(
     type="ImageClassifier",
