@@ -13,8 +13,6 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from mmvanilla.apis.contact_sheet import save_contact_sheet
-from mmvanilla.apis.images import find_images
 from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.deploy.fuse_checkpoint import FuseReport, fuse_checkpoint
@@ -24,7 +22,6 @@ from mmvanilla.utils.paths import tool_command
 # Where the config expects its data.
 DATA_ROOT = Path("data/shapes")
 METRICS = {"box mAP (0.50:0.95)": "coco/bbox_mAP", "mask mAP (0.50:0.95)": "coco/segm_mAP"}
-SHEET_SIZE = 8  # pictures
 
 
 def build_parser() -> ArgumentParser:
@@ -65,14 +62,10 @@ def demo(args: Namespace) -> None:
         str(report.config), str(fused), work_dir=str(work_dir / "test"), show_dir=str(pictures)
     )
     after = test_runner.test()
-    sheet = pictures.with_suffix(".png")
-    shown = find_images(pictures, SHEET_SIZE)
-    save_contact_sheet(shown, sheet, titles=("ground truth", "prediction"), overwrite=True)
 
     show(report, before, after, console)
     console.print(f"took {time.monotonic() - start:.0f} s")
-    console.print(f"pictures of all test images: {pictures}", soft_wrap=True)
-    console.print(f"the one to open, with the first {len(shown)} of them: {sheet}", soft_wrap=True)
+    console.print(f"each test image, beside what was found: {pictures}", soft_wrap=True)
 
 
 def show_command(tool: str, *arguments: object, console: Console) -> None:

@@ -13,10 +13,13 @@ The network sees each image at 128×128 pixels; the pictures are twice as large.
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from mmvanilla.apis.contact_sheet import save_contact_sheet
-from mmvanilla.apis.images import find_images
+import cv2
+import numpy as np
 
 OUT = Path(__file__).parent / "predictions.png"
+GAP = 12  # pixels
+COLUMNS = 2
+TITLES = ("ground truth", "prediction")
 
 
 def main() -> None:
@@ -26,8 +29,24 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=4, metavar="N", help="default: 4")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    pictures = find_images(args.folder, args.number)
-    save_contact_sheet(pictures, args.out, titles=("ground truth", "prediction"), overwrite=True)
+    paths = sorted(args.folder.glob("*.png"))[: args.number]
+    if not paths:
+        parser.error(f"no .png file in {args.folder}")
+    pictures = [_framed(cv2.imread(str(path))) for path in paths]
+    pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % COLUMNS)
+    rows = [np.hstack(pictures[at : at + COLUMNS]) for at in range(0, len(pictures), COLUMNS)]
+    sheet = np.vstack([np.full((2 * GAP, *rows[0].shape[1:]), 255, np.uint8), *rows])
+    share = sheet.shape[1] / COLUMNS / len(TITLES)
+    for place in range(COLUMNS * len(TITLES)):
+        title, x = TITLES[place % len(TITLES)], round((place + 0.5) * share)
+        (width, _), _ = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
+        corner = (x - width // 2, 2 * GAP)
+        cv2.putText(sheet, title, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.imwrite(str(args.out), sheet)
+
+
+def _framed(picture: np.ndarray) -> np.ndarray:
+    return cv2.copyMakeBorder(picture, *[GAP // 2] * 4, cv2.BORDER_CONSTANT, value=(255,) * 3)
 
 
 if __name__ == "__main__":

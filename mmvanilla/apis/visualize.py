@@ -1,0 +1,148 @@
+"""Draw what a model predicts, and what its backbone gives at each level, as PNG files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import VISUALIZERS
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.images import ImageReader
+from mmvanilla.apis.model import TensorModel, load_model
+from mmvanilla.checkpoints.writing import check_writable, write_whole
+
+_VISUALIZERS = {
+    "mmdet": "mmdet.DetLocalVisualizer",
+    "mmseg": "mmseg.SegLocalVisualizer",
+    "mmpretrain": "mmpretrain.UniversalVisualizer",
+}
+_STRONGEST = 4  # channels of a level that are shown by themselves
+
+
+def draw_predictions(
+    config: str,
+    checkpoint: str,
+    images: Sequence[Path],
+    out_dir: str | Path,
+    device: str = "cpu",
+    score_threshold: float = 0.3,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Predict on images, draw the predictions into them, and write them as PNG files.
+
+    Args:
+        config: Path or name of the config of a detector, segmenter or classifier.
+        checkpoint: Path or address of the checkpoint with its weights.
+        images: Paths of the image files.
+        out_dir: Folder to write to; it is created if it does not exist.
+        device: Device that the model runs on. Default: CPU.
+        score_threshold: Lowest score of the detections that are drawn.
+        overwrite: Whether to replace existing pictures. Default: False.
+
+    Returns:
+        Paths of the pictures that were written.
+
+    Raises:
+        FileExistsError: A picture exists already and ``overwrite`` is False.
+        ValueError: The config is not of one of the three toolboxes, or a file is not an image.
+        RuntimeError: The weights do not fit.
+    """
+    cfg = load_config(config)
+    scope = cfg.get("default_scope")
+    if scope not in _VISUALIZERS:
+        raise ValueError(f"{config} is of {scope!r}; give a config of {', '.join(_VISUALIZERS)}")
+    pictures = [Path(out_dir) / f"{image.stem}.png" for image in images]
+    check_writable(pictures, overwrite, images)
+    model, meta = load_model(cfg, checkpoint, device)
+    reader, visualizer = ImageReader(model, cfg), _build_visualizer(cfg, model, meta)
+    for image, picture in zip(images, pictures, strict=True):
+        inputs, samples = reader.batch(image)
+        with torch.no_grad():
+            sample = model.predict(inputs, samples)[0].cpu()
+        pixels = mmcv.imread(str(image), channel_order="rgb")
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = Path(folder, "drawn.png")
+            _draw(visualizer, scope, pixels, sample, str(drawn), score_threshold)
+            content = drawn.read_bytes()
+        write_whole(lambda file, content=content: file.write(content), picture, overwrite)
+    return pictures
+
+
+def _build_visualizer(cfg: Config, model: Any, meta: dict[str, Any]) -> Any:
+    """Build the toolbox's visualizer with the classes' names and colours, as far as known."""
+    visualizer = VISUALIZERS.build(dict(type=_VISUALIZERS[cfg.default_scope], name="visualize"))
+    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
+    visualizer.dataset_meta = {**dataset.get("metainfo", {}), **(meta.get("dataset_meta") or {})}
+    return visualizer
+
+
+def _draw(
+    visualizer: Any, scope: str, pixels: np.ndarray, sample: Any, out: str, threshold: float
+) -> None:
+    if scope == "mmpretrain":
+        # Small images are enlarged, so that there is room for the name of the class.
+        classes = visualizer.dataset_meta.get("classes")
+        visualizer.visualize_cls(pixels, sample, classes, draw_gt=False, resize=224, out_file=out)
+        return
+    options = dict(pred_score_thr=threshold) if scope == "mmdet" else {}
+    visualizer.add_datasample("", pixels, sample, draw_gt=False, out_file=out, **options)
+
+
+def draw_features(
+    config: str,
+    checkpoint: str,
+    image: Path,
+    out: str | Path,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> None:
+    """Draw a backbone's outputs for one image: a row for each level.
+
+    A row has the mean of all channels over the image, then the strongest channels by themselves.
+
+    Args:
+        config: Path or name of the config of a model with a backbone.
+        checkpoint: Path or address of the checkpoint with its weights.
+        image: Path of the image file.
+        out: Path of the ``.png`` file to write.
+        device: Device that the model runs on. Default: CPU.
+        overwrite: Whether to replace an existing file. Default: False.
+
+    Raises:
+        FileExistsError: ``out`` exists and ``overwrite`` is False.
+        ValueError: ``out`` is no ``.png`` file, the model has no backbone, or the file is no image.
+        RuntimeError: The weights do not fit.
+    """
+    if Path(out).suffix != ".png":
+        raise ValueError(f"the picture must be a .png file, found {out}")
+    check_writable([out], overwrite, [image])
+    cfg = load_config(config)
+    model, _ = load_model(cfg, checkpoint, device)
+    if not isinstance(getattr(model, "backbone", None), nn.Module):
+        raise ValueError(f"the model of {config} has no backbone to show")
+    inputs, pixels = ImageReader(model, cfg).read(image)
+    if pixels.shape[2] != 3:  # gray images and those with more channels are shown in gray
+        pixels = np.repeat(pixels.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    height, width = pixels.shape[:2]
+    rows = []
+    with torch.no_grad():
+        levels = TensorModel(model, "backbone")(inputs)
+    for level in levels:
+        level = nn.functional.interpolate(level.cpu(), size=(height, width))[0]
+        strongest = level.abs().mean(dim=(1, 2)).argsort(descending=True)[:_STRONGEST]
+        shown = [Visualizer.draw_featmap(level, pixels, "squeeze_mean", alpha=0.4)]
+        shown += [Visualizer.draw_featmap(level[index][None]) for index in strongest.tolist()]
+        shown += [np.full_like(pixels, 255)] * (_STRONGEST + 1 - len(shown))
+        rows.append(np.hstack([cv2.resize(picture, (width, height)) for picture in shown]))
+    _, encoded = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
+    write_whole(lambda file: file.write(encoded.tobytes()), out, overwrite)

@@ -1,0 +1,54 @@
+"""Pictures of predictions and of a backbone's levels, in each toolbox."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.model import build_model
+from mmvanilla.apis.visualize import draw_features, draw_predictions
+from tests.helpers import randomise
+
+CONFIGS = {
+    "mmdet": "shapes/maskrcnn_vanillanet_shapes.py",
+    "mmseg": "shapes/upernet_vanillanet_shapes.py",
+    "mmpretrain": "shapes/vanillanet_shapes.py",
+}
+
+
+@pytest.fixture
+def model(request, tmp_path):
+    """A config, a checkpoint of random weights, and an image."""
+    config = CONFIGS[request.param]
+    network = randomise(build_model(load_config(config)))
+    torch.save(dict(state_dict=network.state_dict()), tmp_path / "model.pth")
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "image.jpg"), pixels)
+    return config, str(tmp_path / "model.pth"), tmp_path / "image.jpg"
+
+
+@pytest.mark.toolbox("mmdet", "mmseg", "mmpretrain")
+@pytest.mark.parametrize("model", CONFIGS, indirect=True)
+def test_predictions_are_drawn_into_the_image(model, tmp_path):
+    config, checkpoint, image = model
+    options = dict(score_threshold=0.0)
+    (written,) = draw_predictions(config, checkpoint, [image], tmp_path / "out", **options)
+    assert written == tmp_path / "out" / "image.png"
+    drawn, original = cv2.imread(str(written)), cv2.imread(str(image))
+    assert drawn.shape != original.shape or (drawn != original).any()
+    with pytest.raises(FileExistsError):
+        draw_predictions(config, checkpoint, [image], tmp_path / "out")
+
+
+@pytest.mark.toolbox("mmpretrain")
+@pytest.mark.parametrize("model", ["mmpretrain"], indirect=True)
+def test_levels_are_drawn_in_rows(model, tmp_path):
+    config, checkpoint, image = model
+    out = tmp_path / "levels.png"
+    draw_features(config, checkpoint, image, out)
+    drawn = cv2.imread(str(out))
+    assert drawn.std() > 10  # not one colour
+    assert drawn.shape[1] % 5 == 0
+    with pytest.raises(ValueError, match="png"):
+        draw_features(config, checkpoint, image, tmp_path / "levels.jpg")
