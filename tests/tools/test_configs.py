@@ -48,7 +48,7 @@ def test_tools_take_a_name(run_tool):
     assert "shapes/vanillanet_shapes" in output.out
 
 
-@pytest.mark.parametrize("name", ["train", "get_flops", "run_ablations"])
+@pytest.mark.parametrize("name", ["train", "get_flops"])
 def test_tools_say_what_was_meant(run_tool, name):
     status, output = run_tool(name, "vanilanet_shapes.py")
     assert status == 1
