@@ -7,7 +7,9 @@ A mark is an HTML comment on the line before a block, which no reader sees::
     <!-- config -->          read it as a config, and build its model or backbone
     <!-- needs: THINGS -->   not run; its command lines are checked without running them
 
-``<!-- every block needs: THINGS -->`` on a line of its own marks the blocks of a whole page.
+``<!-- every block needs: THINGS -->`` on a line of its own marks the blocks of a whole page, and
+those of projects/ are not run. Python that begins with ``_base_``, ``custom_imports`` or ``model``
+is a config without being marked.
 """
 
 from __future__ import annotations
@@ -50,12 +52,14 @@ def name_of(page: Path) -> str:
 def blocks_of(page: Path) -> list[Block]:
     """Read the fenced blocks of a page that are shell commands or Python."""
     text = page.read_text(encoding="utf-8")
-    default = "needs" if _PAGE_MARK.search(text) else None
+    default = "needs" if _PAGE_MARK.search(text) or "projects" in page.parts else None
     found = []
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("margin")) + 1
         code = re.sub(rf"^{match['margin']}", "", match["code"], flags=re.MULTILINE)
         kind = match["kind"] or default
+        if kind is None and re.match(r"(_base_|custom_imports|model) = ", code):
+            kind = "config"
         place = f"{name_of(page)}:{line}"
         found.append(Block(place, match["language"], code, kind, match["detail"]))
     return found

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
 
-from mmvanilla.apis.config import load_config, use_scope
+from mmvanilla.apis.config import load_config
 from mmvanilla.utils.dependencies import has_toolbox
 from mmvanilla.utils.paths import config_path
 from tests.docs.blocks import ALL_BLOCKS, PAGES, Block, blocks_of, commands_of, name_of, tool_of
@@ -60,7 +60,7 @@ def parse(tool: str, arguments: list[str]) -> None:
 def check(words: list[str]) -> None:
     """Check one command line without running it; programs of others are not ours to check."""
     tool = tool_of(words)
-    if tool is not None and tool[0].islower():
+    if tool is not None and tool[0][0].islower():
         parse(*tool)
     elif words[0] == "make":
         unknown = {word for word in words[1:] if "=" not in word} - TARGETS
@@ -83,7 +83,7 @@ def test_command_lines_can_be_read_by_their_tools(page):
     for line in re.findall(r"`((?:mmvanilla|make|python -m) [^`\n…]+)`", text):
         words = line.replace("'", "").split()
         tool = tool_of(words)
-        if tool is not None and tool[0].islower():
+        if tool is not None and tool[0][0].islower():
             assert (ROOT / "tools" / f"{tool[0]}.py").is_file(), line
         elif tool is None:
             check(words)
@@ -115,7 +115,8 @@ def test_configs_build(block, tmp_path):
     path = tmp_path / "block.py"
     path.write_text(code, encoding="utf-8")
     cfg = load_config(str(path))
-    use_scope(cfg)
+    named = (name for name in ("mmdet", "mmseg", "mmpretrain") if f"{name}." in cfg.text)
+    init_default_scope(cfg.get("default_scope") or next(named, "mmengine"))
     parts = [cfg.model] if "type" in cfg.model else [cfg.get("backbone"), cfg.model.get("neck")]
     with torch.device("cpu" if "ResNet" in code else "meta"):  # a ResNet computes as it is built
         for part in parts:

@@ -34,7 +34,9 @@ def test_its_commands_can_be_read_by_their_tools(notebook):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "run":
                 text = node.args[0]
                 parts = text.values if isinstance(text, ast.JoinedStr) else [text]
-                line = "".join(str(getattr(part, "value", "CHECKPOINT")) for part in parts)
+                line = "".join(
+                    part.value if isinstance(part, ast.Constant) else "CHECKPOINT" for part in parts
+                )
                 (words,) = commands_of(line)
                 check(words)
                 tools.add(words[1])
