@@ -7,9 +7,9 @@ A mark is an HTML comment on the line before a block, which no reader sees::
     <!-- config -->          read it as a config, and build its model or backbone
     <!-- needs: THINGS -->   not run; its command lines are checked without running them
 
-``<!-- every block needs: THINGS -->`` on a line of its own marks the blocks of a whole page, and
-those of projects/ are not run. Python that begins with ``_base_``, ``custom_imports`` or ``model``
-is a config without being marked.
+``<!-- every block needs: THINGS -->`` on a line of its own marks the blocks of a whole page. Blocks
+of projects/ and CONTRIBUTING.md are not run. Python that begins with ``_base_``, ``custom_imports``
+or ``model`` is a config without being marked.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def name_of(page: Path) -> str:
 def blocks_of(page: Path) -> list[Block]:
     """Read the fenced blocks of a page that are shell commands or Python."""
     text = page.read_text(encoding="utf-8")
-    default = "needs" if _PAGE_MARK.search(text) or "projects" in page.parts else None
+    is_run = page.name != "CONTRIBUTING.md" and "projects" not in page.parts
+    default = None if is_run and not _PAGE_MARK.search(text) else "needs"
     found = []
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("margin")) + 1
