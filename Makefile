@@ -64,13 +64,12 @@ reproduce-fashion: env
 	test -d data/fashion_mnist || { mkdir -p data/fashion_mnist && \
 	    cp /usr/share/datasets/fashion-mnist/* data/fashion_mnist && gunzip data/fashion_mnist/*; }
 	test -d data/garments || $(PY) -m projects.toy_data.make_garments data/garments
-	$(PY) tools/compare_trainings.py small/vanillanet_fashion_mnist.py small/resnet_fashion_mnist.py \
-	    --jobs 2 --write docs/fashion_mnist.md classification
-	$(PY) tools/compare_precisions.py small/vanillanet_fashion_mnist.py \
-	    work_dirs/comparison/vanillanet_fashion_mnist_seed0_*/epoch_15.pth --write docs/fashion_mnist.md bits
-	$(PY) tools/compare_trainings.py garments/maskrcnn_vanillanet_garments.py \
-	    garments/maskrcnn_resnet_garments.py garments/upernet_vanillanet_garments.py \
-	    garments/upernet_resnet_garments.py --seeds 0 --jobs 2 --write docs/fashion_mnist.md garments
+	$(PY) -m projects.studies.compare_trainings small/vanillanet_fashion_mnist.py small/resnet_fashion_mnist.py \
+	    --jobs 2 --rounds 100 --write docs/fashion_mnist.md classification
+	$(PY) -m projects.studies.compare_precisions small/vanillanet_fashion_mnist.py \
+	    work_dirs/studies/vanillanet_fashion_mnist_seed0_*/epoch_15.pth --write docs/fashion_mnist.md bits
+	$(PY) -m projects.studies.compare_trainings projects/toy_data/configs/*_garments.py \
+	    --seeds 0 --jobs 2 --rounds 100 --write docs/fashion_mnist.md garments
 
 lint: env
 	$(PY) -m ruff check .

@@ -14,7 +14,6 @@ import yaml
 
 import mmvanilla
 from mmvanilla.utils.dependencies import TOOLBOXES
-from projects.studies.page_tables import require_marks
 from tests.helpers import ROOT
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -324,17 +323,6 @@ class TestCommands:
         (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
         text = run("make", "--no-print-directory", "help", cwd=ROOT)
         assert set(phony.split()) - {"help"} <= set(re.findall(r"^make (\S+)", text, re.MULTILINE))
-
-    @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-    def test_what_is_reproduced_has_configs_and_a_place_in_its_page(self):
-        text = run("make", "-n", "reproduce-fashion", cwd=ROOT)
-        configs = re.findall(r"(?:small|garments)/\w+\.py", text)
-        assert len(configs) == 7
-        assert all((ROOT / "configs" / name).is_file() for name in configs)
-        tables = re.findall(r"--write (\S+) (\S+)", text)
-        assert [name for _, name in tables] == ["classification", "bits", "garments"]
-        for page, name in tables:
-            require_marks(str(ROOT / page), name)
 
     @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
     @pytest.mark.parametrize(

@@ -4,69 +4,148 @@ The model is fused, and run in PyTorch, ONNX Runtime and, if it is installed, Op
 measured on the test split of the config, latency on one image at a time, all forms in turns.
 """
 
+from __future__ import annotations
+
+import copy
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from rich.console import Console
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.apis.data_checks import require_data
-from mmvanilla.deploy.accuracy import to_markdown
+from mmvanilla.apis.model import TensorModel, load_model
+from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms, to_markdown
+from mmvanilla.deploy.exporting import export_model
+from mmvanilla.deploy.quantize import RUNTIMES
+from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.utils import cli
-from projects.studies.page_tables import require_marks, write_table
-from projects.studies.precision import CALIBRATIONS, compare_precisions
+from projects.studies.tables import write_table
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+# How the weights are scaled in int8, as options of `quantize`.
+_SCALES = {
+    ".onnx": {"a scale a channel": {}, "a scale a layer": {"per_channel": False}},
+    ".xml": {"a scale a channel": {}},
+}
 
 
 def build_parser() -> ArgumentParser:
+    """Build the parser of the command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file of the classifier, or its name")
-    parser.add_argument("checkpoint", help="checkpoint, trained or fused, that fits the config")
-    parser.add_argument(
+    add = parser.add_argument
+    add("config", help="config file of the classifier, or its name")
+    add("checkpoint", help="checkpoint, trained or fused, that fits the config")
+    add(
         "--calibration-images",
         type=int,
         nargs="+",
-        default=list(CALIBRATIONS),
+        default=[128, 512, 2000],
         metavar="N",
-        help="numbers of images of the training split that set the ranges of int8, each at least 1 "
-        f"(default: {' '.join(map(str, CALIBRATIONS))})",
+        help="numbers of training images that set the ranges of int8 (default: 128 512 2000)",
     )
-    parser.add_argument(
-        "--test-images",
-        type=int,
-        metavar="N",
-        help="images of the test split to measure on, at least 1 (default: all)",
+    add("--test-images", type=int, metavar="N", help="images to measure on (default: all)")
+    add("--rounds", type=int, default=30, help="timed runs, at least 2; 0: none (default: 30)")
+    add(
+        "--write",
+        nargs=2,
+        metavar=("PAGE", "TABLE"),
+        help="write the table into this page, too, where two marks with its name stand",
     )
-    parser.add_argument(
-        "--rounds", type=int, default=30, help="timed runs, at least 2; 0: none (default: 30)"
-    )
-    parser.add_argument(
-        "--by-layer",
-        action="store_true",
-        help="instead, put one layer at a time into int8, to find the one that costs accuracy; "
-        "`quantize --keep-float` leaves it out",
-    )
-    cli.add_page(parser)
     cli.add_cfg_options(parser)
     return parser
 
 
+def compare_precisions(
+    cfg: Config,
+    checkpoint: str,
+    calibrations: Sequence[int],
+    test_images: int | None = None,
+    rounds: int = 30,
+) -> list[MeasuredForm]:
+    """Fuse a classifier and measure it in fp32, fp16, bf16 and int8.
+
+    Forms that this CPU, this torch or this environment cannot run are left out.
+
+    Args:
+        cfg: Config of the classifier, for its model and its data sets.
+        checkpoint: Path or address of the checkpoint, trained or fused.
+        calibrations: Numbers of images of the training split to calibrate with.
+        test_images: Number of images of the test split to measure on. None: all.
+        rounds: Number of timed runs of each form on one image, at least 2. 0: no latency.
+
+    Returns:
+        Measurements of each form. The first one, with which the others are compared, is the network
+        as it is in the checkpoint.
+    """
+    test = Samples(cfg, "test", test_images)
+    model, _ = load_model(cfg, checkpoint)
+    fused = fuse_model(model)
+    image, _ = next(iter(test))
+    forms = {}
+    if count_fusable(model):
+        forms["PyTorch fp32, as trained"] = _torch_form(model, torch.float32)
+    forms["PyTorch fp32, fused"] = _torch_form(fused, torch.float32)
+    for name, dtype in _DTYPES.items():
+        forms[f"PyTorch {name}, cast"] = _torch_form(fused, dtype)
+        forms[f"PyTorch {name}, autocast"] = _torch_form(fused, torch.float32, autocast=dtype)
+    forms = {name: form for name, form in forms.items() if _runs(form, image)}
+    with TemporaryDirectory() as folder:
+        for suffix, runtime in RUNTIMES.items():
+            try:
+                runtime.require()
+            except ImportError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            full = Path(folder, f"net{suffix}")
+            export_model(fused, full, runtime.target, size=(image.shape[-2], image.shape[-1]))
+            program = runtime.target.runtime
+            forms[f"{program} fp32"] = runtime.form(full)
+            for count in sorted(set(calibrations)):
+                for scale, options in _SCALES[suffix].items():
+                    name = f"{program} int8, {count} images, {scale}"
+                    print(f"quantising: {name}", file=sys.stderr)
+                    path = Path(folder, f"int8_{len(forms)}{suffix}")
+                    samples = Samples(cfg, "train", count)
+                    runtime.quantize(full, path, samples.images(), **options)
+                    forms[name] = runtime.form(path)
+        measured = measure_forms(forms, test, rounds)
+        forms.clear()  # OpenVINO keeps files open
+    return measured
+
+
+def _torch_form(model: nn.Module, dtype: torch.dtype, autocast: torch.dtype | None = None) -> Form:
+    net = copy.deepcopy(TensorModel(model, "logits").eval()).to(dtype)
+    size = sum(value.numel() * dtype.itemsize for value in net.state_dict().values())
+
+    @torch.no_grad()
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.autocast("cpu", autocast, enabled=autocast is not None):
+            return net(torch.from_numpy(images).to(dtype)).float().numpy()
+
+    return Form(run, size)
+
+
+def _runs(form: Form, image: np.ndarray) -> bool:
+    try:
+        form.run(image)
+    except RuntimeError:  # fp16 is not implemented for every CPU and every torch
+        return False
+    return True
+
+
 def compare(args: Namespace) -> None:
+    """Measure, and print the table."""
     if args.write:
-        require_marks(*args.write)
+        write_table(*args.write, table=None)
     cfg = load_config(args.config, args.cfg_options)
-    require_data(cfg, "train_dataloader", "test_dataloader")
-    console = Console(stderr=True)
-    with console.status("starting") as status:
-        forms = compare_precisions(
-            cfg,
-            args.checkpoint,
-            calibrations=args.calibration_images,
-            test_images=args.test_images,
-            rounds=args.rounds,
-            by_layer=args.by_layer,
-            progress=status.update,
-        )
+    counts = args.calibration_images
+    forms = compare_precisions(cfg, args.checkpoint, counts, args.test_images, args.rounds)
     table = to_markdown(forms)
     print(table)
     if args.write:
@@ -74,6 +153,7 @@ def compare(args: Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool."""
     return cli.run(build_parser(), compare, argv)
 
 

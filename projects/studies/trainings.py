@@ -1,53 +1,108 @@
-"""Trainings of a table: choose a value for each row, then train the row with several seeds."""
+"""The trainings of a table: choose a value for each row, then train it with several seeds."""
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mmvanilla.checkpoints.writing import write_text
-from projects.studies.ablation_rows import Row
-from projects.studies.held_out import require_held_out
-from projects.studies.result_file import ResultFile
-from projects.studies.train_and_compare import Result
-from projects.studies.training_process import Process, RunFailed
-from projects.studies.training_state import Choice, EndedRun, RowState, Run
+from projects.studies.rows import Row, digest
+from projects.studies.training import REQUEST, RESULT, Result
 
-_RESULT = "result.json"
+_CHOICE_SEED = 1000  # not one of the table, so that its results do not profit from the choice
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How each row gets its own value of one option, such as the learning rate.
+
+    Each value is trained once and validated on other data than those of the table. The value with
+    the highest metric is taken, the first of several.
+
+    Attributes:
+        key: The option by its dotted key, as ``'optim_wrapper.optimizer.lr'``.
+        values: The numbers to choose from, at least two.
+        options: Options by which a config validates on held-out data.
+    """
+
+    key: str
+    values: tuple[float, ...]
+    options: dict[str, Any]
+
+    @property
+    def option(self) -> str:
+        """The last part of the key: ``lr``."""
+        return self.key.rpartition(".")[2]
+
+    def check(self, row: Row) -> None:
+        """Refuse a choice that would look at the results of the table, or at nothing.
+
+        Raises:
+            ValueError: It validates on the data of the table, the row's config has no such number,
+                or there are fewer than two values.
+        """
+        table, other = row.load(), row.load(self.options)
+        if other.val_dataloader.dataset == table.val_dataloader.dataset:
+            raise ValueError(
+                f"{row.name}: a value would be chosen on the data whose results are reported; hold "
+                "training images out by --choose-on, as val_dataloader.dataset.indices=-10000"
+            )
+        node: Any = table
+        for part in self.key.split("."):
+            is_list = isinstance(node, list | tuple)
+            node = node[int(part)] if is_list else getattr(node, "get", {}.get)(part)
+        if not isinstance(node, int | float) or len(set(self.values)) < 2:
+            raise ValueError(
+                f"{row.name}: {self.key} is {node!r}, expected a number, and two or more others to "
+                f"choose from, found {list(self.values)}"
+            )
+
+
+@dataclass
+class RowState:
+    """What is known of a row.
+
+    Attributes:
+        row: The row.
+        value: The chosen value; None before the choice, or without one.
+        results: The results of the table by the seed.
+    """
+
+    row: Row
+    value: float | None = None
+    results: dict[int, Result] = field(default_factory=dict)
 
 
 class Trainings:
     """The trainings of a table, some beside each other, and what they gave.
 
-    Each finished run leaves a ``result.json`` of one line in its folder in ``work_dir``, whose name
-    has a digest of the config, the options and the seed. A run whose result is there is not trained
-    again: the same command goes on where it was stopped, and a changed config is trained anew.
-    Changes of the code are not noticed; take another ``work_dir`` after them.
+    Each finished run leaves a ``result.json`` in a folder of ``work_dir`` whose name has a digest
+    of config, options and seed. A run whose result is there is not trained again: the same command
+    goes on where it was stopped, and a changed config is trained anew. Changes of the code are not
+    noticed; take another ``work_dir`` after them.
 
     Args:
         rows: The rows to train.
-        seeds: Seeds to train each with, at least one, each once.
+        seeds: Seeds to train each with, each once.
         work_dir: Folder in which each run gets a folder of its own.
         choice: How each row gets its value of an option; None: the config's.
         jobs: Number of trainings beside each other, each in a process of its own. With 0 nothing is
             trained, and only what is there is read. Default: 1.
         store: Path of a JSON file with the results of all runs, in addition to their folders: what
-            it has is not trained again, and each new result is added. So the results of one machine
-            are known on another one. None: no such file.
+            it has is not trained again, and each new result is added. None: no such file.
 
     Attributes:
         states: What is known of each row, in their order.
         failures: The names of the runs that failed.
-
-    Raises:
-        FileNotFoundError: A data set that the choice needs does not exist.
-        ValueError: A seed is given twice or there is none, ``jobs`` is negative, or the choice does
-            not fit a row.
     """
 
     def __init__(
@@ -59,140 +114,127 @@ class Trainings:
         jobs: int = 1,
         store: str | None = None,
     ) -> None:
-        twice = sorted({str(seed) for seed in seeds if list(seeds).count(seed) > 1})
-        if twice:
-            raise ValueError(
-                f"seeds {', '.join(twice)} given twice, whose results could not be distinguished; "
-                "give each only once"
-            )
-        if not seeds:
-            raise ValueError("a training needs a seed, found none; give at least one")
-        if jobs < 0:
-            raise ValueError(f"jobs must be at least 0, found {jobs}; 0 only reads what is there")
-        if choice is not None:
-            for row in rows:
-                choice.require_key(row)
-            if jobs:
-                for row in {row.config: row for row in reversed(rows)}.values():
-                    require_held_out(row.load(), row.load(choice.options))
+        for row in rows if choice is not None else ():
+            choice.check(row)
         self.states = [RowState(row) for row in rows]
         self.failures: list[str] = []
-        self._seeds, self._work_dir = tuple(seeds), work_dir
-        self._choice, self._jobs = choice, jobs
-        self._store = ResultFile(store) if store else None
-
-    def run(self, report: Callable[[str], object] = lambda line: None) -> None:
-        """Train row by row. A run that fails is kept in ``failures``, and the others go on.
-
-        Args:
-            report: Function that is called with a line about each result, choice and failure.
-
-        Raises:
-            ValueError: A ``result.json`` cannot be read, or a choice is to be made with a result of
-                several metrics.
-        """
-        todo = []
-        for index, state in enumerate(self.states):
-            first = self._table_runs(state)
-            if self._choice is not None:
-                # Not a seed of the table, so that its results do not profit from the choice, and
-                # the same one when the table gets more seeds.
-                seed = next(seed for seed in itertools.count(1000) if seed not in self._seeds)
-                first = [Run(state.row, seed, value, True) for value in self._choice.values]
-            todo += [(index, run) for run in self._read(state, first, report)]
-        if self._jobs:
-            self._train(todo, report)
+        self._seeds, self._choice, self._jobs = tuple(dict.fromkeys(seeds)), choice, jobs
+        self._work_dir, self._store = Path(work_dir), Path(store) if store else None
+        self._processes: list[subprocess.Popen] = []
+        self._is_stopped, self._keeping = False, threading.Lock()
+        self._known: dict[str, dict] = {}
+        if self._store is not None and self._store.is_file():
+            self._known = json.loads(self._store.read_text(encoding="utf-8"))
 
     @property
     def complete(self) -> list[RowState]:
         """The rows that have a result for each seed."""
-        return [state for state in self.states if len(state.runs) == len(self._seeds)]
+        return [state for state in self.states if len(state.results) == len(self._seeds)]
 
-    def _table_runs(self, state: RowState) -> list[Run]:
-        return [Run(state.row, seed, state.value) for seed in self._seeds]
+    def run(self) -> None:
+        """Train what is not known, and print a line about each result, choice and failure."""
+        with ThreadPoolExecutor(max(1, self._jobs)) as pool:
+            try:
+                if self._choice is not None:
+                    list(pool.map(self._choose, self.states))
+                chosen = [
+                    (state, seed)
+                    for state in self.states
+                    for seed in self._seeds
+                    if self._choice is None or state.value is not None
+                ]
+                for (state, seed), result in zip(
+                    chosen, pool.map(lambda pair: self._table_run(*pair), chosen), strict=True
+                ):
+                    if result is not None:
+                        state.results[seed] = result
+            except BaseException:
+                self._is_stopped = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in self._processes:
+                    process.terminate()
+                raise
 
-    def folder(self, run: Run) -> Path:
-        """Return the folder of a run, with its log, config and checkpoints."""
-        return Path(run.request(self._work_dir, self._choice).folder)
-
-    def _read(
-        self, state: RowState, runs: Sequence[Run], report: Callable[[str], object]
-    ) -> list[Run]:
-        """Take the results that are there, and return the runs to train."""
-        todo = []
-        for run in runs:
-            result = self._known(run)
+    def _choose(self, state: RowState) -> None:
+        choice = self._choice
+        assert choice is not None
+        found: dict[float, float] = {}
+        for value in choice.values:
+            options = {**state.row.options, choice.key: value, **choice.options}
+            what = f"{state.row.name}, {choice.option} {value:g} on held-out data"
+            name = self._name(state.row, f"{choice.option}{value:g}", options, _CHOICE_SEED)
+            result = self._run(what, name, state.row.config, options, _CHOICE_SEED, fuse=False)
             if result is None:
-                todo.append(run)
-            else:
-                ended = EndedRun(run, result)
-                report(f"{ended} (from before)")
-                todo += self._take(state, ended, report)
-        return todo
+                return
+            metric = next(iter(result.trained.values()))
+            found[value] = -math.inf if math.isnan(metric) else metric  # NaN: it diverged
+        state.value = max(choice.values, key=lambda value: found[value])
+        tried = ", ".join(f"{value:g}: {metric:.1f}" for value, metric in found.items())
+        print(f"{state.row.name}: chose {choice.option}={state.value:g} ({tried})", flush=True)
 
-    def _known(self, run: Run) -> Result | None:
-        folder = self.folder(run)
-        path = folder / _RESULT
+    def _table_run(self, state: RowState, seed: int) -> Result | None:
+        what = f"{state.row.name}, seed {seed}"
+        return self._run(
+            what, self.folder(state, seed).name, state.row.config, self._options(state), seed
+        )
+
+    def _options(self, state: RowState) -> dict[str, Any]:
+        chosen = {} if self._choice is None else {self._choice.key: state.value}
+        return {**state.row.options, **chosen}
+
+    def folder(self, state: RowState, seed: int) -> Path:
+        """Return the folder of a run of the table, with its log, config and checkpoints."""
+        name = self._name(state.row, f"seed{seed}", self._options(state), seed)
+        return self._work_dir / name
+
+    def _name(self, row: Row, kind: str, options: dict[str, Any], seed: int) -> str:
+        return f"{row.name.replace(' ', '_')}_{kind}_{digest(row.content, options, seed)}"
+
+    def _run(
+        self, what: str, name: str, config: str, options: dict, seed: int, fuse: bool = True
+    ) -> Result | None:
+        """Read a result, or train in a process of its own; None if there is none."""
+        folder = self._work_dir / name
+        path = folder / RESULT
+        is_new = not path.is_file() and name not in self._known
+        if is_new and self._jobs and not self._is_stopped:
+            folder.mkdir(parents=True, exist_ok=True)
+            request = dict(config=config, seed=seed, options=options, fuse=fuse)
+            (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
+            threads = os.environ.get("OMP_NUM_THREADS") or str(
+                max(1, (os.cpu_count() or 1) // self._jobs)
+            )
+            with (folder / "log.txt").open("wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "projects.studies.training", str(folder)],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, "OMP_NUM_THREADS": threads},
+                )
+                self._processes.append(process)
+                process.wait()
+            if not path.is_file():
+                self.failures.append(what)
+                print(f"failed: {what}; see {folder / 'log.txt'}", flush=True)
+                return None
         if path.is_file():
-            try:
-                result = Result(**json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{path} is not a result of a run ({error}); remove it, and it is trained again"
-                ) from error
-            if self._store:
-                self._store.add(folder.name, result)
-            return result
-        return self._store.get(folder.name) if self._store else None
+            self._keep(name, json.loads(path.read_text(encoding="utf-8")))
+        if name not in self._known:
+            return None
+        result = Result(**self._known[name])
+        metrics = ", ".join(f"{key} {value:.4g}" for key, value in result.trained.items())
+        print(f"{what}: {metrics}{'' if is_new else ' (from before)'}", flush=True)
+        return result
 
-    def _take(self, state: RowState, ended: EndedRun, report: Callable[[str], object]) -> list[Run]:
-        """Keep the result of a run, and return the runs that can begin now."""
-        if not ended.run.choosing:
-            state.runs.append(ended)
-            return []
-        assert self._choice is not None
-        _ = ended.metric  # refuses several of them now, not after the last value
-        state.tried.append(ended)
-        if len(state.tried) < len(self._choice.values):
-            return []
-        report(state.choose(self._choice))
-        return self._read(state, self._table_runs(state), report)
-
-    def _keep(self, run: Run, result: Result) -> None:
-        folder = self.folder(run)
-        write_text(f"{json.dumps(asdict(result))}\n", folder / _RESULT, overwrite=True)
-        if self._store:
-            self._store.add(folder.name, result)
-
-    def _train(self, todo: list[tuple[int, Run]], report: Callable[[str], object]) -> None:
-        running: dict[Future[Result], tuple[int, Run, Process]] = {}
-        with ThreadPoolExecutor(self._jobs) as pool:
-            try:
-                while todo or running:
-                    todo.sort(key=lambda entry: entry[0])  # finish one row before the next
-                    while todo and len(running) < self._jobs:
-                        index, run = todo.pop(0)
-                        request = run.request(self._work_dir, self._choice)
-                        process = Process(request, max(1, _cores() // self._jobs))
-                        running[pool.submit(process.wait)] = index, run, process
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        index, run, _ = running.pop(future)
-                        try:
-                            ended = EndedRun(run, future.result())
-                        except RunFailed as error:
-                            self.failures.append(run.name)
-                            report(f"failed: {run.name}: {error}")
-                            continue
-                        self._keep(run, ended.result)
-                        report(str(ended))
-                        state = self.states[index]
-                        todo += [(index, new) for new in self._take(state, ended, report)]
-            finally:
-                for _, _, process in running.values():
-                    process.end()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def _keep(self, name: str, result: dict) -> None:
+        with self._keeping:
+            if self._known.get(name) == result:
+                return
+            self._known[name] = result
+            if self._store is not None:
+                entries = (
+                    f"  {json.dumps(key)}: {json.dumps(self._known[key])}"
+                    for key in sorted(self._known)
+                )
+                text = "{\n" + ",\n".join(entries) + "\n}\n"
+                write_text(text, self._store, overwrite=self._store.exists())

@@ -1,0 +1,140 @@
+"""A study in seconds: rows are trained, fused, kept and tabulated, and not trained twice."""
+
+import json
+
+import pytest
+
+from projects.studies import compare_precisions, compare_trainings
+from projects.studies.rows import choose_rows
+from projects.studies.tables import write_table
+from projects.studies.trainings import Choice
+from tests.fashion_files import write_fashion_mnist
+from tests.helpers import ROOT
+
+pytestmark = [pytest.mark.exhaustive, pytest.mark.toolbox("mmpretrain")]
+
+STUDIES = ROOT / "projects" / "studies" / "configs"
+TINY = """
+_base_ = [{base!r}]
+arch = dict(dims=(4, 8), strides=(2,), stem_stride=4, stem_padding=0)
+model = dict(backbone=dict(arch=arch), head=dict(in_channels=8))
+data = {data!r}
+train_dataloader = dict(batch_size=10, dataset=dict(data_root=data, indices=20))
+val_dataloader = dict(batch_size=10, dataset=dict(data_root=data))
+test_dataloader = dict(batch_size=10, dataset=dict(data_root=data))
+train_cfg = dict(max_epochs=2, val_interval=2)
+param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=2)]
+custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=1)]
+ablations = dict(_delete_=True, full=dict(), plain=_base_.ablations["plain"])
+"""
+CHOICE = ["--choose", "optim_wrapper.optimizer.lr", "1e-3", "1e-2", "--choose-on"]
+HELD_OUT = ["val_dataloader.dataset.split=train", "val_dataloader.dataset.indices=-10"]
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(ROOT)  # as a user does: the processes of the trainings import `projects`
+    data = write_fashion_mnist(tmp_path / "data", per_class=3, compressed=False)
+    path = tmp_path / "tiny.py"
+    base = str(STUDIES / "vanillanet6_fashion_mnist.py")
+    path.write_text(TINY.format(base=base, data=str(data)))
+    return str(path)
+
+
+def test_rows_are_trained_once_and_tabulated(config, tmp_path, capsys):
+    page, store = tmp_path / "page.md", tmp_path / "results.json"
+    page.write_text("before\n<!-- begin of table: t -->\n<!-- end of table: t -->\nafter\n")
+    args = [config, "--work-dir", str(tmp_path / "work"), "--results", str(store), "--jobs", "2"]
+    args += ["--seeds", "0", "1", *CHOICE, *HELD_OUT, "--write", str(page), "t"]
+    assert compare_trainings.main([*args, "--rounds", "2"]) == 0
+    results = json.loads(store.read_text())
+    assert len(results) == 2 * (2 + 2)  # of each row the choice of two, and two seeds
+    said = capsys.readouterr().out
+    assert "(from before)" not in said and "latency, ms" in said
+    assert said.count("chose lr=") == 2
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("result.json")}
+    assert len(times) == 8
+    assert compare_trainings.main(args) == 0
+    assert capsys.readouterr().out.count("(from before)") == 8
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    before, *table, after = page.read_text().splitlines()
+    assert (before, after) == ("before", "after")
+    assert [line.split("|")[2].strip() for line in table if line.startswith("| tiny")] == [
+        "`full`",
+        "`plain`",
+    ]
+    for result in results.values():
+        assert result["fused"] in (None, result["trained"])
+
+
+def test_a_failed_training_is_named_and_the_others_go_on(config, tmp_path, capsys):
+    args = [config, "--work-dir", str(tmp_path / "work"), "--seeds", "0"]
+    broken = config.replace("tiny", "broken")
+    with open(broken, "w") as file:
+        file.write(f"_base_ = [{config!r}]\noptim_wrapper = dict(optimizer=dict(lr='none'))\n")
+        file.write("ablations = dict(_delete_=True, bad={})\n")
+    assert compare_trainings.main([broken, *args, "--switches", "bad", "plain"]) == 1
+    printed = capsys.readouterr()
+    assert "failed: broken bad, seed 0; see" in printed.out and "1 runs failed" in printed.err
+    assert "| tiny | `plain` | 1 |" in printed.out
+
+
+def test_what_cannot_be_compared_is_refused(config):
+    rows = choose_rows([config])
+    assert [row.name for row in rows] == ["tiny full", "tiny plain"]
+    with pytest.raises(ValueError, match="unknown rows n7; choose from full, plain"):
+        choose_rows([config], ["n7"])
+    with pytest.raises(ValueError, match="have one name"):
+        choose_rows([config, config])
+    with pytest.raises(ValueError, match="data whose results are reported"):
+        Choice("optim_wrapper.optimizer.lr", (1, 2), {}).check(rows[0])
+    with pytest.raises(ValueError, match="optimizer.rate is None, expected a number"):
+        options = {"val_dataloader.dataset.indices": -10}
+        Choice("optim_wrapper.optimizer.rate", (1, 2), options).check(rows[0])
+    with pytest.raises(ValueError, match="no place for the table"):
+        write_table(str(ROOT / "README.md"), "nothing", None)
+
+
+@pytest.mark.parametrize("page", ["ablations", "fashion_mnist", "garments"])
+def test_the_tables_of_the_docs_come_from_the_kept_results(page, tmp_path, capsys, monkeypatch):
+    """The digests of configs, options and seeds still find what was measured."""
+    monkeypatch.chdir(ROOT)
+    if page == "ablations":
+        names = ["vanillanet6", "resnet18", "alexnet"]
+        args = [str(STUDIES / f"{name}_fashion_mnist.py") for name in names]
+        args += ["--choose", "optim_wrapper.optimizer.lr", "3e-3", "1e-2", "3e-2", "--choose-on"]
+        args += [*HELD_OUT[:1], "val_dataloader.dataset.test_mode=False"]
+        args += ["val_dataloader.dataset.indices=-10000"]
+    elif page == "garments":
+        folder = ROOT / "projects" / "toy_data" / "configs"
+        args = [str(path) for path in sorted(folder.glob("*.py"))] + ["--seeds", "0"]
+    else:
+        args = ["small/vanillanet_fashion_mnist.py", "small/resnet_fashion_mnist.py"]
+    store = f"docs/results/{page}.json"
+    work_dir = str(tmp_path / "none")
+    args += ["--jobs", "0", "--results", store, "--work-dir", work_dir]
+    assert compare_trainings.main(args) == 0
+    said = capsys.readouterr().out
+    assert "not in the table" not in said
+    text = (ROOT / "docs" / f"{page.replace('garments', 'fashion_mnist')}.md").read_text()
+    for line in said.splitlines():
+        if line.startswith("| ") and "seeds" not in line:
+            network, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            there = [other for other in text.splitlines() if other.startswith(f"| {network} |")]
+            assert any(all(cell in other for cell in cells[:4]) for other in there), line
+
+
+def test_precisions_are_measured_side_by_side(config, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    work = tmp_path / "work"
+    args = [config, "--work-dir", str(work), "--seeds", "0", "--switches", "full"]
+    assert compare_trainings.main(args) == 0
+    (checkpoint,) = work.rglob("epoch_2.pth")
+    capsys.readouterr()
+    args = ["--calibration-images", "4", "--test-images", "8", "--rounds", "2"]
+    assert compare_precisions.main([config, str(checkpoint), *args]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    cells = {line.split("|")[1].strip(): line.split("|")[2:] for line in lines[2:]}
+    assert {"PyTorch fp32, as trained", "PyTorch fp32, fused", "ONNX Runtime fp32"} <= set(cells)
+    assert "ONNX Runtime int8, 4 images, a scale a layer" in cells
+    assert float(cells["ONNX Runtime fp32"][1]) == 100  # the classes of the network as trained
