@@ -20,6 +20,7 @@ from mmvanilla.engine.sqrt_lr_runner import SqrtLRRunner
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.models.equalise import equalise
 from mmvanilla.models.fuse_result import FuseResult
 from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.models.packed_conv import pack_for_cpu
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "config_path",
     "count_fusable",
+    "equalise",
     "fuse_model",
     "get_act_lambda",
     "load_from_vanillanet",

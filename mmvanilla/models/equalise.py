@@ -1,0 +1,157 @@
+"""Balance the weights of a fused VanillaNet over its whole depth, without changing its function.
+
+With one scale for a whole layer, int8 has few steps left for a channel whose weights are small.
+Between VanillaNet's convolutions there are only pooling and activations like ReLU, which commute
+with a positive factor for each channel, and no shortcut ties two factors together. So a channel may
+be multiplied in one layer and divided in the next one (cross-layer equalisation, Nagel et al., ICCV
+2019); elsewhere that stops at every shortcut.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmvanilla.models.vanillanet import VanillaNet
+
+# act(s·x) = s·act(x) for every s > 0, for each channel by itself.
+_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity)
+_SWEEPS = 100
+_ALMOST_ONE = 1e-4
+_TOLERANCE = 1e-10
+
+
+class _Link(NamedTuple):
+    """Two convolutions of which the second one alone takes the output of the first one."""
+
+    first: nn.Conv2d
+    second: nn.Conv2d
+
+
+def equalise(model: nn.Module, inplace: bool = False) -> nn.Module:
+    """Return a model whose VanillaNets have balanced weights, and give the same outputs.
+
+    For each channel between two convolutions, the largest absolute weights before and after it
+    become equal, and the bias of a depthwise convolution moves into the 1×1 convolution behind it.
+    The maps that leave a backbone at ``out_indices`` keep their values. The head of a classifier is
+    balanced with its backbone, if it is a :class:`~mmvanilla.models.cls_head.VanillaNetClsHead`.
+
+    The result is measured in float64 on random images before it is returned.
+
+    Args:
+        model: A fused VanillaNet, or a detector, segmenter or classifier with one inside.
+        inplace: Whether to change ``model`` itself, which is then returned, instead of a copy.
+            Default: False.
+
+    Returns:
+        The balanced model. Nothing but weights and biases differs.
+
+    Raises:
+        ValueError: There is no VanillaNet inside, it is not fused, or its activation or shortcut
+            does not commute with a factor.
+        RuntimeError: The outputs differ by more than 1e-10 of their maximum.
+    """
+    places = [name for name, part in model.named_modules() if isinstance(part, VanillaNet)]
+    if not places:
+        raise ValueError(f"there is no VanillaNet in this {type(model).__name__} to equalise")
+    exact = copy.deepcopy(model).double().eval()
+    for place in places:
+        links = _links(exact, exact.get_submodule(place))
+        inputs = _random_images(exact.get_submodule(place))
+        before = _outputs(exact, place, inputs)
+        with torch.no_grad():
+            _balance(links)
+        _require_same(before, _outputs(exact, place, inputs))
+    result = model if inplace else copy.deepcopy(model)
+    with torch.no_grad():
+        for own, balanced in zip(result.parameters(), exact.parameters(), strict=True):
+            own.copy_(balanced)
+    return result
+
+
+def _links(model: nn.Module, net: VanillaNet) -> list[_Link]:
+    """List the pairs of neighbouring convolutions between which factors may move."""
+    if not net.deploy:
+        raise ValueError("only a fused VanillaNet can be equalised; call fuse_model(model) first")
+    links: list[_Link] = []
+    last: nn.Conv2d | None = None
+    leaving = {net.arch.levels[level] for level in net.out_indices}
+    head = _head_of(model, net)
+    for layer, block in enumerate((net.stem, *net.blocks)):
+        act: Any = block.act
+        base = getattr(act, "act", act)
+        if not isinstance(base, _HOMOGENEOUS) or type(block).__name__ == "LateShortcutBlock":
+            raise ValueError(
+                f"a {type(block).__name__} with {type(base).__name__} does not commute; "
+                "only ReLU, LeakyReLU, PReLU and blocks without a late shortcut can be equalised"
+            )
+        convs = [block.conv, *([act.conv] if hasattr(act, "conv") else [])]
+        if last is not None:
+            links.append(_Link(last, convs[0]))
+        links += [_Link(*pair) for pair in pairwise(convs)]
+        last = None if layer in leaving and not (head and layer == max(leaving)) else convs[-1]
+    if head is not None and last is not None:
+        links.append(_Link(last, head))
+    return links
+
+
+def _head_of(model: nn.Module, net: VanillaNet) -> nn.Conv2d | None:
+    """Return the convolution of the classifier that pools the backbone's only output."""
+    head = getattr(model, "head", None)
+    is_ours = type(head).__name__ == "VanillaNetClsHead" and getattr(model, "backbone", None) is net
+    return head.conv if is_ours and getattr(model, "neck", None) is None else None
+
+
+def _balance(links: list[_Link]) -> None:
+    for first, second in links:
+        if second.groups == 1 and second.kernel_size == (1, 1) and first.groups > 1:
+            second.bias += second.weight.sum(dim=(2, 3)) @ first.bias  # type: ignore[operator]
+            first.bias.zero_()  # type: ignore[union-attr]
+    for _ in range(_SWEEPS):
+        largest = 1.0
+        for first, second in links:
+            before = first.weight.abs().amax(dim=(1, 2, 3))
+            after = _by_input_channel(second).abs().amax(dim=(1, 2, 3))
+            factor = torch.sqrt(after / before)
+            factor[~(torch.isfinite(factor) & (factor > 0))] = 1.0  # a channel of zeros
+            first.weight *= factor[:, None, None, None]
+            first.bias *= factor  # type: ignore[operator]
+            _by_input_channel(second).div_(factor[:, None, None, None])
+            largest = max(largest, float(factor.max()), float(1 / factor.min()))
+        if largest < 1 + _ALMOST_ONE:
+            return
+
+
+def _by_input_channel(conv: nn.Conv2d) -> Tensor:
+    """View a weight so that its first dimension counts the channels of the input."""
+    return conv.weight.data if conv.groups > 1 else conv.weight.data.transpose(0, 1)
+
+
+def _random_images(net: VanillaNet) -> Tensor:
+    size = net.fixed_input_size or (64, 96)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, net.stem.conv.in_channels, *size, generator=generator)
+    return images.to(device=net.stem.conv.weight.device, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _outputs(model: Any, place: str, images: Tensor) -> list[Tensor]:
+    """Run the backbone, or the whole classifier, of which the head takes part."""
+    net = model.get_submodule(place)
+    if _head_of(model, net) is not None:
+        return [model.head(net(images))]
+    return list(net(images))
+
+
+def _require_same(before: list[Tensor], after: list[Tensor]) -> None:
+    for expected, found in zip(before, after, strict=True):
+        difference = float((found - expected).abs().max() / expected.abs().max())
+        if not difference <= _TOLERANCE:  # written with `not` so that NaN fails
+            raise RuntimeError(
+                f"equalising changed the outputs by {difference:.2g} of their maximum; the weights "
+                "may hold NaN or values beyond float64's range"
+            )
