@@ -26,7 +26,7 @@ def build_parser() -> ArgumentParser:
         nargs=2,
         action="append",
         metavar=("H", "W"),
-        help="input size to compare outputs at; may be given several times (default: three sizes)",
+        help="input size to compare at; may be given several times (default: that of its tests and an odd one)",
     )
     parser.add_argument(
         "--shape",
@@ -78,7 +78,8 @@ def show(report: FuseReport, console: Console) -> None:
     table.add_row("latency, ms (median)", *(f"{form.latency_ms:.1f}" for form in report.forms))
     console.print(table)
     console.print(f"MACs and latency: {report.measured}", highlight=False)
-    console.print(f"largest relative difference of outputs: {report.max_difference:.1e}")
+    console.print(f"largest relative difference: {report.max_difference:.1e}")
+    console.print(report.compared, highlight=False, soft_wrap=True)
     console.print(f"wrote {report.checkpoint}\n      {report.config}", soft_wrap=True)
 
 

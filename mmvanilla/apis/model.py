@@ -112,6 +112,8 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     model = build_model(cfg)
     loaded = load_address(checkpoint)
     weights = loaded.get("state_dict", loaded)
+    if all(str(key).startswith("module.") for key in weights):  # as saved from a wrapped model
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
     check_weights(weights, checkpoint)
     try:
         model.load_state_dict(weights, strict=True)
@@ -225,7 +227,9 @@ def _natural_output(model: nn.Module) -> str:
         return "logits"
     if is_pose_estimator(model):
         return "head"
-    return "neck" if getattr(model, "neck", None) is not None else "backbone"
+    # A detector with a teacher has its backbones inside of two others.
+    inside = not hasattr(model, "backbone") and hasattr(model, "extract_feat")
+    return "neck" if inside or getattr(model, "neck", None) is not None else "backbone"
 
 
 def _gives_logits(model: nn.Module) -> bool:

@@ -1,60 +1,108 @@
-"""Compare all outputs of two forms of a model."""
+"""Compare two forms of a model: what they compute, what they predict, and how they are built."""
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from mmengine.config import Config
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmvanilla.apis.model import TensorModel, input_channels
 from mmvanilla.models.fusion import FusableLayer, conv_geometry
 from mmvanilla.utils.numerics import largest, relative_difference
 
+FEATURES, HEADS, PREDICTIONS = "features or logits", "outputs of the heads", "predictions"
+_DATA_SAMPLES = {"mmdet": "DetDataSample", "mmseg": "SegDataSample", "mmpretrain": "DataSample"}
+_LARGEST_SIZE, _DEFAULT_SIZE = 512, 224
+_ROUNDING = 1e-6  # of a weight in float32
 
-class _Call(NamedTuple):
-    name: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any
+
+class Comparison(NamedTuple):
+    """How far two forms of a model are apart.
+
+    Attributes:
+        differences: For each kind of output, the largest difference relative to the output's
+            maximum; infinity if labels or the number of detections differ, NaN if a NaN is there.
+        skipped: For each kind that the first model could not compute, the reason.
+    """
+
+    differences: dict[str, float]
+    skipped: dict[str, str]
+
+
+def typical_size(cfg: Config) -> tuple[int, int]:
+    """Return a height and width, at most 512 pixels, at which a config tests its model.
+
+    Args:
+        cfg: Config of a model of any kind. Without a size in its test pipeline: 224×224.
+    """
+    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    sizes = [
+        step[key]
+        for step in dataset.get("pipeline", ())
+        for key in ("scale", "crop_size", "img_scale", "size")
+        if step.get(key)
+    ]
+    last = sizes[-1] if sizes else _DEFAULT_SIZE
+    side = min(last) if isinstance(last, list | tuple) else last
+    side = min(side, _LARGEST_SIZE) if side > 0 else _DEFAULT_SIZE
+    return side, side
 
 
 @torch.no_grad()
-def largest_difference(model: nn.Module, other: nn.Module, size: tuple[int, int]) -> float:
-    """Run two models on the same two random images and compare every output.
+def compare_forms(
+    model: nn.Module, other: nn.Module, size: tuple[int, int], tolerance: float
+) -> Comparison:
+    """Run two forms of a model on the same random image, as testing runs them.
 
-    Both models are on the same device and have the same type; the images are moved to them.
+    The image goes through each model's data preprocessor. Compared are the outputs of
+    :class:`~mmvanilla.apis.model.TensorModel`, and of models of the three toolboxes the
+    predictions (``mode="predict"``) and the heads of detectors (``mode="tensor"``), too.
 
-    This compares the outputs of :class:`~mmvanilla.apis.model.TensorModel` (logits, or the levels
-    of a neck) and those of each part of the model that has fusable layers: backbone, neck and
-    heads. Each part of ``other`` gets the inputs of that part of ``model``, so that the heads of a
-    detector are compared on the same proposals.
+    Rounding can change which boxes a detector keeps, and thus everything behind. So where heads or
+    predictions differ, they are computed once more with the layers that are to be fused, and only
+    these, in float64: then the two forms are equal to the last digits, if the fusing is right.
 
     Args:
         model: A model in eval mode.
-        other: Another form of this model, in eval mode.
+        other: Another form of this model, in eval mode, on the same device and of the same type.
         size: Height and width in pixels.
+        tolerance: Largest difference that counts as rounding.
 
-    Returns:
-        The largest difference of any output, relative to that output's largest value; NaN if
-        either of the models gives NaN.
+    Raises:
+        RuntimeError: ``other`` cannot compute what ``model`` can.
     """
-    inputs = torch.randn(
-        2, input_channels(model), *size, generator=torch.Generator().manual_seed(0)
-    )
-    inputs = inputs.to(next(model.parameters(), inputs))
-    output, calls = _run_and_record(model, inputs)
-    pairs = [(output, TensorModel(other)(inputs))]
-    parts = dict(other.named_modules(remove_duplicate=False))
-    for call in calls:
-        found = parts[call.name](*_copied(call.args), **_copied(call.kwargs))
-        pairs.append((call.output, found))
-    return largest(
-        relative_difference(*tensors)
-        for expected, found in pairs
-        for tensors in zip(_tensors(expected), _tensors(found), strict=True)
-    )
+    exact: tuple[nn.Module, nn.Module] | None = None
+    result = Comparison({}, {})
+    for name, run in _runs(model, size).items():
+        try:
+            expected = run(model)
+        except Exception as error:
+            result.skipped[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            continue
+        try:
+            difference = _difference(expected, run(other))
+            if not difference <= tolerance and name != FEATURES:
+                exact = exact or _in_float64(model, other)
+                difference = _difference(run(exact[0]), run(exact[1]))
+        except Exception as error:
+            raise RuntimeError(
+                f"the trained model gives {name}, but the fused one fails "
+                f"({type(error).__name__}: {error}); nothing was written"
+            ) from error
+        result.differences[name] = difference
+    if PREDICTIONS not in result.differences:
+        result.skipped.setdefault(PREDICTIONS, f"{type(model).__name__} is of none of the three toolboxes")
+    return result
 
 
 def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
@@ -85,83 +133,98 @@ def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
     return None
 
 
-def _predict_as_detector(model: nn.Module, inputs: Tensor) -> bool:
-    """Run a detector with its heads; False if it is not one, or needs more than images."""
-    if not any(base.__module__.startswith("mmdet.") for base in type(model).__mro__):
-        return False
-    from mmdet.structures import DetDataSample
+def _runs(model: nn.Module, size: tuple[int, int]) -> dict[str, Callable[[Any], Any]]:
+    """Return the functions of a model that give its outputs, by their names."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (input_channels(model), *size), generator=generator)
+    sample = _data_sample(model, size)
 
-    height, width = inputs.shape[-2:]
-    metainfo = dict.fromkeys(
-        ("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), (height, width)
-    )
-    samples = [DetDataSample(metainfo=dict(metainfo, scale_factor=(1.0, 1.0))) for _ in inputs]
-    try:
-        model(inputs, samples, mode="predict")
-    except Exception:
-        # It needs captions, tracks, …: then only its features are compared, and first_mismatch()
-        # checks its heads.
-        return False
-    return True
+    def batch(form: Any) -> tuple[Tensor, Any]:
+        first = next(form.parameters())
+        if not hasattr(form, "data_preprocessor"):
+            return (image[None].to(first) - 127.5) / 64, None
+        samples = None if sample is None else [copy.deepcopy(sample)]
+        data = dict(inputs=[image.float()], data_samples=samples)
+        data = form.data_preprocessor(data, False)
+        inputs = data["inputs"]
+        inputs = torch.stack(list(inputs)) if isinstance(inputs, list | tuple) else inputs
+        return inputs.to(first), data["data_samples"]
+
+    def in_mode(mode: str) -> Callable[[Any], Any]:
+        def run(form: Any) -> Any:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # of detectors that begin with noise
+                return form(*batch(form), mode=mode)
+
+        return run
+
+    runs: dict[str, Callable[[Any], Any]] = {}
+    runs[FEATURES] = lambda form: TensorModel(form)(batch(form)[0])
+    if type(sample).__name__ == "DetDataSample":
+        runs[HEADS] = in_mode("tensor")
+    if sample is not None:
+        runs[PREDICTIONS] = in_mode("predict")
+    return runs
 
 
-def _run_and_record(model: nn.Module, inputs: Tensor) -> tuple[Any, list[_Call]]:
-    """Run as much of a model as is possible with images alone.
+def _data_sample(model: nn.Module, size: tuple[int, int]) -> Any:
+    """Make what a toolbox's pipeline makes for an image; None for a model of no toolbox."""
+    toolboxes = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    shapes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), size)
+    metainfo = dict(shapes, scale_factor=(1.0, 1.0), img_id=0, img_path="", flip=False)
+    for toolbox, name in _DATA_SAMPLES.items():
+        if toolbox in toolboxes:
+            return getattr(import_module(f"{toolbox}.structures"), name)(metainfo=metainfo)
+    return None
 
-    Returns:
-        The outputs of :class:`TensorModel`, and the outermost calls of parts with fusable layers.
+
+def _in_float64(model: nn.Module, other: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Copy both forms so that their fused layers compute in float64, and give what they gave.
+
+    A convolution of ``other`` whose weights are not those of the fused layer stays as it is.
     """
-    calls: list[_Call] = []
-    given: list[Any] = []  # arguments of the running parts, the outermost first
-
-    def before(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        given.append(None if given else _copied((args, kwargs)))
-
-    def after(name: str) -> Callable[..., None]:
-        def record(_module: nn.Module, _args: Any, output: Any) -> None:
-            arguments = given.pop()
-            if not given:
-                args, kwargs = arguments
-                calls.append(_Call(name, args, kwargs, _copied(output)))
-
-        return record
-
-    handles = []
-    for name, module in model.named_modules():
-        holds_layers = any(isinstance(part, FusableLayer) for part in module.modules())
-        if name and holds_layers and not isinstance(module, FusableLayer):
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(module.register_forward_hook(after(name)))
-    try:
-        output = TensorModel(model)(inputs)
-        features_alone = len(calls)
-        if _predict_as_detector(model, inputs):
-            del calls[:features_alone]  # recorded again, with the heads
-        else:
-            del calls[features_alone:]
-        return output, calls
-    finally:
-        for handle in handles:
-            handle.remove()
+    model, other = copy.deepcopy(model), copy.deepcopy(other)
+    inside: set[nn.Module] = set()
+    for name, layer in model.named_modules():
+        if isinstance(layer, FusableLayer) and layer not in inside:
+            inside.update(layer.modules())
+            conv = other.get_submodule(name)
+            weights = layer.double().fuse().state_dict()
+            if all(
+                relative_difference(weights[key], value) < _ROUNDING
+                for key, value in conv.state_dict().items()
+            ):
+                conv.double().load_state_dict(weights)
+            for module in (layer, conv):
+                kind = next(module.parameters()).dtype
+                module.register_forward_pre_hook(_casting_to(kind))
+                module.register_forward_hook(lambda _, args, output: output.float())
+    return model, other
 
 
-def _copied(value: Any) -> Any:
-    # Layers may change their inputs in place.
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return type(value)(_copied(item) for item in value)
-    if type(value) is dict:
-        return {key: _copied(item) for key, item in value.items()}
-    return value
+def _casting_to(kind: torch.dtype) -> Callable[..., Any]:
+    return lambda _, args: tuple(tensor.to(kind) for tensor in args)
+
+
+def _difference(expected: Any, found: Any) -> float:
+    tensors, twins = list(_tensors(expected)), list(_tensors(found))
+    if [tensor.shape for tensor in tensors] != [twin.shape for twin in twins]:
+        return math.inf
+    return largest([0.0, *map(_tensor_difference, tensors, twins)])
+
+
+def _tensor_difference(expected: Tensor, found: Tensor) -> float:
+    if expected.is_floating_point():
+        return relative_difference(expected, found)
+    return 0.0 if torch.equal(expected, found) else math.inf
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, Mapping):
-        yield from _tensors(list(output.values()))
+    if isinstance(output, Tensor | np.ndarray):
+        yield torch.as_tensor(output)
+    elif isinstance(output, Mapping | BaseDataElement):
+        for _, item in sorted(output.items()):
+            yield from _tensors(item)
     elif isinstance(output, list | tuple):
         for item in output:
             yield from _tensors(item)

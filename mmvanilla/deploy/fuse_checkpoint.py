@@ -1,12 +1,13 @@
 """Turn a trained checkpoint into a fused one, as `mmvanilla fuse_backbone` does.
 
 This works for any detector, segmenter or classifier with fusable layers. There are five steps: load
-the model strictly; fuse it; write both files to a scratch folder, read them back and compare the
-result with the trained model; measure both forms; move the files to their places.
+the model strictly; fuse it, which measures each layer; write both files aside, read them back and
+compare the result with the trained model; measure both forms; move the files to their places.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,7 @@ from torch import nn
 from mmvanilla.apis.complexity import Complexity, measure_complexity
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import (
-    TensorModel,
-    fixed_input_size,
-    input_channels,
-    load_model,
-)
+from mmvanilla.apis.model import TensorModel, fixed_input_size, input_channels, load_model
 from mmvanilla.apis.timing import time_interleaved
 from mmvanilla.checkpoints.writing import (
     appearing_together,
@@ -32,13 +28,13 @@ from mmvanilla.checkpoints.writing import (
     write_checkpoint,
     write_text,
 )
-from mmvanilla.deploy.comparison import first_mismatch, largest_difference
+from mmvanilla.deploy.comparison import FEATURES, compare_forms, first_mismatch, typical_size
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
-from mmvanilla.models.fusion import FusableLayer, count_fusable, fuse_model
+from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.utils.numerics import largest
 from mmvanilla.version import __version__
 
-COMPARED_SIZES = ((64, 64), (96, 160), (131, 97))  # the last: odd, no multiple of 32
+ODD_SIZE = (131, 97)  # what rounds a size in another way shows at one that 32 does not divide
 DEFAULT_TOLERANCE = 1e-4
 _LATENCY_ROUNDS = 9
 _KEPT_META = ("dataset_meta", "epoch", "iter")
@@ -63,6 +59,7 @@ class FuseReport:
     Attributes:
         num_fused: Number of layers that were replaced.
         max_difference: Largest difference of any output, relative to that output's maximum.
+        compared: What was compared at which sizes and what was not, in words.
         before: Measurement of the training form.
         after: Measurement of the deploy form.
         measured: Description of the forward pass whose MACs and latency were measured.
@@ -72,6 +69,7 @@ class FuseReport:
 
     num_fused: int
     max_difference: float
+    compared: str
     before: Measurement
     after: Measurement
     measured: str
@@ -107,7 +105,8 @@ def fuse_checkpoint(
         out: Path of the ``.pth`` file to write; the config gets the same name with ``.py``.
         cfg_options: Values by dotted key, which override entries of the config.
         sizes: Input heights and widths in pixels at which fused and unfused outputs are compared.
-            None: :data:`COMPARED_SIZES`, or the only size that the model accepts.
+            None: the only size that the model accepts, or a size at which the config tests it, and
+            an odd one if the trained model takes it.
         measured_size: Height and width in pixels at which MACs and latency are measured. None:
             the only size that the model accepts, or 224×224.
         tolerance: Largest difference allowed, relative to each output's maximum. Default: 1e-4.
@@ -120,11 +119,12 @@ def fuse_checkpoint(
         FileNotFoundError: The config or checkpoint does not exist.
         ValueError: There is nothing to fuse, ``out`` does not end in ``.pth``, an output is an
             input, or the tolerance is not a number of at least 0.
-        RuntimeError: The weights do not fit, λ is not 1, or the fused files do not give the trained
-            model's outputs.
+        RuntimeError: The weights do not fit, λ is not 1, a layer cannot be fused, or the fused
+            files do not give the trained model's outputs.
     """
     out_path = Path(out).expanduser()
-    outputs = out_path, out_path.with_suffix(".py")
+    # The checkpoint comes last: it holds the config's text, too, so it decides.
+    outputs = out_path.with_suffix(".py"), out_path
     if not tolerance >= 0:  # written with `not` so that NaN fails
         raise ValueError(f"tolerance must be a number of at least 0, found {tolerance}")
     if out_path.suffix != ".pth":
@@ -134,42 +134,7 @@ def fuse_checkpoint(
 
     progress("loading")
     cfg = load_config(config, cfg_options)
-    model, meta = _load(cfg, checkpoint, force)
-
-    progress("fusing")
-    candidates = _fuse(cfg, model)
-    num_fused = candidates[0].num_fused
-    written_meta = dict(
-        mmvanilla_version=__version__,
-        fused_from=Path(checkpoint).name,
-        **{key: _plain_values(meta[key]) for key in _KEPT_META if key in meta},
-    )
-    fixed_size = fixed_input_size(model)
-    sizes = sizes or ((fixed_size,) if fixed_size else COMPARED_SIZES)
-    with appearing_together(outputs, overwrite, inputs) as aside:
-        progress("comparing")
-        written, difference = _compare(model, candidates, written_meta, aside, sizes, tolerance)
-
-        progress("measuring")
-        size = measured_size or fixed_size or (224, 224)
-        before, after = _measure(model, written, size)
-
-        progress("writing")
-    measured = f"one {size[0]}x{size[1]} image, {TensorModel(model).what}"
-    return FuseReport(num_fused, difference, before, after, measured, *outputs)
-
-
-class _Candidate(NamedTuple):
-    """A fused model and the config that should build it."""
-
-    model: nn.Module
-    num_fused: int
-    cfg: Config
-
-
-def _load(cfg: Config, checkpoint: str, force: bool) -> tuple[nn.Module, dict[str, Any]]:
-    """Load the trained model at λ = 1, and the checkpoint's meta."""
-    model, meta = load_model(cfg, checkpoint)
+    model, meta = load_model(_keeping_all_detections(cfg), checkpoint)
     act_lambda = get_act_lambda(model)
     if act_lambda not in (None, 1.0):
         if not force:
@@ -178,101 +143,111 @@ def _load(cfg: Config, checkpoint: str, force: bool) -> tuple[nn.Module, dict[st
                 "(λ = 1): fusing would change its outputs; train to the end, or add --force"
             )
         set_act_lambda(model, 1.0)
-    return model, meta
 
-
-def _fuse(cfg: Config, model: nn.Module) -> list[_Candidate]:
-    """Fuse the model in each way that can be written, the best one first.
-
-    The first way is the plain network, if the bias of every pair provably moved into a norm; the
-    second way is the network whose pairs are built as plain convolutions with a bias.
-    """
+    progress("fusing")
     num_fused = count_fusable(model)
     if num_fused == 0:
         raise ValueError(
             f"nothing to fuse in the model of {cfg.filename}: it is fused already (deploy=True), "
             "or it has no layers of mmvanilla; give the config of a model in training form"
         )
-    moved = fuse_model(model)
-    with_pairs, plain = deploy_config(cfg), deploy_config(cfg, plain_networks=True)
-    expecting_no_bias = [
-        name
-        for name, layer in model.named_modules(remove_duplicate=False)
-        if isinstance(layer, FusableLayer) and layer.brings_no_bias
-    ]
-    convs = dict(moved.named_modules(remove_duplicate=False))
-    candidates = []
-    if plain.model != with_pairs.model and all(
-        convs[name].bias is None for name in expecting_no_bias
-    ):
-        candidates.append(_Candidate(moved, num_fused, plain))
-    kept = fuse_model(model, move_bias=False) if expecting_no_bias else moved
-    return [*candidates, _Candidate(kept, num_fused, with_pairs)]
+    fused = fuse_model(model, move_bias=False)
+    written_meta = dict(
+        cfg=deploy_config(cfg).pretty_text,  # where the toolboxes' inferencers look
+        mmvanilla_version=__version__,
+        fused_from=Path(checkpoint).name,
+        **{key: _plain_values(meta[key]) for key in _KEPT_META if key in meta},
+    )
+    state_dict = {key: value.contiguous() for key, value in fused.state_dict().items()}
+    with appearing_together(outputs, overwrite, inputs) as aside:
+        write_text(written_meta["cfg"], aside[0], overwrite=True)
+        write_checkpoint(dict(meta=written_meta, state_dict=state_dict), aside[1], overwrite=True)
+
+        progress("comparing")
+        written = _read_back(fused, aside)
+        fixed = fixed_input_size(model)
+        required = sizes or [fixed or typical_size(cfg)]
+        optional = [] if sizes or fixed else [ODD_SIZE]
+        difference, compared = _compare(model, written, required, optional, tolerance)
+
+        progress("measuring")
+        size = measured_size or fixed or (224, 224)
+        before, after = _measure(model, written, size)
+
+        progress("writing")
+    measured = f"one {size[0]}x{size[1]} image, {TensorModel(model).what}"
+    return FuseReport(
+        num_fused, difference, compared, before, after, measured, out_path, outputs[0]
+    )
 
 
-def _write(candidate: _Candidate, meta: dict[str, Any], aside: Sequence[Path]) -> None:
-    """Write a candidate's checkpoint and config into the scratch folder."""
-    state_dict = {key: value.contiguous() for key, value in candidate.model.state_dict().items()}
-    meta = dict(meta, cfg=candidate.cfg.pretty_text)  # where the toolboxes' inferencers look
-    write_checkpoint(dict(meta=meta, state_dict=state_dict), aside[0], overwrite=True)
-    write_text(meta["cfg"], aside[1], overwrite=True)
+def _keeping_all_detections(cfg: Config) -> Config:
+    """Lower the thresholds of a detector's scores to 0: a random image gives only low ones."""
+
+    def lower(node: Any) -> None:
+        if isinstance(node, dict) and "score_thr" in node:
+            node["score_thr"] = 0.0
+        for child in node.values() if isinstance(node, dict) else node:
+            if isinstance(child, dict | list | tuple):
+                lower(child)
+
+    cfg = copy.deepcopy(cfg)
+    lower(cfg.model)
+    return cfg
+
+
+def _read_back(fused: nn.Module, aside: Sequence[Path]) -> nn.Module:
+    """Build the model of the two files that were written, and check that it is the fused one."""
+    try:
+        written, _ = load_model(_keeping_all_detections(load_config(str(aside[0]))), str(aside[1]))
+        mismatch = first_mismatch(fused, written)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).replace(f"{aside[0].parent}/", "")
+        mismatch = " ".join(reason.split())[:300]
+    if mismatch:
+        raise RuntimeError(
+            "the fused config does not build the fused model, so nothing was written; it must say "
+            f"with type='ConvPair' where each pair is ({mismatch})"
+        )
+    return written
 
 
 def _compare(
     model: nn.Module,
-    candidates: Sequence[_Candidate],
-    meta: dict[str, Any],
-    aside: Sequence[Path],
+    written: nn.Module,
     sizes: Sequence[tuple[int, int]],
+    optional: Sequence[tuple[int, int]],
     tolerance: float,
-) -> tuple[nn.Module, float]:
-    """Write the candidates until one, read back from its files, gives the trained outputs.
+) -> tuple[float, str]:
+    """Compare both forms at all sizes that the trained model takes.
 
     Returns:
-        The model that was read back, and the largest difference of its outputs.
-
-    Raises:
-        RuntimeError: No candidate gives the trained outputs.
+        The largest difference, and what was compared, in words.
     """
-    for candidate in candidates:
-        _write(candidate, meta, aside)
-        try:
-            return _read_back(model, candidate.model, aside, sizes, tolerance)
-        except RuntimeError as error:
-            refusal = error
-    raise refusal
-
-
-def _read_back(
-    model: nn.Module,
-    fused: nn.Module,
-    aside: Sequence[Path],
-    sizes: Sequence[tuple[int, int]],
-    tolerance: float,
-) -> tuple[nn.Module, float]:
-    try:
-        written, _ = load_model(load_config(str(aside[1])), str(aside[0]))
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()
-        raise RuntimeError(
-            "the fused config and checkpoint do not fit each other, so nothing was written; the "
-            "config must say with type='ConvPair' where each pair is "
-            f"({' '.join(line.strip() for line in reason)[:300]})"
-        ) from error
-    differences = [largest_difference(model, written, size) for size in sizes]
-    # Written as `not all(d <= tolerance)` so that NaN fails.
-    if not all(difference <= tolerance for difference in differences):
-        raise RuntimeError(
-            f"the fused model's outputs differ by {largest(differences):.2g} of their maximum, "
-            f"more than {tolerance:g}; nothing was written"
-        )
-    # Parts that do not run with images alone (some heads) are compared without running them.
-    mismatch = first_mismatch(fused, written)
-    if mismatch:
-        raise RuntimeError(
-            f"the fused config does not build the fused model: {mismatch}; nothing was written"
-        )
-    return written, largest(differences)
+    differences: list[float] = []
+    skipped: dict[str, str] = {}
+    compared = []
+    for size in (*sizes, *optional):
+        result = compare_forms(model, written, size, tolerance)
+        if FEATURES in result.skipped:
+            if size in optional:
+                continue
+            raise RuntimeError(
+                f"the trained model does not take an image of {size[0]}x{size[1]} "
+                f"({result.skipped[FEATURES]}); give the size of its images by --sizes H W"
+            )
+        for name, difference in result.differences.items():
+            if not difference <= tolerance:  # written with `not` so that NaN fails
+                raise RuntimeError(
+                    f"{name} of the fused model differ by {difference:.2g} of their maximum at "
+                    f"{size[0]}x{size[1]}, more than {tolerance:g}; nothing was written"
+                )
+            differences.append(difference)
+        skipped.update(result.skipped)
+        compared.append(f"{' and '.join(result.differences)} at {size[0]}x{size[1]}")
+    words = [f"compared: {'; '.join(compared)}"]
+    words += [f"NOT compared: {name} ({reason})" for name, reason in skipped.items()]
+    return largest(differences), "\n".join(words)
 
 
 @torch.no_grad()

@@ -1,3 +1,5 @@
+"""The fused pair of files: written completely and rightly, or not at all."""
+
 import copy
 from pathlib import Path
 
@@ -8,13 +10,12 @@ from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmvanilla import VanillaNet
+from mmvanilla import ConvPair, VanillaNet, fuse_model
 from mmvanilla.apis.complexity import measure_complexity
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import load_model
-from mmvanilla.deploy.comparison import largest_difference
-from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
-from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.deploy import fuse_checkpoint as module
+from mmvanilla.deploy.comparison import FEATURES, compare_forms, first_mismatch
 from tests.helpers import TINY, randomise, relative_difference
 
 
@@ -33,7 +34,8 @@ class TwoBackbones(nn.Module):
 
 
 @pytest.fixture
-def setup(tmp_path):
+def setup(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_LATENCY_ROUNDS", 2)
     backbone = dict(type="VanillaNet", arch=TINY)
     config = tmp_path / "config.py"
     config.write_text(
@@ -51,16 +53,21 @@ def setup(tmp_path):
         cfg="secret",
         hook=set(),
     )
-    torch.save(
-        dict(meta=meta, state_dict=model.state_dict(), optimizer=dict(lr=torch.ones(9))), checkpoint
-    )
-    return dict(
-        config=str(config), checkpoint=str(checkpoint), out=str(tmp_path / "fused.pth")
-    ), model
+    optimizer = dict(lr=torch.ones(9))
+    torch.save(dict(meta=meta, state_dict=model.state_dict(), optimizer=optimizer), checkpoint)
+    names = dict(config=config, checkpoint=checkpoint, out=tmp_path / "fused.pth")
+    return {name: str(path) for name, path in names.items()}, model
+
+
+def fuse_checkpoint(**arguments):
+    return module.fuse_checkpoint(**{"measured_size": (32, 32), **arguments})
 
 
 def left_in(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+UNTOUCHED = ["config.py", "epoch_1.pth"]
 
 
 def test_fused_checkpoint_and_config_give_the_same_outputs(setup, tmp_path):
@@ -70,11 +77,13 @@ def test_fused_checkpoint_and_config_give_the_same_outputs(setup, tmp_path):
 
     assert report.num_fused == 20
     assert report.max_difference < 1e-5
+    assert "at 224x224" in report.compared and "at 131x97" in report.compared
+    assert "NOT compared: predictions (TwoBackbones is of none of the three" in report.compared
     assert steps == ["loading", "fusing", "comparing", "measuring", "writing"]
     assert report.before.complexity == measure_complexity(model, (64, 64))
     assert report.after.complexity.params < report.before.complexity.params
     assert report.after.latency_ms > 0
-    assert left_in(tmp_path) == ["config.py", "epoch_1.pth", "fused.pth", "fused.py"]
+    assert left_in(tmp_path) == [*UNTOUCHED, "fused.pth", "fused.py"]
 
     cfg = Config.fromfile(str(report.config))
     assert cfg.model.left.deploy and cfg.model.parts[0].net.deploy
@@ -88,7 +97,7 @@ def test_fused_checkpoint_and_config_give_the_same_outputs(setup, tmp_path):
 
 def test_fused_file_holds_tensors_and_plain_values_alone(setup):
     arguments, _ = setup
-    fuse_checkpoint(**arguments)
+    fuse_checkpoint(**arguments, sizes=[(32, 32)])
     written = torch.load(arguments["out"], weights_only=True)
     assert set(written) == {"meta", "state_dict"}
     assert set(written["meta"]) == {
@@ -108,55 +117,58 @@ def test_existing_outputs_are_kept(setup, tmp_path):
         fuse_checkpoint(**arguments)
     assert (tmp_path / "fused.py").read_text() == "precious"
     assert not (tmp_path / "fused.pth").exists()
-    fuse_checkpoint(**arguments, overwrite=True)
+    fuse_checkpoint(**arguments, overwrite=True, sizes=[(32, 32)])
     assert "precious" not in (tmp_path / "fused.py").read_text()
 
 
-def save_changed(setup, change):
+def fade(model):
+    for layer in model.modules():
+        if hasattr(layer, "act_lambda"):
+            layer.act_lambda = 0.25
+
+
+def weigh(value):
+    return lambda model: model.fc.bias.data.fill_(value)
+
+
+def lose(model):
+    del model.fc.bias
+    model.fc.bias = None
+
+
+def gain(model):
+    model.neck = nn.Conv2d(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (fade, RuntimeError, r"λ = 0\.25.*--force"),
+        (weigh(float("nan")), ValueError, r"epoch_1\.pth: fc\.bias cannot be used"),
+        (weigh(float("inf")), ValueError, r"epoch_1\.pth: fc\.bias cannot be used"),
+        (lose, RuntimeError, r"fc\.bias"),
+        (gain, RuntimeError, r"neck\.weight"),
+    ],
+)
+def test_weights_that_cannot_be_fused_are_refused(setup, tmp_path, change, error, message):
     arguments, model = setup
     model = copy.deepcopy(model)
     change(model)
     torch.save(dict(state_dict=model.state_dict()), arguments["checkpoint"])
+    with pytest.raises(error, match=message):
+        fuse_checkpoint(**arguments)
+    assert left_in(tmp_path) == UNTOUCHED
+    if change is fade:
+        fuse_checkpoint(**arguments, force=True, sizes=[(32, 32)])
+        assert (tmp_path / "fused.pth").exists()
 
 
-def test_a_fading_lambda_is_refused_unless_forced(setup, tmp_path):
-    def fade(model):
-        for module in model.modules():
-            if hasattr(module, "act_lambda"):
-                module.act_lambda = 0.25
-
-    save_changed(setup, fade)
-    with pytest.raises(RuntimeError, match=r"λ = 0\.25.*--force"):
-        fuse_checkpoint(**setup[0])
-    assert left_in(tmp_path) == ["config.py", "epoch_1.pth"]
-    fuse_checkpoint(**setup[0], force=True)
-    assert (tmp_path / "fused.pth").exists()
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(setup, tmp_path, value):
-    save_changed(setup, lambda model: model.fc.bias.data.fill_(value))
-    with pytest.raises(ValueError, match=r"epoch_1\.pth: fc\.bias cannot be used"):
-        fuse_checkpoint(**setup[0])
-    assert left_in(tmp_path) == ["config.py", "epoch_1.pth"]
-
-
-def test_beyond_tolerance_nothing_is_written(setup, tmp_path):
-    with pytest.raises(RuntimeError, match="more than 1e-12"):
-        fuse_checkpoint(**setup[0], tolerance=1e-12)
-    assert left_in(tmp_path) == ["config.py", "epoch_1.pth"]
-
-
-def test_what_is_fused_already_is_refused(setup):
-    arguments, _ = setup
-    report = fuse_checkpoint(**arguments)
-    again = dict(
-        config=str(report.config), checkpoint=arguments["out"], out=arguments["out"] + ".pth"
-    )
-    with pytest.raises(ValueError, match="nothing to fuse"):
-        fuse_checkpoint(**again)
-    with pytest.raises(RuntimeError, match="are fused"):
-        fuse_checkpoint(**{**again, "config": arguments["config"]})
+def test_weights_of_a_model_that_was_wrapped(setup):
+    """As of DistributedDataParallel; mmengine's own loader takes them, too."""
+    arguments, model = setup
+    wrapped = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save(dict(state_dict=wrapped), arguments["checkpoint"])
+    assert fuse_checkpoint(**arguments, sizes=[(32, 32)]).max_difference < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -165,32 +177,40 @@ def test_what_is_fused_already_is_refused(setup):
         (dict(config="nowhere.py"), FileNotFoundError, "no config at nowhere.py"),
         (dict(checkpoint="nowhere.pth"), FileNotFoundError, "nowhere.pth"),
         (dict(out="fused.onnx"), ValueError, r"\.pth"),
+        (dict(tolerance=1e-12), RuntimeError, "more than 1e-12; nothing was written"),
+        (dict(tolerance=float("nan")), ValueError, "tolerance must be a number"),
+        (dict(sizes=[(1, 1)]), RuntimeError, "does not take an image of 1x1.*--sizes H W"),
     ],
 )
-def test_wrong_paths_are_named(setup, change, error, message):
+def test_wrong_arguments_are_named(setup, tmp_path, change, error, message):
     with pytest.raises(error, match=message):
         fuse_checkpoint(**{**setup[0], **change})
+    assert left_in(tmp_path) == UNTOUCHED
 
 
-def test_missing_and_left_over_weights_are_refused(setup, tmp_path):
-    arguments, model = setup
-    weights = model.state_dict()
-    torch.save({**weights, "neck.weight": torch.ones(1)}, arguments["checkpoint"])
-    with pytest.raises(RuntimeError, match="neck.weight"):
-        fuse_checkpoint(**arguments)
-    del weights["fc.bias"]
-    torch.save(weights, arguments["checkpoint"])
-    with pytest.raises(RuntimeError, match="fc.bias"):
-        fuse_checkpoint(**arguments)
-    assert left_in(tmp_path) == ["config.py", "epoch_1.pth"]
-
-
-def test_a_truncated_checkpoint_is_refused(setup):
+def test_what_is_fused_already_is_refused(setup):
     arguments, _ = setup
-    with open(arguments["checkpoint"], "r+b") as file:
-        file.truncate(1000)
-    with pytest.raises(ValueError, match="truncated"):
-        fuse_checkpoint(**arguments)
+    report = fuse_checkpoint(**arguments, sizes=[(32, 32)])
+    again = dict(
+        config=str(report.config), checkpoint=arguments["out"], out=str(report.config) + "x.pth"
+    )
+    with pytest.raises(ValueError, match="nothing to fuse"):
+        fuse_checkpoint(**again)
+    with pytest.raises(RuntimeError, match="are fused"):
+        fuse_checkpoint(**{**again, "config": arguments["config"]})
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_forms_are_compared_in_their_type_and_on_their_device(device):
+    net = randomise(VanillaNet(TINY)).double().to(device).eval()
+    fused = fuse_model(net)
+    assert compare_forms(net, fused, (64, 96), 1e-9).differences[FEATURES] < 1e-9
+    assert first_mismatch(fused, copy.deepcopy(fused)) is None
+    # Not only what comes last: a coarse level may agree while a fine one does not.
+    with torch.no_grad():
+        fused.blocks[0].act.conv.bias.add_(0.1)
+    assert first_mismatch(fuse_model(net), fused) == "blocks.0.act.conv.bias has other values"
+    assert compare_forms(net, fused, (64, 96), 1e-9).differences[FEATURES] > 1e-4
 
 
 class Subclass(VanillaNet):
@@ -201,44 +221,24 @@ class OwnPair(ConvPair):
     """Stands for a pair of the user's own, which no registry knows."""
 
 
-PAIRS = ("ConvPair", "mmengine.ConvPair", "mmvanilla.models.conv_pair.ConvPair", ConvPair, OwnPair)
-
-
-@pytest.mark.parametrize("kind", PAIRS, ids=str)
-@pytest.mark.parametrize("key", ["conv_cfg", "predictor_cfg", "cfg"])
+@pytest.mark.parametrize("kind", ["ConvPair", "mmengine.ConvPair", ConvPair, OwnPair], ids=str)
+@pytest.mark.parametrize("key", ["conv_cfg", "predictor_cfg"])
 def test_deploy_config_finds_pairs_under_any_key_spelling_and_nesting(kind, key):
     pair = dict(type=kind, mid_channels=4)
     nested = [dict(a=(dict(b={key: pair}), 3)), dict(conv_cfg=dict(order=("conv",), **{key: pair}))]
     cfg = Config(dict(model=dict(backbone={key: pair}, neck=nested), resume=True))
-    deployed = deploy_config(cfg)
-    found = [
-        deployed.model.backbone[key],
-        deployed.model.neck[0].a[0].b[key],
-        deployed.model.neck[1].conv_cfg[key],
-    ]
+    model = deploy_config(cfg).model
+    found = [model.backbone[key], model.neck[0].a[0].b[key], model.neck[1].conv_cfg[key]]
     assert all(node["deploy"] is True and node["mid_channels"] == 4 for node in found)
-    assert deployed.resume is False and cfg.resume is True
+    assert deploy_config(cfg).resume is False and cfg.resume is True
     assert "deploy" not in cfg.model.backbone[key]
-
-    plain = deploy_config(cfg, plain_networks=True)
-    expected = None if key == "conv_cfg" else dict(type="Conv2d")
-    assert plain.model.backbone[key] == plain.model.neck[0].a[0].b[key] == expected
-
-
-def test_plain_networks_keep_what_a_plain_convolution_has_too():
-    pair = dict(type="ConvPair", padding_mode="circular", norm_cfg=dict(type="BN"))
-    cfg = Config(dict(model=dict(conv_cfg=pair, other=dict(conv_cfg=dict(type="Conv2d")))))
-    plain = deploy_config(cfg, plain_networks=True)
-    assert plain.model.conv_cfg == dict(type="Conv2d", padding_mode="circular")
-    assert plain.model.other.conv_cfg == dict(type="Conv2d")
 
 
 @pytest.mark.parametrize("kind", ["VanillaNet", "mmengine.VanillaNet", VanillaNet, Subclass])
 def test_deploy_config_finds_our_networks_however_they_are_spelt(kind):
     deployed = deploy_config(Config(dict(model=dict(parts=[dict(type=kind, arch="5")]))))
     node = deployed.model.parts[0]
-    assert node.deploy is True
-    assert isinstance(node.type, str)
+    assert node.deploy is True and isinstance(node.type, str)
     assert deploy_config(deployed).pretty_text == deployed.pretty_text
 
 
@@ -249,27 +249,14 @@ NORMAL = dict(type="Normal", layer="Conv2d")
 @pytest.mark.parametrize(
     ("init_cfg", "left"),
     [
-        (PRETRAINED, None),
         (dict(PRETRAINED, type=PretrainedInit), None),
         ([PRETRAINED, NORMAL], [NORMAL]),
         ((NORMAL, dict(PRETRAINED, type="mmengine.model.PretrainedInit")), [NORMAL]),
         (NORMAL, NORMAL),
-        ([], []),
         (None, None),
     ],
     ids=str,
 )
 def test_nothing_is_fetched_by_a_deploy_config(init_cfg, left):
     cfg = Config(dict(model=dict(type="VanillaNet", arch="5", init_cfg=init_cfg), load_from="x"))
-    deployed = deploy_config(cfg)
-    assert deployed.model.init_cfg == left
-    assert deployed.load_from is None
-
-
-def test_largest_difference_sees_every_level_and_the_logits():
-    # Not only what comes last: a coarse level may agree while a fine one does not.
-    model = randomise(VanillaNet(TINY)).eval()
-    other = copy.deepcopy(model)
-    assert largest_difference(model, other, (64, 64)) == 0.0
-    other.blocks[0].act.conv.norm.bias.data += 1e-2 * model(torch.randn(1, 3, 64, 64))[0].std()
-    assert largest_difference(model, other, (64, 64)) > 1e-4
+    assert deploy_config(cfg).model.init_cfg == left and deploy_config(cfg).load_from is None

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 from torch import nn
 
-from mmvanilla.apis.model import load_model
-from mmvanilla.deploy import fuse_checkpoint as module
-from mmvanilla.deploy.comparison import largest_difference
-from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
-from mmvanilla.models.conv_pair import ConvPair
-from tests.helpers import CONFIGS, randomise
+from mmvanilla import ConvPair
+from tests.deploy.fusing import fuse, write_config
+from tests.helpers import CONFIGS
 
 GN = dict(type="GN", num_groups=4)
 RESNET18 = dict(type="ResNet", depth=18, base_channels=8, stem_channels=8)
@@ -62,32 +58,12 @@ def one_stage(head):
     )
 
 
-def fuse(tmp_path, scope, model):
-    config = tmp_path / "config.py"
-    config.write_text(
-        "custom_imports = dict(imports=['mmvanilla'])\n"
-        f"default_scope = {scope!r}\nmodel = {model!r}\n"
-    )
-    return fuse_config(tmp_path, config, scope)
-
-
-def fuse_config(tmp_path, config, scope):
-    with DefaultScope.overwrite_default_scope(scope):
-        trained = randomise(MODELS.build(Config.fromfile(str(config)).model))
-    trained.eval()
-    torch.save(dict(state_dict=trained.state_dict()), tmp_path / "trained.pth")
-    report = fuse_checkpoint(
-        str(config),
-        str(tmp_path / "trained.pth"),
-        str(tmp_path / "fused.pth"),
-        sizes=[(64, 96)],
-        measured_size=(64, 64),
-    )
-    written = Config.fromfile(str(report.config))
-    fused, _ = load_model(written, str(report.checkpoint))
-    assert largest_difference(trained, fused, (96, 64)) < 1e-4
+def written_config(tmp_path, monkeypatch, config):
+    """Fuse the model of a config, and return the config that is written."""
+    report, *_ = fuse(tmp_path, config, monkeypatch)
     assert report.max_difference < 1e-4
-    return written
+    assert "predictions at 64x96" in report.compared and "NOT" not in report.compared
+    return Config.fromfile(report.config)
 
 
 @MODELS.register_module()
@@ -102,128 +78,99 @@ class MakesPairsByItself(nn.Module):
         return self.conv(x)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(module, "_LATENCY_ROUNDS", 2)
-
-
 @pytest.mark.toolbox("mmpretrain")
 @pytest.mark.parametrize(
-    ("backbone", "channels", "plain"),
+    "backbone",
     [
-        pytest.param(dict(RESNET18, conv_cfg=PAIR), 64, True, marks=pytest.mark.exhaustive),
-        (dict(RESNET18, conv_cfg=dict(type="mmengine.ConvPair")), 64, True),
-        (dict(RESNET18, conv_cfg=dict(PAIR, padding_mode="circular")), 64, True),
-        (dict(RESNET18, conv_cfg=PAIR, norm_cfg=GN), 64, False),
-        pytest.param(
-            dict(RESNET18, conv_cfg=PAIR, init_cfg=[dict(type="Kaiming", layer="Conv2d")]),
-            64,
-            True,
-            marks=pytest.mark.exhaustive,
-        ),
-        pytest.param(
-            dict(
-                type="Res2Net",
-                depth=50,
-                base_channels=8,
-                stem_channels=8,
-                scales=4,
-                base_width=4,
-                conv_cfg=PAIR,
-            ),
-            256,
-            None,
-            marks=pytest.mark.exhaustive,
-        ),
+        dict(RESNET18, conv_cfg=dict(type="mmengine.ConvPair")),
+        dict(RESNET18, conv_cfg=dict(PAIR, padding_mode="circular")),
+        dict(RESNET18, conv_cfg=PAIR, norm_cfg=GN),
+        dict(RESNET18, conv_cfg=PAIR, init_cfg=[dict(type="Kaiming", layer="Conv2d")]),
     ],
-    ids=["plain", "scope", "circular", "GN", "init_cfg list", "Res2Net"],
+    ids=["scope", "circular", "GN", "init_cfg list"],
 )
-def test_classifiers(tmp_path, backbone, channels, plain):
-    cfg = fuse(tmp_path, "mmpretrain", classifier(backbone, channels))
-    conv_cfg = cfg.model.backbone.conv_cfg
-    if plain is not None:
-        assert (conv_cfg is None or conv_cfg.type == "Conv2d") is plain
+def test_classifiers(tmp_path, monkeypatch, backbone):
+    config = write_config(tmp_path, "mmpretrain", classifier(backbone, 64))
+    cfg = written_config(tmp_path, monkeypatch, config)
+    assert cfg.model.backbone.conv_cfg == dict(backbone["conv_cfg"], deploy=True)
 
 
 @pytest.mark.toolbox("mmpretrain")
-def test_classes_in_a_pure_python_config(tmp_path):
+def test_classes_in_a_pure_python_config(tmp_path, monkeypatch):
     config = tmp_path / "config.py"
     pairs = repr(classifier(dict(RESNET18, norm_cfg=GN, conv_cfg="PAIR"), 64))
     ours = "dict(type=VanillaNet, arch=dict(dims=(8, 8), strides=(2,)))"
     config.write_text(
-        "from mmvanilla import VanillaNet\nfrom mmvanilla.models.conv_pair import ConvPair\n"
+        "from mmvanilla import ConvPair, VanillaNet\n"
         f"default_scope = 'mmpretrain'\nother = {ours}\n"
         f"model = {pairs}\n".replace("'PAIR'", "dict(type=ConvPair)")
     )
-    cfg = fuse_config(tmp_path, config, "mmpretrain")
-    assert cfg.model.backbone.conv_cfg.deploy is True
+    assert written_config(tmp_path, monkeypatch, config).model.backbone.conv_cfg.deploy is True
+
+
+CGNET = dict(type="CGNet", num_channels=(8, 16, 32), num_blocks=(1, 1))
+UPERNET = dict(type="UPerHead", in_channels=[8, 16, 32, 64], in_index=[0, 1, 2, 3], channels=16)
 
 
 @pytest.mark.toolbox("mmseg")
 @pytest.mark.parametrize(
     "model",
     [
-        segmentor(
-            dict(
-                type="CGNet",
-                num_channels=(8, 16, 32),
-                num_blocks=(1, 1),
-                norm_cfg=dict(type="BN"),
-                conv_cfg=PAIR,
-            ),
-            11,
-        ),
-        segmentor(
-            dict(type="MobileNetV3", arch="small", norm_cfg=dict(type="BN"), conv_cfg=PAIR), 16
-        ),
-        segmentor(
-            dict(RESNET18),
-            0,
-            dict(
-                type="UPerHead",
-                in_channels=[8, 16, 32, 64],
-                in_index=[0, 1, 2, 3],
-                channels=16,
-                pool_scales=(1, 2),
-                norm_cfg=GN,
-                conv_cfg=PAIR,
-            ),
-        ),
+        segmentor(dict(CGNET, norm_cfg=dict(type="BN"), conv_cfg=PAIR), 11),
+        segmentor(dict(RESNET18), 0, dict(UPERNET, pool_scales=(1, 2), norm_cfg=GN, conv_cfg=PAIR)),
     ],
-    ids=["CGNet", "MobileNetV3", "UPerNet with GN"],
+    ids=["CGNet", "UPerNet with GN"],
 )
-def test_segmentors(tmp_path, model):
-    fuse(tmp_path, "mmseg", model)
+def test_segmentors(tmp_path, monkeypatch, model):
+    written_config(tmp_path, monkeypatch, write_config(tmp_path, "mmseg", model))
 
 
 @pytest.mark.toolbox("mmdet")
 @pytest.mark.parametrize(
-    "head",
-    [
-        dict(type="FCOSHead", norm_cfg=GN, conv_cfg=PAIR),
-        pytest.param(
-            dict(type="ATSSHead", norm_cfg=GN, conv_cfg=PAIR), marks=pytest.mark.exhaustive
-        ),
-    ],
-    ids=lambda head: head["type"],
+    "kind", ["FCOSHead", pytest.param("ATSSHead", marks=pytest.mark.exhaustive)]
 )
-def test_heads_of_detectors(tmp_path, head):
-    cfg = fuse(tmp_path, "mmdet", one_stage(head))
-    assert cfg.model.bbox_head.conv_cfg.deploy is True
+def test_heads_of_detectors(tmp_path, monkeypatch, kind):
+    model = one_stage(dict(type=kind, norm_cfg=GN, conv_cfg=PAIR))
+    config = write_config(tmp_path, "mmdet", model)
+    assert written_config(tmp_path, monkeypatch, config).model.bbox_head.conv_cfg.deploy is True
 
 
-@pytest.mark.toolbox("mmdet")
-def test_the_mask_heads_predictor(tmp_path):
+def mask_rcnn():
     model = Config.fromfile(CONFIGS / "shapes" / "maskrcnn_vanillanet_shapes.py").model
     model.roi_head.mask_head.predictor_cfg = dict(PAIR)
     model.roi_head.mask_head.conv_cfg = dict(PAIR)
-    cfg = fuse(tmp_path, "mmdet", model.to_dict() if hasattr(model, "to_dict") else dict(model))
+    model.test_cfg.rpn.max_per_img = 20
+    return model.to_dict()
+
+
+@pytest.mark.toolbox("mmdet")
+def test_the_mask_heads_predictor(tmp_path, monkeypatch):
+    cfg = written_config(tmp_path, monkeypatch, write_config(tmp_path, "mmdet", mask_rcnn()))
     assert cfg.model.backbone.deploy is True
-    assert cfg.model.roi_head.mask_head.predictor_cfg != PAIR
+    assert cfg.model.roi_head.mask_head.predictor_cfg == dict(PAIR, deploy=True)
 
 
-@pytest.mark.toolbox("mmpretrain")
-def test_a_config_that_cannot_say_it_is_refused(tmp_path):
-    with pytest.raises(RuntimeError, match="nothing was written"):
-        fuse(tmp_path, "mmengine", dict(type="MakesPairsByItself"))
+@pytest.mark.toolbox("mmdet")
+def test_both_detectors_inside_of_a_semi_supervised_one(tmp_path, monkeypatch):
+    model = dict(
+        type="SoftTeacher",
+        detector=mask_rcnn(),
+        data_preprocessor=dict(
+            type="MultiBranchDataPreprocessor", data_preprocessor=dict(type="DetDataPreprocessor")
+        ),
+        semi_train_cfg={},
+        semi_test_cfg=dict(predict_on="teacher"),
+    )
+    report, _, fused = fuse(tmp_path, write_config(tmp_path, "mmdet", model), monkeypatch)
+    assert "predictions at 64x96" in report.compared
+    assert fused.student.backbone.deploy and fused.teacher.backbone.deploy
+    assert report.num_fused == 2 * 15
+
+
+def test_a_config_that_cannot_say_it_is_refused(tmp_path, monkeypatch):
+    config = write_config(tmp_path, "mmengine", dict(type="MakesPairsByItself"))
+    with pytest.raises(
+        RuntimeError, match="does not build the fused model, so nothing was written"
+    ):
+        fuse(tmp_path, config, monkeypatch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.py", "trained.pth"]
