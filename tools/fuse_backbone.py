@@ -26,7 +26,7 @@ def build_parser() -> ArgumentParser:
         nargs=2,
         action="append",
         metavar=("H", "W"),
-        help="input size to compare at; may be given several times (default: that of its tests and an odd one)",
+        help="input size to compare at, once or more (default: that of its tests, and an odd one)",
     )
     parser.add_argument(
         "--shape",

@@ -101,7 +101,9 @@ def compare_forms(
             ) from error
         result.differences[name] = difference
     if PREDICTIONS not in result.differences:
-        result.skipped.setdefault(PREDICTIONS, f"{type(model).__name__} is of none of the three toolboxes")
+        result.skipped.setdefault(
+            PREDICTIONS, f"{type(model).__name__} is of none of the three toolboxes"
+        )
     return result
 
 
