@@ -21,9 +21,7 @@ from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.equalise import equalise
-from mmvanilla.models.fuse_result import FuseResult
 from mmvanilla.models.fusion import count_fusable, fuse_model
-from mmvanilla.models.packed_conv import pack_for_cpu
 from mmvanilla.models.vanillanet import VanillaNet
 from mmvanilla.utils.paths import config_path
 from mmvanilla.version import __version__
@@ -35,7 +33,6 @@ __all__ = [
     "ChannelsLastHook",
     "ConvPair",
     "DeepTrainingHook",
-    "FuseResult",
     "LayerDecayOptimWrapperConstructor",
     "ReseedHook",
     "SqrtLRRunner",
@@ -47,7 +44,6 @@ __all__ = [
     "fuse_model",
     "get_act_lambda",
     "load_from_vanillanet",
-    "pack_for_cpu",
     "resolve_arch",
     "set_act_lambda",
 ]

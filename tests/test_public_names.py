@@ -11,7 +11,6 @@ NAMES = {
     "ChannelsLastHook",
     "ConvPair",
     "DeepTrainingHook",
-    "FuseResult",
     "LayerDecayOptimWrapperConstructor",
     "ReseedHook",
     "SqrtLRRunner",
@@ -21,7 +20,6 @@ NAMES = {
     "fuse_model",
     "get_act_lambda",
     "load_from_vanillanet",
-    "pack_for_cpu",
     "resolve_arch",
     "set_act_lambda",
 }

@@ -33,7 +33,7 @@ def deploy_config(cfg: Config, plain_networks: bool = False) -> Config:
             the plain network. Its convolutions then have a bias only where the network itself asks
             for one, so the weights of ``fuse_model(model)`` fit only if every other bias moved into
             a norm. Default: False: all convolutions have a bias, as after
-            ``fuse_model(model, move_bias=False)``.
+            ``fuse_model(model)``.
 
     Returns:
         A new config; ``cfg`` is not changed.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvanilla.apis.model import TensorModel, fixed_input_size, is_pose_estimator
-from mmvanilla.models.fusion import fuse_layers
+from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.models.vanillanet import VanillaNet
 
 PARTS = ("backbone", "classifier", "segmenter")
@@ -64,7 +64,8 @@ def make_exportable(
     if full_size and part != "segmenter":
         raise ValueError(f"full_size works for segmenters, but this exports a {part}; leave it out")
     fused = copy.deepcopy(model).cpu().float()
-    fuse_layers(fused)  # which leaves a model alone that is fused already
+    if count_fusable(fused):
+        fuse_model(fused, inplace=True)
     fused.eval()
     fixed_size = fixed_input_size(fused)
     for parent in list(fused.modules()):

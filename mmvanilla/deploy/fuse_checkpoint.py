@@ -151,7 +151,7 @@ def fuse_checkpoint(
             f"nothing to fuse in the model of {cfg.filename}: it is fused already (deploy=True), "
             "or it has no layers of mmvanilla; give the config of a model in training form"
         )
-    fused = fuse_model(model, move_bias=False)
+    fused = fuse_model(model)
     written_meta = dict(
         cfg=deploy_config(cfg).pretty_text,  # where the toolboxes' inferencers look
         mmvanilla_version=__version__,

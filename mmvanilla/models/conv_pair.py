@@ -199,11 +199,6 @@ class ConvPair(FusableLayer):
         return self.second(self.act(self.first(x)))
 
     @property
-    def brings_no_bias(self) -> bool:
-        """True if the network expects a convolution without bias and brings its own norm."""
-        return self.second.conv.bias is None and self.second.norm is None
-
-    @property
     def geometry(self) -> nn.Conv2d:
         """The first convolution, since the second one is pointwise."""
         return self.first.conv
@@ -217,8 +212,10 @@ class ConvPair(FusableLayer):
     def check_fusable(self) -> None:
         """Refuse λ ≠ 1, too: then no single convolution equals the pair."""
         super().check_fusable()
-        if self.act.act_lambda != 1.0:
-            raise RuntimeError(
-                f"cannot fuse at λ = {self.act.act_lambda:g}: the activation between the two "
-                "convolutions has not faded to the identity (λ = 1); train to the end of the decay"
-            )
+        for act in self.modules():
+            if isinstance(act, FadingReLU) and act.act_lambda != 1.0:
+                raise RuntimeError(
+                    f"cannot fuse at λ = {act.act_lambda:g}: the activation between the two "
+                    "convolutions has not faded to the identity (λ = 1); train to the end of the "
+                    "decay"
+                )

@@ -1,8 +1,11 @@
 """Fuse layers of the training form into plain convolutions, one by one or in a whole model.
 
-Everything here is exact in eval mode, and nothing here knows VanillaNet. Each level uses only the
-one below it: tensors (:mod:`mmvanilla.models.fusion_algebra`), modules (:func:`read_conv_norm`,
-:class:`FusableLayer`), and models (:func:`fuse_model`).
+Nothing here knows VanillaNet. Each level uses only the one below it: tensors
+(:mod:`mmvanilla.models.fusion_algebra`), a convolution and its norm (:func:`read_conv_norm`),
+layers (:class:`FusableLayer`), and models (:func:`fuse_model`).
+
+No list of exceptions decides whether a layer may be fused: each layer is *measured*. Its own
+forward and the new convolution get the same random images, and a difference is an error.
 """
 
 from __future__ import annotations
@@ -11,18 +14,32 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmvanilla.models.data_flow import norms_behind
-from mmvanilla.models.fuse_result import with_old_uses
 from mmvanilla.models.fusion_algebra import contiguous_copy, fuse_conv_bn
 
 # The arguments of nn.Conv2d besides channels and bias.
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+
+# The images that measure a layer: nearly its bias alone, usual values, and values beyond the bounds
+# of an activation inside. A norm that took the statistics of this batch would show, too.
+_SCALES = (1e-3, 1.0, 1e3)
+# The largest difference in a channel of an image, relative to its largest value: in float64
+# rounding stays far below. The second number is the share of the largest channel that is zero.
+_TOLERANCE, _ZERO = 1e-5, 1e-6
+
+# The hooks of forward: the convolution keeps those of the layer.
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
 
 
 def conv_geometry(conv: nn.Conv2d) -> dict[str, Any]:
@@ -79,11 +96,6 @@ class FusableLayer(BaseModule, ABC):
     """A layer of the training form that one convolution replaces for inference."""
 
     @property
-    def brings_no_bias(self) -> bool:
-        """True if the network expects a convolution without bias and brings its own norm."""
-        return False
-
-    @property
     @abstractmethod
     def geometry(self) -> nn.Conv2d:
         """A convolution with the stride, padding, dilation and groups of the fused one."""
@@ -93,21 +105,17 @@ class FusableLayer(BaseModule, ABC):
         """Return the weight and bias of the one convolution that equals this layer in eval mode."""
 
     def check_fusable(self) -> None:
-        """Refuse the states in which fusing would change the results.
+        """Refuse the states that have a remedy, in words of their own.
 
         Raises:
-            RuntimeError: The layer is in training mode, or its ``forward`` was replaced.
+            RuntimeError: Some part of the layer is in training mode, or λ is not 1.
             TypeError: A norm has no running statistics.
         """
-        if self.training:
+        # mmcv's fuse_conv_bn leaves an Identity in training mode.
+        if any(part.training and not isinstance(part, nn.Identity) for part in self.modules()):
             raise RuntimeError(
                 f"cannot fuse a {type(self).__name__} in training mode: batch norm would still "
                 "use the batch's statistics; call model.eval() first"
-            )
-        if "forward" in vars(self):
-            raise RuntimeError(
-                f"cannot fuse a {type(self).__name__} whose forward was replaced on the instance: "
-                "it may compute something else than its weights say; remove the replacement first"
             )
         for child in self.children():
             if isinstance(child, FusableLayer):
@@ -117,57 +125,104 @@ class FusableLayer(BaseModule, ABC):
         """Build the one convolution, with a bias, that equals this layer, which is not changed.
 
         Raises:
-            RuntimeError: The layer is in training mode, or its λ is not 1.
+            RuntimeError: The layer is in training mode, its λ is not 1, or it computes something
+                else than the convolution.
             TypeError: A norm has no running statistics.
         """
-        self.check_fusable()
-        like = self.geometry
-        # Tensors that are created in inference mode could not be trained.
-        with torch.inference_mode(False), torch.no_grad():
-            weight, bias = self.fused_tensors()
-            with torch.device("meta"):
-                conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
-            conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+        return _fuse(self, type(self).__name__)
+
+
+def _fuse(layer: FusableLayer, name: str) -> nn.Conv2d:
+    """Build the convolution that equals a layer, and measure that it does.
+
+    A copy in float64 is fused and run, so that no rounding hides a difference, and so that neither
+    autocast nor the kernels of a device play a part.
+    """
+    layer.check_fusable()
+    # Tensors that are created in inference mode could not be trained.
+    with torch.inference_mode(False), torch.no_grad():
+        try:
+            conv, difference = _fuse_copy(copy.deepcopy(layer).double())
+        except Exception as error:
+            raise RuntimeError(
+                f"cannot fuse {name}: its copy in float64 cannot be run and measured "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if not difference <= _TOLERANCE:  # so that NaN is refused
+            raise RuntimeError(
+                f"cannot fuse {name}: this {type(layer).__name__} computes something else than its "
+                f"weights and statistics say (a difference of {difference:.2g} on random images); "
+                "it may have another activation, a hook, or a forward of its own: take that out"
+            )
+        _set_hooks(conv, layer)
         # A frozen layer stays frozen.
-        conv.requires_grad_(any(parameter.requires_grad for parameter in self.parameters()))
-        return conv.eval()
+        conv.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
+        return conv.to(layer.geometry.weight.dtype)
 
 
-# The hooks of forward, which the plain module keeps, since they may change inputs and outputs.
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-)
+def _fuse_copy(twin: FusableLayer) -> tuple[nn.Conv2d, float]:
+    """Fuse a layer in float64; return the convolution, and its largest error on random images."""
+    like = twin.geometry
+    images = _random_images(like)
+    # First, since weights that are computed when a layer is called, as by pruning, are stale.
+    expected = twin(images.clone())
+    weight, bias = twin.fused_tensors()
+    with torch.device("meta"):
+        conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    _set_hooks(conv.eval(), twin)
+    return conv, 0.0 if images.is_meta else _largest_error(expected, conv(images))
 
 
-def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) -> nn.Module:
+def _random_images(conv: nn.Conv2d) -> Tensor:
+    """Make images, (3, C, H, W), that are larger than the kernel and its padding."""
+
+    def largest(value: Any) -> int:
+        return max(value) if isinstance(value, tuple) else value
+
+    reach = largest(conv.dilation) * (largest(conv.kernel_size) - 1)
+    padding = 0 if isinstance(conv.padding, str) else largest(conv.padding)
+    side = 2 * reach + padding + largest(conv.stride) + 2
+    like: dict[str, Any] = dict(dtype=torch.float64, device="cpu")
+    generator = torch.Generator("cpu").manual_seed(0)  # leaves the random numbers of others alone
+    images = torch.randn(len(_SCALES), conv.in_channels, side, side, generator=generator, **like)
+    images *= torch.tensor(_SCALES, **like)[:, None, None, None]
+    return images.to(conv.weight.device)
+
+
+def _largest_error(expected: Tensor, found: Tensor) -> float:
+    """Compare each channel of each image by itself, since one may be much smaller than another."""
+    if expected.shape != found.shape:
+        return float("inf")
+    error = (expected - found).abs().amax((2, 3))
+    size = expected.abs().amax((2, 3))
+    size = size + _ZERO * size.amax(1, keepdim=True)
+    return float((error / size.clamp_min(torch.finfo(size.dtype).tiny)).max())
+
+
+def _set_hooks(conv: nn.Module, layer: nn.Module, memo: dict[int, Any] | None = None) -> None:
+    """Give a convolution the hooks of a layer; in a copied model, those of the copy."""
+    for name in _HOOKS:
+        hooks = getattr(layer, name)
+        setattr(conv, name, hooks if memo is None else copy.deepcopy(hooks, memo))
+
+
+def fuse_model(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Return a model in which one convolution replaces each :class:`FusableLayer`.
 
-    The model may be a backbone, or a detector, segmenter or classifier. All layers are checked
-    before the first one is replaced, so an error leaves the model unchanged. If there is nothing to
-    fuse, a warning says so, and the model that is returned is the same as the given one.
-
-    The fused convolutions have a bias. Where the network expects a convolution without bias, the
-    bias moves into the batch norm that follows, but only if it is proven that this norm, and
-    nothing else, takes the convolution's output (see :mod:`mmvanilla.models.data_flow`).
+    The model may be a backbone, or a detector, segmenter or classifier. Every fused convolution has
+    a bias. All layers are fused and measured before the first one is replaced, so an error leaves
+    the model unchanged. If there is nothing to fuse, a warning says so, and the model that is
+    returned is the same as the given one.
 
     Args:
         model: A model in eval mode.
         inplace: Whether to change ``model`` itself, which is then returned, instead of a copy.
             Default: False.
-        move_bias: Whether a bias may move into a norm; if not, every bias stays in its convolution.
-            Default: True.
-
-    Returns:
-        The fused model: a copy, or ``model`` itself with ``inplace``. For one release it also
-        answers as the tuple ``(model, num_fused)`` that this function returned before, with a
-        FutureWarning; :func:`count_fusable` gives the number of layers.
 
     Raises:
-        RuntimeError: The model is in training mode, or its λ is not 1.
+        RuntimeError: The model is in training mode, its λ is not 1, or a layer, which is named,
+            computes something else than the convolution.
         TypeError: A norm has no running statistics.
         ValueError: ``model`` is itself a :class:`FusableLayer`.
 
@@ -176,33 +231,42 @@ def fuse_model(model: nn.Module, inplace: bool = False, move_bias: bool = True) 
         >>> arch = dict(dims=(8, 16, 32), strides=(2, 2))
         >>> detector = nn.ModuleDict(dict(backbone=mmvanilla.VanillaNet(arch))).eval()
 
-        A fused copy of the whole model, which itself stays as it is:
-
         >>> mmvanilla.count_fusable(detector)
         6
         >>> fused = mmvanilla.fuse_model(detector)
         >>> fused["backbone"].deploy, detector["backbone"].deploy
         (True, False)
 
-        The backbone alone, in place:
-
-        >>> detector["backbone"].switch_to_deploy()
-        >>> detector["backbone"].deploy
-        True
     """
-    check_fusable(model)
-    if not inplace:
-        with torch.inference_mode(False), torch.no_grad():
-            model = copy.deepcopy(model)
-    num_fused = fuse_layers(model, move_bias)
-    if not num_fused:
+    if isinstance(model, FusableLayer):
+        raise ValueError(f"{type(model).__name__} is a single layer; call its fuse() instead")
+    places = _find_fusable(model)
+    if not places:
         warnings.warn(
             f"fuse_model found nothing to fuse in this {model._get_name()}, and returns it "
             "unfused: it is fused already, or it has no layers of mmvanilla; give it a VanillaNet "
             "or another model in training form",
             stacklevel=2,
         )
-    return with_old_uses(model, num_fused)
+    for layer, where in places.items():
+        try:
+            layer.check_fusable()
+        except (RuntimeError, TypeError) as error:
+            raise type(error)(f"{where[0].path}: {error}") from error
+    fused = {layer: _fuse(layer, where[0].path) for layer, where in places.items()}
+    if inplace:
+        for layer, where in places.items():
+            for place in where:
+                place.parent._modules[place.name] = fused[layer]
+        return model
+    # What a memo has is not copied: wherever the model refers to a layer, its copy has the
+    # convolution.
+    memo: dict[int, Any] = {id(layer): conv for layer, conv in fused.items()}
+    with torch.inference_mode(False), torch.no_grad():
+        model = copy.deepcopy(model, memo)
+        for layer, conv in fused.items():
+            _set_hooks(conv, layer, memo)
+    return model
 
 
 def count_fusable(model: nn.Module) -> int:
@@ -214,67 +278,22 @@ def count_fusable(model: nn.Module) -> int:
     return len(_find_fusable(model)) + isinstance(model, FusableLayer)
 
 
-def check_fusable(model: nn.Module) -> None:
-    """Refuse a model that cannot be fused as it is, as :func:`fuse_model` does.
+class _Place(NamedTuple):
+    """Where a layer is in a model."""
 
-    Raises:
-        RuntimeError: The model is in training mode, or its λ is not 1.
-        TypeError: A norm has no running statistics.
-        ValueError: ``model`` is itself a :class:`FusableLayer`.
-    """
-    if isinstance(model, FusableLayer):
-        raise ValueError(f"{type(model).__name__} is a single layer; call its fuse() instead")
-    for module in model.modules():
-        if isinstance(module, FusableLayer):
-            module.check_fusable()
+    parent: nn.Module
+    name: str
+    path: str
 
 
-def fuse_layers(model: nn.Module, move_bias: bool = True) -> int:
-    """Fuse a model in place, as :func:`fuse_model` does, and return the number of its layers.
-
-    Raises:
-        RuntimeError: The model is in training mode, or its λ is not 1.
-        TypeError: A norm has no running statistics.
-        ValueError: ``model`` is itself a :class:`FusableLayer`.
-    """
-    check_fusable(model)
-    with torch.inference_mode(False), torch.no_grad():
-        places = _find_fusable(model)
-        without_bias = [layer for layer in places if layer.brings_no_bias and move_bias]
-        norms = norms_behind(model, without_bias)
-        for layer, its_places in places.items():
-            conv = layer.fuse()
-            _keep_hooks(layer, conv)
-            if layer in norms:
-                _move_bias(conv, norms[layer])
-            for parent, name in its_places:
-                parent._modules[name] = conv
-    return len(places)
-
-
-def _find_fusable(model: nn.Module) -> dict[FusableLayer, list[tuple[nn.Module, str]]]:
-    """Find the outermost fusable layers, each with its parents and its name in each of them."""
+def _find_fusable(model: nn.Module) -> dict[FusableLayer, list[_Place]]:
+    """Find the outermost fusable layers, each with all of its places."""
     # named_children() would give only one of the names of a layer that several heads share, and it
     # must still be shared afterwards.
-    places: dict[FusableLayer, list[tuple[nn.Module, str]]] = defaultdict(list)
-    for parent in model.modules():
+    places: dict[FusableLayer, list[_Place]] = defaultdict(list)
+    for prefix, parent in model.named_modules():
         if not isinstance(parent, FusableLayer):
             for name, child in parent._modules.items():
                 if isinstance(child, FusableLayer):
-                    places[child].append((parent, name))
+                    places[child].append(_Place(parent, name, f"{prefix}.{name}".lstrip(".")))
     return places
-
-
-def _keep_hooks(layer: nn.Module, conv: nn.Module) -> None:
-    for name in _HOOKS:
-        getattr(conv, name).update(getattr(layer, name))
-
-
-def _move_bias(conv: nn.Conv2d, norms: list[Any]) -> None:
-    """Move the bias of a convolution into every norm that takes its output."""
-    assert conv.bias is not None
-    for norm in norms:
-        # norm(x + b) is norm(x) with its mean moved by -b.
-        mean = norm.running_mean.double() - conv.bias.double()
-        norm.running_mean = contiguous_copy(mean, norm.running_mean.dtype)
-    conv.bias = None

@@ -14,7 +14,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmvanilla.models.fusion import FusableLayer, fuse_layers
+from mmvanilla.models.fusion import FusableLayer, fuse_model
 from mmvanilla.models.load_errors import find_misfit, find_missing
 
 
@@ -49,7 +49,7 @@ def fuse_state_dict(training_form: nn.Module, weights: Mapping[str, Tensor]) -> 
             setattr(module, name, float(value))  # λ
         else:
             raise KeyError(f"the training form has no tensor {key}, which these weights have")
-    fuse_layers(training_form.eval())
+    fuse_model(training_form.eval(), inplace=True)
     return training_form.state_dict()
 
 
@@ -91,7 +91,8 @@ class StrictLoadingMixin:
             RuntimeError: The module is in training mode, or its λ is not 1.
             TypeError: A norm has no running statistics, so it cannot be fused.
         """
-        fuse_layers(self._module)
+        if not self.deploy:
+            fuse_model(self._module, inplace=True)
 
     def build_training_form(self) -> nn.Module:
         """Build a module in training form from the same arguments; its weights are not used."""

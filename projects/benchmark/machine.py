@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from mmvanilla.apis.timing import time_interleaved
-from mmvanilla.models.packed_conv import pack_for_cpu
 
 _NAMED_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "numpy")
 # What decides how fast products run on a CPU, by the names of the kernel's flags.
@@ -123,8 +122,6 @@ def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
     channels_last: Any = dict(memory_format=torch.channels_last)
     layer = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False))
     layer.to(device, dtype, **channels_last)
-    if device.type == "cpu":
-        pack_for_cpu(layer, inplace=True)
     pixels = torch.randn(1, channels, 32, channels // 32, device=device, dtype=dtype)
     pixels = pixels.to(**channels_last)
     with torch.no_grad():

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from mmvanilla.apis import complexity
 from mmvanilla.apis.model import TensorModel
-from mmvanilla.models.packed_conv import pack_for_cpu
 from projects.benchmark.exported import (
     exported,
     profile_in_onnxruntime,
@@ -146,12 +145,6 @@ def _fused(job: Job) -> Run:
     return run_eagerly(job.network("fused"), job.images)
 
 
-def _packed(job: Job) -> Run:
-    if job.on_gpu or job.images.dtype != torch.float32:
-        raise Unmeasurable("weights are packed on a CPU in fp32 only")
-    return run_eagerly(pack_for_cpu(job.network("fused"), inplace=True), job.images)
-
-
 def _in_channels_last(job: Job) -> tuple[nn.Module, Tensor]:
     channels_last: Any = dict(memory_format=torch.channels_last)
     return job.network("fused").to(**channels_last), job.images.to(**channels_last)
@@ -234,7 +227,6 @@ RUNTIMES: dict[str, Runtime] = {
     "training": Runtime("as trained, in eval mode", _training),
     "fused": Runtime("fused, NCHW", _fused),
     "channels_last": Runtime("fused, whole model channels_last", _channels_last),
-    "packed": Runtime("fused, mmvanilla.pack_for_cpu", _packed),
     "compiled": Runtime(
         "fused, channels_last, torch.compile (on a CPU with TORCHINDUCTOR_FREEZING=1)", _compiled
     ),

@@ -8,7 +8,6 @@ module restores what newer ones changed.
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import inspect
@@ -33,7 +32,7 @@ from mmvanilla.checkpoints.writing import appearing_together
 from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, check_out, copy_runner, runner_copies
 from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
 from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
-from mmvanilla.models.fusion import fuse_layers
+from mmvanilla.models.fusion import fuse_model
 from mmvanilla.utils.scratch import scratch_folder
 from mmvanilla.version import __version__
 from projects.mmdeploy.detector_rewriters import exact_two_stage, require_plain_nms
@@ -130,8 +129,7 @@ def export_detector(
     require_mmdeploy()
     progress("fusing")
     model, meta = load_model(cfg, checkpoint)
-    fused = copy.deepcopy(model)
-    fuse_layers(fused, move_bias=False)  # what deploy_config builds
+    fused = fuse_model(model)
     with scratch_folder(out.parent, "exporting") as scratch:
         folder = str(scratch)
         weights = os.path.join(folder, "fused.pth")

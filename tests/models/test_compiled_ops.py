@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from mmvanilla import pack_for_cpu
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import build_model
 from mmvanilla.engine.channels_last import to_channels_last
@@ -61,13 +60,6 @@ def test_outputs_and_gradients_are_the_same_in_channels_last(network):
         assert relative_difference(expected, got) < 1e-5
     guards = [len(module._forward_pre_hooks) for module in other.modules()]
     assert sum(guards) == 1  # one operator, guarded once
-
-
-def test_outputs_are_the_same_when_packed(network):
-    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        assert relative_difference(network(x), pack_for_cpu(network)(x)) < 1e-5
-    assert not any(module._forward_pre_hooks for module in network.modules())
 
 
 def test_weights_of_operators_stay_plain():

@@ -101,14 +101,13 @@ def check(network: Network) -> str:
         return "ignored"
     expected = outputs(model, case)
 
-    moved = fuse_model(model)
-    assert difference(expected, outputs(moved, case)) < tolerance
-    kept = fuse_model(model, move_bias=False)
+    fused = fuse_model(model)
+    assert difference(expected, outputs(fused, case)) < tolerance
     with DefaultScope.overwrite_default_scope(network.toolbox):
         deploy_cfg = deploy_config(cfg)
     deployed = build(deploy_cfg, network)
-    deployed.load_state_dict(kept.state_dict(), strict=True)
-    assert first_mismatch(kept, deployed) is None
+    deployed.load_state_dict(fused.state_dict(), strict=True)
+    assert first_mismatch(fused, deployed) is None
     assert difference(expected, outputs(deployed, case)) < tolerance
     return "right"
 

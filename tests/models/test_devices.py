@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmvanilla import ConvPair, VanillaNet, fuse_model, pack_for_cpu, set_act_lambda
+from mmvanilla import VanillaNet, fuse_model, set_act_lambda
 from mmvanilla.engine.cpu_distributed import CPUDistributedDataParallel
 from mmvanilla.models.block import BLOCKS
 from mmvanilla.utils.numerics import relative_difference
@@ -212,18 +212,3 @@ def test_no_tensor_is_made_on_another_device(name, shortcut, act_lambda):
     fuse_model(net.eval(), inplace=True)
     assert net.deploy and all(weight.is_meta for weight in net.parameters())
     assert all(out.is_meta for out in net(images))
-
-
-def test_a_pair_whose_bias_moves_into_a_norm_stays_on_its_device():
-    net = nn.Sequential(ConvPair(3, 8, 3, bias=False), nn.BatchNorm2d(8)).eval().to("meta")
-    fuse_model(net, inplace=True)
-    assert net[0].bias is None and net[1].running_mean.is_meta
-    assert net(torch.empty(1, 3, 8, 8, device="meta")).is_meta
-
-
-def test_packed_net_works_on_any_device(device):
-    net = net_on("cpu").eval()
-    net.switch_to_deploy()
-    packed = pack_for_cpu(net).to(device)
-    with torch.no_grad():
-        assert worst(net(images_on("cpu")), packed(images_on(device))) < 1e-4

@@ -1,0 +1,295 @@
+"""Each layer is measured while it is fused: what its weights do not say is refused, by name."""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+from mmvanilla import ConvPair, VanillaNet, fuse_model
+from mmvanilla.models.layers import ConvNorm
+from tests.helpers import TINY, randomise, relative_difference
+
+IMAGES = torch.randn(2, 4, 9, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+class Doubled(ConvPair):
+    """A subclass with a forward of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class ActivatedNorm(nn.BatchNorm2d):
+    """A norm with an activation inside, as InPlaceABN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.leaky_relu(super().forward(x), 0.99)
+
+
+class ClippedNorm(nn.BatchNorm2d):
+    """An activation that acts on large values alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-50, 50)
+
+
+def replace_forward_inside(pair: ConvPair) -> None:
+    conv = pair.first.conv
+    conv.forward = types.MethodType(lambda self, x: self._conv_forward(x, self.weight, None), conv)
+
+
+def replace_forward(pair: ConvPair) -> None:
+    whole = pair.forward
+    pair.forward = lambda x: whole(x) + 1e-3
+
+
+def swap(norm: type[nn.Module]) -> Callable[[ConvPair], None]:
+    def apply(pair: ConvPair) -> None:
+        changed = norm(len(pair.first.norm.weight))
+        changed.load_state_dict(pair.first.norm.state_dict())
+        pair.first.norm = changed.eval()
+
+    return apply
+
+
+def hook_inside(pair: ConvPair) -> None:
+    pair.first.register_forward_hook(lambda module, args, out: 1.001 * out)
+
+
+def prehook_inside(pair: ConvPair) -> None:
+    pair.second.conv.register_forward_pre_hook(lambda module, args: (args[0].relu(),))
+
+
+def noise(pair: ConvPair) -> None:
+    pair.act = nn.Identity().eval()
+    pair.act.forward = types.MethodType(lambda self, x: x + torch.randn_like(x), pair.act)
+
+
+def change_a_small_channel(pair: ConvPair) -> None:
+    """One channel is a million times smaller than the others, and wrong."""
+    pair.second.norm.weight.data[2] *= 1e-6
+    pair.second.norm.bias.data[2] *= 1e-6
+    factors = torch.ones(6, 1, 1, dtype=torch.float64)
+    factors[2] = 1.001
+    pair.register_buffer("factors", factors)
+    pair.second.register_forward_hook(lambda module, args, out: out * factors.to(out))
+
+
+WRONG = {
+    "replaced forward of an inner part": replace_forward_inside,
+    "replaced forward": replace_forward,
+    "norm with an activation": swap(ActivatedNorm),
+    "norm that clips": swap(ClippedNorm),
+    "hook inside": hook_inside,
+    "pre-hook inside": prehook_inside,
+    "noise": noise,
+    "one small channel": change_a_small_channel,
+}
+
+
+def network(pair: nn.Module) -> nn.Module:
+    return nn.ModuleDict(
+        dict(backbone=nn.Sequential(nn.Conv2d(4, 4, 1), pair), head=ConvNorm(6, 2, 1))
+    )
+
+
+def assert_refused(model: nn.Module, message: str = "something else") -> None:
+    """Refused by name, in a copy and in place, and the model stays as it was."""
+    kinds = [(name, type(module)) for name, module in model.named_modules()]
+    before = copy.deepcopy(dict(model.state_dict()))
+    for inplace in (False, True):
+        with pytest.raises(RuntimeError, match=rf"backbone\.1.*{message}"):
+            fuse_model(model, inplace=inplace)
+    assert kinds == [(name, type(module)) for name, module in model.named_modules()]
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_what_the_weights_do_not_say_is_refused(change, dtype):
+    model = randomise(network(ConvPair(4, 6, 3, padding=1))).to(dtype).eval()
+    fuse_model(model)
+    change(model["backbone"][1])
+    assert_refused(model, "(something else|cannot be run)")
+
+
+def test_a_subclass_with_its_own_forward_is_refused():
+    assert_refused(randomise(network(Doubled(4, 6, 3))).eval())
+
+
+@pytest.mark.parametrize("part", ["", "first", "second.norm", "first.norm", "act"])
+def test_training_mode_of_any_part_is_refused_in_its_own_words(part):
+    model = randomise(network(ConvPair(4, 6, 1))).eval()
+    model["backbone"][1].get_submodule(part).train()
+    assert_refused(model, "training mode.*model.eval")
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model = randomise(network(ConvPair(4, 6, 1))).eval()
+    model["backbone"][1].second.norm.running_var[0] = float("nan")
+    with pytest.raises(RuntimeError, match=r"cannot fuse backbone\.1.*nan"):
+        fuse_model(model)
+
+
+# What computes the weights of a convolution, or passes on what goes through.
+RIGHT = {
+    "weight norm": lambda pair: weight_norm(pair.first.conv),
+    "spectral norm": lambda pair: spectral_norm(pair.second.conv),
+    "weight norm, parametrized": lambda pair: parametrizations.weight_norm(pair.first.conv),
+    "spectral norm, parametrized": lambda pair: parametrizations.spectral_norm(pair.second.conv),
+    "pruning": lambda pair: prune.l1_unstructured(pair.first.conv, "weight", 0.5),
+    "pruning of a norm": lambda pair: prune.random_unstructured(pair.first.norm, "weight", 0.5),
+    "an observer": lambda pair: pair.first.register_forward_hook(lambda module, args, out: None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("change", RIGHT.values(), ids=RIGHT)
+@torch.no_grad()
+def test_computed_weights_are_those_of_now(change, dtype, inplace):
+    model = randomise(nn.Sequential(ConvPair(4, 6, 3))).to(dtype)
+    change(model[0])
+    model.train()(IMAGES.to(dtype))
+    for parameter in model.parameters():  # trained on; weights that were computed are stale now
+        parameter.add_(0.3 * torch.rand_like(parameter))
+    model.eval()
+    expected = copy.deepcopy(model)(IMAGES.to(dtype))
+    fused = fuse_model(model, inplace=inplace)
+    assert type(fused[0]) is nn.Conv2d
+    assert relative_difference(expected, fused(IMAGES.to(dtype))) < 1e-5
+
+
+def test_a_layer_that_cannot_be_copied_is_refused():
+    model = network(ConvPair(4, 6, 3)).eval()
+    prune.l1_unstructured(model["backbone"][1].first.conv, "weight", 0.5)
+    model["backbone"][1](torch.randn(2, 4, 9, 9))  # with gradients: a weight that is no leaf
+    assert_refused(model, "copy in float64 cannot be run")
+
+
+class Listed(nn.Module):
+    """Holds its layer in a plain list, too, and calls that one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = ConvPair(4, 6, 3, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.layers = [self.pair, self.norm]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[1](self.layers[0](x)) + self.pair(x)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@torch.no_grad()
+def test_a_layer_that_is_kept_in_a_list_as_well_is_right(inplace):
+    model = randomise(Listed()).double().eval()
+    expected = model(IMAGES)
+    fused = fuse_model(model, inplace=inplace)
+    assert type(fused.pair) is nn.Conv2d
+    assert (fused.layers[0] is fused.pair) is not inplace
+    assert relative_difference(expected, fused(IMAGES)) < 1e-9
+
+
+@torch.no_grad()
+def test_a_shared_layer_is_fused_once_and_stays_shared():
+    shared = ConvPair(4, 4, 1)
+    model = randomise(nn.ModuleDict(dict(a=nn.Sequential(shared), b=shared))).double().eval()
+    expected = model["b"](model["a"](IMAGES))
+    fused = fuse_model(model)
+    assert fused["a"][0] is fused["b"]
+    assert relative_difference(expected, fused["b"](fused["a"](IMAGES))) < 1e-9
+
+
+class Recorder(nn.Module):
+    """Keeps what its layer gives, by a hook that is a method."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = ConvPair(4, 6, 3)
+        self.layer.register_forward_hook(self.record)
+
+    def record(self, module: nn.Module, args: object, out: Tensor) -> Tensor:
+        self.seen = out
+        return 2 * out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@torch.no_grad()
+def test_hooks_of_the_layer_stay_on_the_convolution():
+    model = randomise(Recorder()).double().eval()
+    expected = model(IMAGES)
+    fused = fuse_model(model)
+    assert relative_difference(expected, fused(2 * IMAGES) - fused(IMAGES)) > 1e-3
+    assert relative_difference(expected, fused(IMAGES)) < 1e-9
+    # Those of the copy are the copy's.
+    assert torch.equal(model.seen, expected / 2) and torch.equal(2 * fused.seen, fused(IMAGES))
+    fuse_model(model, inplace=True)
+    assert relative_difference(expected, model(IMAGES)) < 1e-9
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        dict(kernel_size=1, padding=3),
+        dict(kernel_size=7, padding=3, groups=4),
+        dict(kernel_size=(1, 5), padding=(0, 4), stride=(1, 3)),
+        dict(kernel_size=3, padding="same", dilation=4),
+        dict(kernel_size=4, stride=9),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_the_images_cover_every_geometry(geometry, padding_mode):
+    groups = geometry.get("groups", 1)
+    layer = randomise(ConvPair(4, 6 * groups, padding_mode=padding_mode, **geometry)).eval()
+    x = torch.randn(2, 4, 33, 30)
+    assert relative_difference(layer(x), layer.fuse()(x)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_trained_extremes_are_not_refused(dtype, scale):
+    """Dead channels, statistics that cancel, huge and tiny gammas: rounding is no difference."""
+    model = randomise(VanillaNet(TINY)).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_var[0] = 0.0
+                module.running_mean[1] = 1e4
+                module.weight[1:3] = torch.tensor([1e-8, 0.0])
+                module.bias[2] = 0.0
+                module.weight.mul_(scale)
+    fused = fuse_model(model.to(dtype))
+    assert fused.deploy and {weight.dtype for weight in fused.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        torch.inference_mode,
+        torch.enable_grad,
+        lambda: torch.device("meta"),
+    ],
+    ids=["autocast", "inference_mode", "enable_grad", "default device"],
+)
+def test_what_is_switched_on_around_fusing_changes_nothing(context):
+    model = randomise(VanillaNet(TINY)).eval()
+    expected = fuse_model(model).state_dict()
+    state = torch.get_rng_state()
+    with context():
+        found = fuse_model(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(expected[key], value) for key, value in found.state_dict().items())
+    found.train()(torch.randn(2, 3, 64, 64))[-1].sum().backward()
