@@ -1,23 +1,21 @@
-# mmvanilla on a CPU, with the tested versions of requirements/fork.txt:
+# mmvanilla with the tested versions of requirements/fork.txt, for CPUs and NVIDIA GPUs:
 #
 #     docker build --tag mmvanilla .
-#     docker run --rm --volume "$PWD":/workspace mmvanilla mmvanilla train CONFIG
+#     docker run --rm --gpus all --shm-size 8g --volume "$PWD":/workspace mmvanilla mmvanilla train CONFIG
 #
-# Not run here, for want of a Docker engine: hadolint passes, apt-get was simulated on Debian 12, and
-# `make env` was run there. The image is large (about 10 GB), since torchvision on the package index
-# fits torch's CUDA build only.
+# Without a GPU, leave out --gpus. Not run here, for want of a Docker engine; `make test` was run in an
+# empty folder. The image is large (about 8 GB), since pip's torch brings the libraries of CUDA along.
 FROM python:3.11-slim-bookworm
 
-# g++ and make: mmcv's ops are compiled. libgl1 and libglib2.0-0: OpenCV loads them.
+# OpenCV loads libgl1 and libglib2.0-0.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ libgl1 libglib2.0-0 make \
+    && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 make \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/mmvanilla
 COPY . .
-# The caches of pip and of mmcv's wheel serve no later build: a layer does not outlive a change.
-RUN make env VENV=/opt/venv && rm -rf /root/.cache
+RUN make VENV=/opt/venv /opt/venv/stack && rm -rf /root/.cache
 
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /workspace

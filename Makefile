@@ -1,47 +1,64 @@
-# `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
-# The environment is made with python3, or with another Python on PATH if that does not fit.
-# To choose the interpreter: make PYTHON=python3.11 ...
+# `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest. Python, pip and
+# make are enough: what requirements/ pins is installed by pip, and nothing is compiled.
 
 STACK  ?= fork
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
+LOCK   := requirements/$(STACK).txt
+# MMCV without operators, whatever torch is there; pip's cache may hold a build with them.
+BUILD  := MMCV_WITH_OPS=0 $(PIP) --no-build-isolation
+LITE   := $(shell grep -E '^(onedl-mmcv|mmcv-lite)==' $(LOCK))
+MMCV   := $(LITE:mmcv-lite%=mmcv%)
+NEWEST := $(if $(filter original,$(STACK)),11,13)
 
-# PYTHON only creates the environment. It is not exported, since tools/*.sh, which run inside of the
-# environment, use a variable of the same name.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+    $$python -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(NEWEST)))' \
+    2>/dev/null && { echo $$python; break; }; done)
+# PYTHON only creates the environment; tools/*.sh, which run in it, use a variable of the same name.
 unexport PYTHON
 
-.PHONY: help env demo test test-all test-original gpu-report lint format docs release-check reproduce-fashion clean
+.PHONY: help env demo test test-all test-original reproduce-fashion lint format docs clean
 
 help:
 	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
 	@echo 'make test           set up, then run the tests (PYTEST_ARGS="-m \"not slow\"" for fewer)'
 	@echo 'make test-all       run all tests, including those that take minutes'
 	@echo 'make test-original  run the tests with the last releases of the original OpenMMLab'
-	@echo 'make gpu-report     test and benchmark on a GPU, and write docs/benchmarks_gpu.md'
 	@echo 'make reproduce-fashion  train what docs/fashion_mnist.md has in tables, and write them anew'
 	@echo 'make lint           check style, format and types'
 	@echo 'make format         let ruff correct style and format'
 	@echo 'make docs           build the pages of docs/ as a site into site/, and check their links'
-	@echo 'make release-check  build a release into dist/, install it in an empty environment and use it'
-	@echo 'make env            only set up $(VENV)'
+	@echo 'make env            only set up $(VENV); with OPS=compiled, compile the operators of MMCV, too'
 	@echo 'make clean          delete environments, caches and what training wrote'
 
-# Does nothing if the environment matches the lock files. Without PYTHON, the first interpreter that
-# runs at all (a shim of pyenv may not) starts the script, which looks for one that fits.
-env:
-ifdef PYTHON
-	@$(PYTHON) requirements/install.py $(STACK) $(VENV)
-else
-	@for python in python3 python3.13 python3.12 python3.11 python3.10; do \
-	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null; then \
-	        exec $$python requirements/install.py $(STACK) $(VENV) --search; \
-	    fi; \
-	done; \
-	echo 'error: no Python 3 on PATH runs: install one, or name it, as in' \
-	    '`make env PYTHON=/opt/python3.11/bin/python3`' >&2; exit 1
-endif
+# Each of these files is written last, so that a set-up that was interrupted goes on.
+$(VENV)/stack: $(LOCK) setup.py
+	@test -n '$(PYTHON)' || { echo 'error: the $(STACK) stack needs Python 3.10 to 3.$(NEWEST) with its' \
+	    'module venv: install one, or name it, as in make $(MAKECMDGOALS) PYTHON=/opt/python3.11/bin/python3' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint $(LOCK) setuptools wheel
+	$(BUILD) --no-deps --no-cache-dir $(LITE)
+	$(BUILD) --requirement $(LOCK)
+	$(BUILD) --no-deps --editable .
+	@touch $@
 
-demo: env
+$(VENV)/tools: requirements/dev.txt requirements/no-deps.txt $(VENV)/stack
+	$(BUILD) --requirement $(LOCK) --requirement requirements/dev.txt
+	$(PIP) --no-deps --requirement requirements/no-deps.txt
+	@touch $@
+
+# About ten minutes on two cores, with a C++ compiler, and with nvcc of torch's CUDA for a GPU.
+$(VENV)/compiled: $(VENV)/stack
+	$(PIP) --constraint $(LOCK) ninja psutil
+	$(PY) -m pip uninstall --quiet --yes mmcv-lite
+	MMCV_WITH_OPS=1 CFLAGS='-O3 -g0' CXXFLAGS='-O3 -g0' \
+	    $(PIP) --no-build-isolation --no-deps --no-cache-dir --force-reinstall $(MMCV)
+	@touch $@
+
+env: $(VENV)/tools $(if $(filter compiled,$(OPS)),$(VENV)/compiled)
+
+demo: $(VENV)/stack
 	$(PY) tools/demo.py
 
 test: env
@@ -52,11 +69,6 @@ test-all: env
 
 test-original:
 	@$(MAKE) --no-print-directory test STACK=original VENV=.venv-original
-
-# Sets nothing up: on a machine with a GPU, torch is what its driver wants. It takes $(VENV) if that
-# is there, or else PYTHON.
-gpu-report:
-	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(or $(PYTHON),python3)) tools/gpu_report.py $(ARGS)
 
 # Hours on two cores; each training is kept, and the same command goes on where it was stopped. The
 # data is Debian's and Ubuntu's package dataset-fashion-mnist.
@@ -85,12 +97,7 @@ docs: env
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo 'built: site/index.html'
 
-release-check: env
-	$(PY) requirements/release_check.py
-
-# The wheel of mmcv stays in the user's cache folder: compiling it again takes minutes.
 clean:
-	rm -rf .venv .venv-original .venv.lock .venv-original.lock build dist mmvanilla.egg-info work_dirs
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find mmvanilla configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -rf site .cache
+	rm -rf .venv .venv-original build dist mmvanilla.egg-info work_dirs site
+	rm -rf .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find mmvanilla configs tools tests projects -name __pycache__ -type d -prune -exec rm -rf {} +

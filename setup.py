@@ -85,28 +85,32 @@ setup(
     # the other in the environments of those who use that. `import mmvanilla` checks what is there
     # and names the command that installs what is not (mmvanilla/utils/dependencies.py).
     install_requires=["torch>=2.1", "numpy", "packaging"],
-    # mmcv with compiled ops is in no extra: pip would build it in an isolated environment without
-    # torch, that is, without its ops. See the README for the command.
+    # pip builds the fork's mmcv in isolation, and so without compiled operators, as mmcv-lite is:
+    # mmvanilla/ops.py stands in for them. An mmcv with them that is there already is kept.
     extras_require={
         "fork": [
             "onedl-mmengine>=0.10.12,<1",
+            "onedl-mmcv>=2.3.6,<2.4",
             "onedl-mmdetection>=3.5.1,<4",
             "onedl-mmsegmentation>=1.4.2,<2",
             "onedl-mmpretrain>=1.3.6,<2",
             "torchvision",
         ],
+        # It needs pkg_resources and numpy 1, and reads no checkpoints in torch 2.6 and later.
         "original": [
             "mmengine>=0.10.7,<1",
+            "mmcv-lite>=2.1.0,<2.2",
             "mmdet>=3.3.0,<4",
             "mmsegmentation>=1.2.2,<2",
             "mmpretrain>=1.2.0,<2",
             "ftfy",
             "regex",
+            "setuptools<81",
+            "numpy<2",
+            "opencv-python<4.12",
+            "torch<2.6",
             "torchvision",
         ],
-        # Built by pip in isolation, the fork's mmcv has no ops: it is what mmcv-lite is for the
-        # original, which reads no checkpoints in torch 2.6 and later.
-        "lite": ["onedl-mmengine>=0.10.12,<1", "onedl-mmcv>=2.3.6,<2.4"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         # OpenVINO's models are converted from ONNX, and checked there, too.
         "openvino": ["openvino>=2024.4", "nncf>=2.13", "onnx", "onnxruntime"],

@@ -34,8 +34,8 @@ TOOLBOXES: dict[str, tuple[Distribution, ...]] = {
     ),
     "mmcv": (
         Distribution("onedl-mmcv", ">=2.3.0,<2.4", "2.3.6"),
-        Distribution("mmcv", ">=2.0.0,<2.3", "2.1.0"),
         Distribution("mmcv-lite", ">=2.0.0,<2.3", "2.1.0"),
+        Distribution("mmcv", ">=2.0.0,<2.3", "2.1.0"),
     ),
     "mmdet": (
         Distribution("onedl-mmdetection", ">=3.4.0,<4", "3.5.1"),
