@@ -16,7 +16,6 @@ from mmengine.visualization import Visualizer
 
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
 from tests.helpers import ROOT
-from tests.hostile.rule import Tools
 
 try:
     import hypothesis
@@ -59,18 +58,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(f"{name} is not installed")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-
-
-@pytest.fixture(scope="session")
-def forked_tools() -> Iterator[Tools]:
-    """The tools, each run in a fork of a process that has imported what they need.
-
-    Python, torch and a toolbox take many times longer to start than most runs of a tool here. What
-    a command needs to start by itself is tested by the commands of README and docs.
-    """
-    server = Tools()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmvanilla.apis.config import use_scope
-from mmvanilla.checkpoints.safe_loading import load_address, safe_loading
+from mmvanilla.checkpoints.reading import read_checkpoint, use_safe_loaders
 from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.models.vanillanet import VanillaNet
 from mmvanilla.utils.known_errors import Explanation, explain_known
@@ -42,8 +42,8 @@ def build_model(cfg: Config) -> nn.Module:
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
     model_cfg.pop("teacher_ckpt", None)
     try:
-        with safe_loading():
-            return revert_sync_batchnorm(MODELS.build(model_cfg))
+        use_safe_loaders()
+        return revert_sync_batchnorm(MODELS.build(model_cfg))
     except Exception as error:
         raise explain_build_error(cfg, error) from error
 
@@ -110,7 +110,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
         RuntimeError: The weights do not fit the model, or some are missing or unexpected.
     """
     model = build_model(cfg)
-    loaded = load_address(checkpoint)
+    loaded = read_checkpoint(checkpoint)
     weights = loaded.get("state_dict", loaded)
     if all(str(key).startswith("module.") for key in weights):  # as saved from a wrapped model
         weights = {key.removeprefix("module."): value for key, value in weights.items()}

@@ -1,148 +1,184 @@
-"""Read checkpoint files without executing any code from them."""
+"""Read checkpoints from files and addresses without running any code from them."""
 
 from __future__ import annotations
 
+import io
+import mmap
 import os
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from mmengine.runner import CheckpointLoader
-
-from mmvanilla.checkpoints.containers import (
-    DeviceError,
-    MapLocation,
-    read_container,
+import torch
+from mmengine.runner import (
+    CheckpointLoader,
+    get_deprecated_model_names,
+    get_external_models,
+    get_mmcls_models,
+    get_torchvision_models,
 )
-from mmvanilla.checkpoints.download import fetch_address
-from mmvanilla.checkpoints.writing import finish_interrupted
 
-__all__ = ["MapLocation", "find_damage", "read_checkpoint", "read_values", "use_safe_loaders"]
+from mmvanilla.checkpoints import plain_pickle
+from mmvanilla.checkpoints.download import fetch
+from mmvanilla.checkpoints.weights import check_weights
 
-_SURELY_FITS = 10**8  # bytes; a file of less cannot be too large for this machine
-_REASON_SHOWN = 160  # characters
+MapLocation = str | torch.device | Callable[..., Any] | Mapping[str, str] | None
+
+_ZIP_MAGIC = b"PK\x03\x04"
 
 
 def read_checkpoint(
-    path: str | os.PathLike[str], map_location: MapLocation = "cpu"
+    source: str | os.PathLike[str], map_location: MapLocation = "cpu"
 ) -> dict[str, Any]:
-    """Read a checkpoint file without executing any code from it.
+    """Read a checkpoint without running any code from it.
 
-    Supported are checkpoints of mmengine (with their log history), those of the authors (whose
-    ``args`` is a Namespace), and bare state dicts. The checksums of a zip archive are verified; the
-    format of ``torch.save`` before torch 1.6 has none.
+    Supported are checkpoints of mmengine (with their log history), those of the authors (with their
+    ``args``), and bare state dicts. The check sums of a zip archive are compared; the format of
+    ``torch.save`` before torch 1.6 has none, and tensors and plain values alone are read from it.
 
     Args:
-        path: Path of the checkpoint file.
+        source: Path of a file, or an address that mmengine's loader knows.
         map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
 
     Raises:
         FileNotFoundError: The file does not exist.
         IsADirectoryError: The path is a folder.
+        PermissionError: The file may not be read.
         ValueError: The file is damaged, is not a checkpoint, or names something that could run
             code.
-        MemoryError: The file does not fit into memory.
-        RuntimeError: The weights cannot be moved to the device.
+        RuntimeError: The file cannot be fetched.
     """
-    checkpoint = read_values(path, map_location)
-    if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f"{path} holds a {type(checkpoint).__name__}; expected a dict with weights in it"
-        )
-    return checkpoint
-
-
-def read_values(
-    source: str | os.PathLike[str] | IO[bytes], map_location: MapLocation = "cpu"
-) -> Any:
-    """Read anything that ``torch.save`` wrote, as :func:`read_checkpoint` does.
-
-    Args:
-        source: Path of a file, or an open file.
-        map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
-    """
-    if not isinstance(source, str | os.PathLike):
-        with _explained(str(getattr(source, "name", "the fetched file")), map_location):
-            return read_container(source, map_location)
-    path = Path(source).expanduser()
-    finish_interrupted(path.parent)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a checkpoint file in it")
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}; check its name")
-    if not path.is_file():
-        raise ValueError(f"{path} is not a regular file; name a checkpoint file")
-    with _explained(str(path), map_location), path.open("rb") as file:
-        return read_container(file, map_location)
+    if "://" not in str(source):
+        return _read_file(Path(source).expanduser(), map_location)
+    for prefix, load in _LOADERS.items():
+        if prefix and re.match(prefix, str(source)):
+            return load(str(source), map_location)
+    return CheckpointLoader.load_checkpoint(str(source), map_location)
 
 
 def find_damage(path: str | os.PathLike[str]) -> str | None:
     """Describe the damage of a checkpoint file; None if it can be read completely."""
     try:
-        read_values(path, "cpu")
+        _read_file(Path(path), "cpu")
     except (OSError, ValueError) as error:
         return str(error)
     return None
 
 
 def use_safe_loaders() -> None:
-    """Let mmengine read files and addresses by :func:`read_checkpoint`, in this process.
+    """Let mmengine read checkpoints with :func:`read_checkpoint` from now on, in this process.
 
-    ``load_from``, ``init_cfg`` and ``--resume`` then run no code from a file. Our tools call this;
-    importing mmvanilla changes nothing for those of the toolboxes.
+    mmengine's own loaders unpickle everything if safe reading fails. This replaces them in its
+    table of loaders, which ``load_from``, ``init_cfg`` and ``resume`` go through.
     """
-    CheckpointLoader.register_scheme("", _load_file, force=True)
-    CheckpointLoader.register_scheme(("http://", "https://"), _load_address, force=True)
+    for prefix, load in _LOADERS.items():
+        CheckpointLoader.register_scheme(prefix, load, force=True)
 
 
-def _load_file(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    return read_checkpoint(filename, map_location)
-
-
-def _load_address(url: str, map_location: MapLocation = None) -> dict[str, Any]:
-    return read_checkpoint(fetch_address(url), map_location)
-
-
-@contextmanager
-def _explained(name: str, map_location: MapLocation) -> Iterator[None]:
-    """Turn any error of reading a file into an error with one line that names the file."""
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{name} is {_refusal(str(error))}") from error
-    except DeviceError as error:
-        raise RuntimeError(
-            f"{name}: its weights cannot be moved to {map_location} ({error}); choose another "
-            "device"
-        ) from error
-    except PermissionError as error:
-        raise PermissionError(f"no permission to read {name}; change its permissions") from error
-    except MemoryError as error:
-        if Path(name).is_file() and Path(name).stat().st_size < _SURELY_FITS:
+def _read_file(path: Path, map_location: MapLocation) -> dict[str, Any]:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a checkpoint file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}; check its name")
+    with path.open("rb") as file:
+        try:
+            loaded = _read_open(file, "cpu" if map_location is None else map_location)
+        except Exception as error:  # a damaged file can end in any exception
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(
-                f"{name} cannot be read as a checkpoint: it asks for more memory than a file of "
-                "its size needs, so it was changed; fetch or copy it again"
+                f"{path} cannot be read as a checkpoint ({reason}); fetch or copy it again, or "
+                "have its author save only the state dict"
             ) from error
-        raise MemoryError(f"{name} does not fit into memory; use a machine with more") from error
-    except Exception as error:
-        # A damaged file can end in any exception.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    if not isinstance(loaded, dict):
         raise ValueError(
-            f"{name} cannot be read as a checkpoint: it is truncated or changed, or torch.save "
-            f"did not write it ({reason[:_REASON_SHOWN]}); fetch or copy it again"
-        ) from error
-
-
-def _refusal(message: str) -> str:
-    _, is_global, name = message.partition("GLOBAL ")
-    if is_global:
-        return (
-            f"refused: it names {name!r}, which is not needed for weights and plain values and "
-            "could run code; have its author save only the state dict"
+            f"{path} holds a {type(loaded).__name__}; expected a dict with weights in it"
         )
-    return (
-        f"not a checkpoint that can be read safely ({message[:_REASON_SHOWN]}); fetch it again, or "
-        "have its author save only the state dict"
+    return loaded
+
+
+def _read_open(file: IO[bytes], map_location: MapLocation) -> Any:
+    magic = file.read(len(_ZIP_MAGIC))
+    file.seek(0)
+    if not magic:
+        raise ValueError("it is empty")
+    if magic != _ZIP_MAGIC:
+        # From memory, so that torch does not try the tar archives of its first versions.
+        content = io.BytesIO(file.read())
+        try:
+            return torch.load(content, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:  # whose text advises to run the file's code
+            raise ValueError("torch.save did not write it, or with more than weights") from error
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
+        if raw.find(b"/constants.pkl") >= 0:  # torch would hand it to its interpreter
+            raise ValueError("it is a TorchScript program")
+    with zipfile.ZipFile(file) as archive:
+        changed = archive.testzip()
+    if changed is not None:
+        raise ValueError(f"the check sum of its part {changed} is wrong")
+    file.seek(0)
+    return torch.load(
+        file, map_location=map_location, pickle_module=plain_pickle, weights_only=False
     )
+
+
+# mmengine logs the names of these functions, from the tenth letter on.
+
+
+def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Load a file for mmengine."""
+    loaded = _read_file(Path(filename).expanduser(), map_location)
+    check_weights(loaded.get("state_dict", loaded), filename)
+    return loaded
+
+
+def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Load the file of an address for mmengine, and keep it in torch's cache."""
+    return load_from_local(str(fetch(filename, read_checkpoint)), map_location)
+
+
+def load_from_name(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Load a published file of torchvision or OpenMMLab, by the addresses that mmengine lists."""
+    scheme, _, name = filename.partition("://")
+    if scheme in ("torchvision", "modelzoo"):
+        addresses = get_torchvision_models()
+    elif scheme == "mmcls":
+        addresses = get_mmcls_models()
+    else:
+        addresses = get_external_models()
+        name = get_deprecated_model_names().get(name, name)
+    if name not in addresses:
+        raise ValueError(f"mmengine knows no weights {filename}; check the name")
+    loaded = read_checkpoint(addresses[name], map_location)
+    if scheme == "mmcls":  # whole classifiers, of which a backbone is wanted
+        weights = loaded.get("state_dict", loaded)
+        start = "backbone."
+        kept = {key.removeprefix(start): weights[key] for key in weights if key.startswith(start)}
+        return dict(state_dict=kept)
+    return loaded
+
+
+def refuse_to_load(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Refuse an address whose loader unpickles everything."""
+    raise ValueError(
+        f"{filename} cannot be read without running code from it; fetch the file by other means "
+        "and name it instead"
+    )
+
+
+# By mmengine's prefixes, which are regular expressions.
+_LOADERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "": load_from_local,
+    "http://": load_from_http,
+    "https://": load_from_http,
+    "torchvision://": load_from_name,
+    "modelzoo://": load_from_name,
+    "open-mmlab://": load_from_name,
+    "openmmlab://": load_from_name,
+    "mmcls://": load_from_name,
+    "pavi://": refuse_to_load,
+    r"(\S+\:)?s3://": refuse_to_load,
+    r"(\S+\:)?petrel://": refuse_to_load,
+}

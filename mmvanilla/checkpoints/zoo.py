@@ -2,23 +2,21 @@
 
 ``vanillanet://NAME`` downloads a published file once into torch's cache;
 ``vanillanet:///a/file.pth`` reads a file from disk. Both are checked and converted when they are
-read. If ``?in_channels=N`` follows, the stem is adapted to images of N channels. The addresses of
-the authors' release, which the metafiles name, mean the same as the names.
+read. If ``?in_channels=N`` follows, the stem is adapted to images of N channels.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from mmengine.runner import CheckpointLoader
 
-from mmvanilla.checkpoints import download
 from mmvanilla.checkpoints.authors_keys import CLASSIFIER, DETECTOR
 from mmvanilla.checkpoints.conversion import convert_checkpoint, convert_file
+from mmvanilla.checkpoints.download import fetch
 from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint
 from mmvanilla.models.archs import ARCHS
 from mmvanilla.models.published import PUBLISHED, RELEASE_URL, SCHEME, PublishedFile
@@ -27,19 +25,14 @@ from mmvanilla.models.published import PUBLISHED, RELEASE_URL, SCHEME, Published
 MIRROR_VARIABLE = "MMVANILLA_ZOO"
 
 
-def cache_path(published: PublishedFile) -> Path:
-    """Return the path of a file in torch's own cache (``TORCH_HOME`` moves it)."""
-    return download.cache_folder() / published.file
-
-
-def fetch(name: str) -> Path:
+def fetch_published(name: str) -> Path:
     """Fetch a published file into the cache, unless it is there, and check it.
 
     Args:
         name: A name in :data:`mmvanilla.models.published.PUBLISHED`.
 
     Raises:
-        ValueError: The name is unknown, or the cached file has changed since it was fetched.
+        ValueError: The name is unknown.
         RuntimeError: The file cannot be fetched, or another file came.
     """
     if name not in PUBLISHED:
@@ -48,20 +41,11 @@ def fetch(name: str) -> Path:
             f"read a file with {SCHEME}/path/to/file.pth"
         )
     published = PUBLISHED[name]
-    mirror = os.environ.get(MIRROR_VARIABLE)
-    url = f"{(mirror or RELEASE_URL).rstrip('/')}/{published.file}"
-    path = cache_path(published)
-    try:
-        return download.fetch(
-            url, path, lambda partial: check_published(published, read_checkpoint(partial))
-        )
-    except (HTTPException, OSError, ValueError) as error:
-        if path.is_file():  # it was there already, and has changed since
-            raise
-        raise RuntimeError(
-            f"cannot fetch {published.file} from {url} ({error}); fetch it by other means and put "
-            f"it at {path}, or set {MIRROR_VARIABLE} to the address of a folder that has it"
-        ) from error
+    folder = os.environ.get(MIRROR_VARIABLE) or RELEASE_URL
+    return fetch(
+        f"{folder.rstrip('/')}/{published.file}",
+        lambda path: check_published(published, read_checkpoint(path)),
+    )
 
 
 def check_published(
@@ -93,7 +77,7 @@ def check_published(
     return checkpoint
 
 
-@CheckpointLoader.register_scheme(prefixes=[SCHEME, RELEASE_URL])
+@CheckpointLoader.register_scheme(prefixes=SCHEME)
 def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Load ``vanillanet://NAME`` or ``vanillanet:///a/local/file.pth``; mmengine calls this.
 
@@ -105,8 +89,7 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
     :func:`mmvanilla.checkpoints.input_channels.adapt_kernel`).
 
     Args:
-        filename: Address that begins with ``vanillanet://``, or that of a file of the authors'
-            release.
+        filename: Address that begins with ``vanillanet://``.
         map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
 
     Raises:
@@ -114,9 +97,9 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
         ValueError: The name or the option is unknown, or the file is not of the authors' format.
         RuntimeError: The file cannot be fetched.
     """
-    address, in_channels = _split_option(_without_prefix(filename))
+    address, in_channels = _split_option(filename.removeprefix(SCHEME))
     is_local = address.startswith(("/", ".", "~"))
-    path = Path(address).expanduser() if is_local else fetch(address)
+    path = Path(address).expanduser() if is_local else fetch_published(address)
     map_location = "cpu" if map_location is None else map_location
     if is_local:
         return convert_file(path, None, map_location, in_channels)[0]
@@ -127,15 +110,6 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
         raise ValueError(
             f"{path} is not {PUBLISHED[address].file}: {error}; delete it to fetch it again"
         ) from error
-
-
-def _without_prefix(filename: str) -> str:
-    """Return what follows ``vanillanet://``, also for an address of the authors' release."""
-    if not filename.startswith(RELEASE_URL):
-        return filename.removeprefix(SCHEME)
-    file, mark, option = filename.removeprefix(RELEASE_URL).lstrip("/").partition("?")
-    names = {published.file: name for name, published in PUBLISHED.items()}
-    return names.get(file, file) + mark + option
 
 
 def _split_option(address: str) -> tuple[str, int | None]:

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmvanilla.apis.model import build_on_meta, input_channels
-from mmvanilla.checkpoints.safe_loading import safe_loading
+from mmvanilla.checkpoints.reading import use_safe_loaders
 from mmvanilla.checks.findings import FAULT, listed
 from mmvanilla.checks.forward import run_parts
 from mmvanilla.checks.sizes import LARGE
@@ -71,7 +71,8 @@ def _candidates() -> Iterator[tuple[int, ...]]:
 
 
 def _channels(backbone_cfg: Any) -> list[int]:
-    with torch.device("meta"), safe_loading():
+    use_safe_loaders()
+    with torch.device("meta"):
         backbone = MODELS.build(copy.deepcopy(backbone_cfg)).eval()
     images = torch.zeros(1, input_channels(backbone), 256, 320, device="meta")
     with torch.no_grad():

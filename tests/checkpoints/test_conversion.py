@@ -233,7 +233,7 @@ def _truncate(path):
 @pytest.mark.parametrize(
     ("write", "args", "message"),
     [
-        (_truncate, (), "truncated"),
+        (_truncate, (), "cannot be read as a checkpoint"),
         (_write_nan, (), "NaN or inf in stages.1.act.bn.bias"),
         (lambda path: path.write_text("text"), (), "in.pth"),
         (lambda path: None, (), "no such file"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
-
 import pytest
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -13,7 +10,7 @@ from mmvanilla import VanillaNet
 from mmvanilla.checkpoints.conversion import convert_and_write, convert_file
 from mmvanilla.checkpoints.input_channels import adapt_kernel, find_stem
 from mmvanilla.checkpoints.zoo import load_from_vanillanet
-from tests.helpers import DATA, ROOT, relative_difference
+from tests.helpers import DATA, relative_difference
 
 TINY5 = dict(dims=(16, 32, 64, 128), strides=(2, 2, 2))
 FILES = {False: DATA / "tiny5.official.pth", True: DATA / "tiny5.official_deploy.pth"}
@@ -93,15 +90,15 @@ def test_other_options_are_refused(option):
         load_from_vanillanet(f"vanillanet://{FILES[False]}?{option}")
 
 
-def test_the_remedy_of_the_loading_error_works(tmp_path, monkeypatch):
+def test_the_remedy_of_the_loading_error_works(tmp_path, run_tool):
     weights = convert_file(FILES[False], target="backbone")[0]["state_dict"]
     net = VanillaNet(TINY5, in_channels=1)
     with pytest.raises(RuntimeError, match="OUT --in-channels 1"):
         net.load_state_dict(weights)
     out = tmp_path / "gray.pth"
-    command = f"convert_checkpoint.py {FILES[False]} {out} --target backbone --strides 2 2 2"
-    monkeypatch.setattr(sys, "argv", [*command.split(), "--in-channels", "1"])
-    runpy.run_path(str(ROOT / "tools" / "convert_checkpoint.py"), run_name="__main__")
+    options = ["--target", "backbone", "--strides", "2", "2", "2", "--in-channels", "1"]
+    status, printed = run_tool("convert_checkpoint", FILES[False], out, *options)
+    assert status == 0, printed.err
     net.load_state_dict(torch.load(out, weights_only=True)["state_dict"])
 
 

@@ -1,105 +1,370 @@
-"""Safe reading of checkpoint files."""
+"""Reading a checkpoint gives what was saved, refuses the rest in one line, and changes nothing."""
 
 import argparse
+import contextlib
+import io
 import os
 import pickle
-from pathlib import Path
+import threading
+import time
+import zipfile
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-from mmvanilla.checkpoints.reading import read_checkpoint
+from mmvanilla.checkpoints.plain_pickle import ALLOWED
+from mmvanilla.checkpoints.reading import find_damage, read_checkpoint
+from tests.checkpoints.hostile import (
+    DANGEROUS,
+    WAYS,
+    argument,
+    attack,
+    call_by_reduce,
+    checkpoint_with,
+    named,
+)
 from tests.helpers import DATA
 
 
-class _Attack:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, victim: Path) -> None:
-        self.victim = victim
-
-    def __reduce__(self):
-        return (os.system, (f"touch {self.victim}",))
-
-
-class _AttackByGetattr:
-    def __reduce__(self):
-        return (getattr, (argparse.Namespace, "__init__"))
-
-
-def test_reads_the_authors_file():
-    checkpoint = read_checkpoint(DATA / "tiny5.official.pth")
-    assert checkpoint["epoch"] == 299
-    assert checkpoint["args"] == argparse.Namespace(model="tiny5", act_num=3)
-    expected = torch.load(DATA / "tiny5.official.pth", weights_only=False)
-    assert list(checkpoint["model_ema"]) == list(expected["model_ema"])
-    for key, tensor in expected["model_ema"].items():
-        assert torch.equal(checkpoint["model_ema"][key], tensor)
-
-
-def test_reads_what_a_training_run_saves(tmp_path):
-    history = HistoryBuffer([1.0, 2.0], [1, 1])
-    saved = dict(
-        meta=dict(epoch=3, palette=np.arange(6.0).reshape(2, 3), ratio=np.float64(0.5)),
-        message_hub=dict(log_scalars={"train/loss": history}),
-        state_dict=dict(weight=torch.arange(3.0)),
-    )
-    torch.save(saved, tmp_path / "epoch_3.pth")
-    read = read_checkpoint(tmp_path / "epoch_3.pth")
-    assert torch.equal(read["state_dict"]["weight"], torch.arange(3.0))
-    assert np.array_equal(read["meta"]["palette"], np.arange(6.0).reshape(2, 3))
-    assert read["meta"]["ratio"] == 0.5
-    history = read["message_hub"]["log_scalars"]["train/loss"]
-    assert isinstance(history, HistoryBuffer)
-    assert [values.tolist() for values in history.data] == [[1.0, 2.0], [1, 1]]
-    assert (history.mean(), history.current()) == (1.5, 2.0)
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_malicious_file_is_refused_and_does_not_run(tmp_path, legacy):
-    victim = tmp_path / "victim"
-    path = tmp_path / "bad.pth"
-    torch.save(
-        dict(model=dict(w=torch.zeros(1)), args=_Attack(victim)),
-        path,
-        _use_new_zipfile_serialization=not legacy,
-    )
-    with pytest.raises(ValueError, match=r"refused: it names '(posix|nt)\.system'"):
+def refuse(path):
+    """Read it, and return the one line that says no."""
+    with pytest.raises(ValueError) as caught:
         read_checkpoint(path)
-    assert not victim.exists()
-    torch.load(path, weights_only=False)  # the attack does work on a reader that trusts
-    assert victim.exists()
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message and "\033" not in message
+    assert find_damage(path) == message
+    return message
 
 
-def test_getattr_reaches_nothing(tmp_path):
-    torch.save(dict(init=_AttackByGetattr()), tmp_path / "bad.pth")
-    with pytest.raises(ValueError, match=r"refused: it names 'builtins\.getattr'"):
-        read_checkpoint(tmp_path / "bad.pth")
+class TestWhatIsRead:
+    def test_the_authors_file(self):
+        checkpoint = read_checkpoint(DATA / "tiny5.official.pth")
+        assert checkpoint["epoch"] == 299
+        assert vars(checkpoint["args"]) == dict(model="tiny5", act_num=3)
+        expected = torch.load(DATA / "tiny5.official.pth", weights_only=False)
+        assert list(checkpoint["model_ema"]) == list(expected["model_ema"])
+        for key, tensor in expected["model_ema"].items():
+            assert torch.equal(checkpoint["model_ema"][key], tensor)
+
+    def test_what_a_training_of_mmengine_saves(self, tmp_path):
+        base = torch.arange(24.0).reshape(4, 6)
+        plain = dict(
+            epoch=3,
+            ratio=np.float64(0.5),
+            count=np.int64(7),
+            is_best=np.bool_(True),
+            name=np.str_("best"),
+            classes=("a", "b"),
+            milestones=Counter([1, 1, 2]),
+            sets=[{1, 2}, frozenset([3])],
+            bytes=[b"", b"abc\xff", bytearray(b"x")],
+            cfg=ConfigDict(a=dict(b=1)),
+            dtype=torch.float16,
+            device=torch.device("cpu"),
+            size=torch.Size([1, 2]),
+            anneal_func=OneCycleParamScheduler._annealing_cos,
+        )
+        arrays = dict(
+            palette=np.arange(6.0).reshape(2, 3),
+            texts=np.array(["a", "bcd"]),
+            swapped=np.arange(3, dtype=">i4"),
+            columns=np.asfortranarray(np.arange(6).reshape(2, 3)),
+        )
+        tensors = dict(
+            base=base,
+            part=base[1:, ::2],
+            turned=base.T,
+            empty=torch.zeros(0, 3),
+            number=torch.tensor(3),
+            half=torch.ones(3, dtype=torch.bfloat16),
+            parameter=torch.nn.Parameter(torch.ones(2)),
+        )
+        history = HistoryBuffer([1.0, 2.0], [1, 1])
+        saved = dict(plain=plain, arrays=arrays, tensors=tensors, history=history)
+        torch.save(saved, tmp_path / "epoch_3.pth")
+        for _ in range(2):  # what was read can be saved again
+            read = read_checkpoint(tmp_path / "epoch_3.pth")
+            assert read["plain"] == plain
+            for key, array in arrays.items():
+                assert np.array_equal(read["arrays"][key], array)
+                assert read["arrays"][key].dtype.kind == array.dtype.kind
+            for key, tensor in tensors.items():
+                assert torch.equal(read["tensors"][key], tensor)
+                assert read["tensors"][key].stride() == tensor.stride()
+            assert len({read["tensors"][key].untyped_storage().data_ptr() for key in tensors}) == 5
+            assert isinstance(read["history"], HistoryBuffer)
+            assert [values.tolist() for values in read["history"].data] == [[1.0, 2.0], [1, 1]]
+            assert (read["history"].mean(), read["history"].current()) == (1.5, 2.0)
+            torch.save(read, tmp_path / "epoch_3.pth")
+
+    @pytest.mark.parametrize("legacy", [False, True])
+    def test_the_namespace_of_the_authors_and_the_old_format(self, tmp_path, legacy):
+        content = dict(w=torch.ones(2), n=[1, "a", None])
+        args = {} if legacy else dict(args=argparse.Namespace(decay_epochs=100))
+        path = tmp_path / "file.pth"
+        torch.save(dict(content, **args), path, _use_new_zipfile_serialization=not legacy)
+        read = read_checkpoint(path)
+        assert torch.equal(read["w"], content["w"]) and read["n"] == content["n"]
+        assert legacy or read["args"].decay_epochs == 100
+
+    def test_long_byte_strings_are_read_in_linear_time(self, tmp_path):
+        seconds = []
+        for megabytes in (4, 32):
+            saved = dict(bytes=b"y" * (megabytes << 20))
+            torch.save(saved, tmp_path / "long.pth", pickle_protocol=4)
+            start = time.perf_counter()
+            assert read_checkpoint(tmp_path / "long.pth") == saved
+            seconds.append(time.perf_counter() - start)
+        assert seconds[1] < 32 * seconds[0] + 0.5  # 64 times, if it were quadratic
 
 
-def test_a_torchscript_program_is_refused(tmp_path):
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.pth"))
-    with pytest.raises(ValueError, match=r"script\.pth"):
-        read_checkpoint(tmp_path / "script.pth")
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("saved_on", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def test_where_the_tensors_go(tmp_path, saved_on, legacy):
+    weights = dict(a=torch.rand(3, device=saved_on), b=torch.ones(2, 2, device=saved_on))
+    path = tmp_path / "net.pth"
+    torch.save(dict(state_dict=weights), path, _use_new_zipfile_serialization=not legacy)
+    for target, device in [
+        ("cpu", "cpu"),
+        (None, "cpu"),
+        ("meta", "meta"),
+        (torch.device("cpu"), "cpu"),
+        (saved_on, saved_on.partition(":")[0]),
+        (lambda storage, place: storage, "cpu"),
+        ({saved_on: "meta"}, "meta"),
+    ]:
+        read = read_checkpoint(path, target)["state_dict"]
+        assert {tensor.device.type for tensor in read.values()} == {device}
+        if device != "meta":
+            assert all(torch.equal(read[key].cpu(), weights[key].cpu()) for key in weights)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"net\.pth .*CUDA"):
+            read_checkpoint(path, "cuda")
 
 
-def test_damaged_and_foreign_files(tmp_path):
-    whole = (DATA / "tiny5.official.pth").read_bytes()
-    contents = dict(
-        truncated=whole[: len(whole) // 2],
-        empty=b"",
-        text=b"<html>404</html>",
-        pickle=pickle.dumps(print),
-    )
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name} (is|cannot be)") as caught:
-            read_checkpoint(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    torch.save([torch.zeros(1)], tmp_path / "list")
-    with pytest.raises(ValueError, match="holds a list; expected a dict"):
-        read_checkpoint(tmp_path / "list")
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        read_checkpoint(tmp_path / "missing")
+class TestNoCodeRuns:
+    @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+    @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+    def test_no_callable_is_called(self, tmp_path, way, legacy):
+        victim = tmp_path / "victim"
+        for name in DANGEROUS:
+            path = checkpoint_with(attack(name, victim, way), tmp_path / "bad.pth", legacy)
+            message = refuse(path)
+            known = name in ALLOWED  # then it is another call than the usual one
+            assert legacy or known or "could run code" in message, name
+            assert not victim.exists(), name
+
+    @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+    def test_such_a_file_does_run_in_a_reader_that_trusts(self, tmp_path, legacy):
+        victim = tmp_path / "victim"
+        value = attack("os.system", victim, call_by_reduce)
+        path = checkpoint_with(value, tmp_path / "bad.pth", legacy)
+        torch.load(path, weights_only=False)
+        assert victim.exists()
+
+    def test_getattr_reaches_nothing_but_what_schedulers_need(self, tmp_path):
+        owners = [name.rpartition(".")[::2] for name in ALLOWED]
+        for module, name in owners:
+            value = named("builtins", "getattr") + b"(" + named(module, name)
+            value += argument("__init__") + b"tR"
+            path = checkpoint_with(value, tmp_path / "bad.pth")
+            with contextlib.suppress(ValueError):
+                assert read_checkpoint(path)["evil"] is None, name
+
+    def test_a_file_changes_nothing_of_the_process(self, tmp_path):
+        """BUILD sets attributes of whatever a file names."""
+        state = b"(N}" + argument("dump_patches") + argument("x") + b"st"
+        for module, _, name in (name.rpartition(".") for name in ALLOWED):
+            value = named(module, name) + state + b"b"
+            with contextlib.suppress(ValueError):
+                read_checkpoint(checkpoint_with(value, tmp_path / "bad.pth"))
+        for kept in [torch._utils, HistoryBuffer, OneCycleParamScheduler, *ALLOWED.values()]:
+            assert not hasattr(kept, "dump_patches"), kept
+        assert not hasattr(torch._utils._rebuild_tensor_v2, "dump_patches")
+
+    def test_a_history_brings_no_methods(self, tmp_path):
+        class Methods(HistoryBuffer):
+            def __getstate__(self):
+                return dict(
+                    _log_history=[1.0],
+                    _count_history=[1],
+                    max_length=9,
+                    statistics_methods={"x": 1},
+                )
+
+        Methods.__module__, Methods.__qualname__ = HistoryBuffer.__module__, "HistoryBuffer"
+        path = tmp_path / "bad.pth"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mmengine.logging.history_buffer.HistoryBuffer", Methods)
+            torch.save(dict(h=Methods()), path)
+        assert read_checkpoint(path)["h"].data[0].tolist() == [1.0]
+        assert "x" not in HistoryBuffer._statistics_methods
+
+    def test_a_torchscript_program_is_refused(self, tmp_path):
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.pth"))
+        assert "TorchScript" in refuse(tmp_path / "script.pth")
+
+    def test_wrong_arguments_end_in_a_refusal_or_in_values(self, tmp_path):
+        for name in ALLOWED:
+            module, _, attribute = name.rpartition(".")
+            for arguments in ([], ["x"], ["x", "latin1"], ["x"] * 4, ["x"] * 7):
+                value = call_by_reduce(module, attribute, arguments)
+                with contextlib.suppress(ValueError):
+                    read_checkpoint(checkpoint_with(value, tmp_path / "bad.pth"))
+
+
+class _Forged:
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+_SCALAR, _RECONSTRUCT = np.float64(1).__reduce__()[0], np.zeros(1).__reduce__()[0]
+FORGED_NUMPY = {
+    "an object scalar": _Forged(
+        _SCALAR,
+        (_Forged(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0)), b"A" * 8),
+    ),
+    "an object array": np.array([object], dtype=object),
+    "an object type": np.dtype("O"),
+    "a record type": np.zeros(2, dtype=[("a", "O"), ("b", "f4")]),
+    "a subarray type": _Forged(np.dtype, ("(2,)O", False, True)),
+    "a void type": np.zeros(2, dtype="V8"),
+    "a list as content": _Forged(
+        _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), np.dtype("O"), False, ["x"])
+    ),
+    "too few bytes": _Forged(
+        _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (9,), np.dtype("f8"), False, b"short")
+    ),
+    "a huge shape": _Forged(
+        _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (2**62, 4), np.dtype("f8"), False, b"")
+    ),
+    "a negative shape": _Forged(
+        _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (-1,), np.dtype("f8"), False, b"A" * 8)
+    ),
+    "a subclass": _Forged(_RECONSTRUCT, (np.memmap, (0,), b"b")),
+}
+
+
+@pytest.mark.parametrize("name", FORGED_NUMPY)
+def test_no_array_of_objects_and_no_forged_type(tmp_path, name):
+    torch.save(dict(evil=FORGED_NUMPY[name]), tmp_path / "bad.pth")
+    refuse(tmp_path / "bad.pth")
+
+
+def test_flags_and_fields_of_a_forged_type_are_not_taken(tmp_path):
+    forged = _Forged(np.dtype, ("f8", False, True), (3, "<", None, ("a",), {"a": 1}, 8, 8, 63))
+    array = _Forged(_RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), forged, False, b"A" * 8))
+    torch.save(dict(evil=array), tmp_path / "bad.pth")
+    read = read_checkpoint(tmp_path / "bad.pth")["evil"]
+    assert read.dtype == np.dtype("<f8") and not read.dtype.hasobject
+
+
+def _saved(legacy):
+    file = io.BytesIO()
+    content = dict(a=torch.arange(64.0).reshape(8, 8), b=torch.ones(5, dtype=torch.float64))
+    torch.save(dict(state_dict=content), file, _use_new_zipfile_serialization=not legacy)
+    return file.getvalue()
+
+
+class TestDamagedAndOtherFiles:
+    def test_any_changed_byte_in_the_weights_is_found(self, tmp_path):
+        whole = _saved(legacy=False)
+        start = whole.index(torch.arange(64.0).numpy().tobytes())
+        for position in range(start, start + 256, 5):
+            content = bytearray(whole)
+            content[position] ^= 1
+            (tmp_path / "changed.pth").write_bytes(content)
+            assert "check sum" in refuse(tmp_path / "changed.pth")
+
+    def test_a_byte_changed_anywhere_is_found_or_changes_nothing(self, tmp_path):
+        whole = _saved(legacy=False)
+        for position in range(0, len(whole), 7):
+            content = bytearray(whole)
+            content[position] ^= 0x55
+            (tmp_path / "changed.pth").write_bytes(content)
+            with contextlib.suppress(ValueError):
+                weights = read_checkpoint(tmp_path / "changed.pth")["state_dict"]
+                assert torch.equal(weights["a"], torch.arange(64.0).reshape(8, 8))
+
+    @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+    def test_cut_anywhere(self, tmp_path, legacy):
+        whole = _saved(legacy)
+        path = tmp_path / "short.pth"
+        for length in [0, 1, 3, 4, 5, 20, *range(50, len(whole) - 1, 97), len(whole) - 1]:
+            path.write_bytes(whole[:length])
+            refuse(path)
+
+    def test_what_is_no_checkpoint(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+            archive.writestr("readme.txt", "no weights")
+        (tmp_path / "page").write_bytes(b"<html>please log in</html>")
+        (tmp_path / "pickle").write_bytes(pickle.dumps(dict(a=1)))
+        torch.save([torch.zeros(1)], tmp_path / "list")
+        for name in ("other.zip", "page", "pickle", "list"):
+            refuse(tmp_path / name)
+        assert "holds a list; expected a dict" in refuse(tmp_path / "list")
+        with pytest.raises(FileNotFoundError, match="no such file"):
+            read_checkpoint(tmp_path / "missing")
+        with pytest.raises(IsADirectoryError, match="is a folder"):
+            read_checkpoint(tmp_path)
+
+    def test_no_permission(self, tmp_path, monkeypatch):
+        path = tmp_path / "secret.pth"
+        path.write_bytes(_saved(legacy=False))
+        path.chmod(0)
+        if os.access(path, os.R_OK):
+            pytest.skip("root may read everything")
+        with pytest.raises(PermissionError, match=r"secret\.pth"):
+            read_checkpoint(path)
+
+
+def snapshot(folder):
+    """Every path with its time of change, its size, and where a link leads."""
+    return {
+        str(path): (path.lstat().st_mtime_ns, path.lstat().st_size, path.is_symlink())
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o555], ids=["writable", "read-only"])
+def test_reading_changes_nothing_whatever_lies_beside(tmp_path, mode):
+    """Many readers at once, beside what earlier versions left when they were killed."""
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "key").write_text("secret")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for name in ("out.pth", "other.pth"):
+        (shared / name).write_bytes(_saved(legacy=False))
+    left = shared / ".complete-0123abcd-1-left"
+    left.mkdir()
+    (left / "out.pth").write_bytes(b"an older one")
+    (left / "config.py").write_text("import os")
+    (shared / ".complete-0123abcd-2-link").symlink_to(private)
+    shared.chmod(mode)
+    before = snapshot(tmp_path)
+    failures = []
+
+    def read():
+        for name in ("out.pth", "other.pth") * 10:
+            try:
+                read_checkpoint(shared / name)
+            except Exception as error:
+                failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert not failures
+    assert snapshot(tmp_path) == before
+    shared.chmod(0o755)

@@ -1,0 +1,197 @@
+"""Checkpoints from addresses: the right ones, whole ones, and no code from them."""
+
+import hashlib
+import io
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.runner import CheckpointLoader, load_checkpoint
+
+from mmvanilla.checkpoints import download, reading
+from mmvanilla.checkpoints.download import cache_path
+from mmvanilla.checkpoints.reading import read_checkpoint, use_safe_loaders
+from tests.checkpoints.conftest import add_small_names
+from tests.checkpoints.hostile import attack, call_by_reduce, checkpoint_with
+from tests.helpers import DATA
+
+
+def saved(value, legacy=False):
+    file = io.BytesIO()
+    torch.save(dict(w=torch.tensor(value)), file, _use_new_zipfile_serialization=not legacy)
+    return file.getvalue()
+
+
+def test_files_of_one_name_at_two_addresses_are_two_files(mirror, cache):
+    for value, path in enumerate(["a/epoch_12.pth", "b/epoch_12.pth", "b/epoch_12.pth?v=2"]):
+        mirror.files[path] = saved(value)
+    for _ in range(2):
+        for value, path in enumerate(["a/epoch_12.pth", "b/epoch_12.pth", "b/epoch_12.pth?v=2"]):
+            assert read_checkpoint(f"{mirror.url}/{path}")["w"] == value
+    assert mirror.requests == [
+        "a/epoch_12.pth",
+        "b/epoch_12.pth",
+        "b/epoch_12.pth?v=2",
+    ]
+    assert all(path.name.endswith("-epoch_12.pth") for path in cache.iterdir())
+    mirror.close()
+    assert read_checkpoint(f"{mirror.url}/a/epoch_12.pth")["w"] == 0
+
+
+BAD = {
+    "a login page": b"<html>please log in</html>",
+    "nothing": b"",
+    "a short body": saved(1.0)[:-10],
+    "a changed byte": saved(1.0).replace(torch.tensor(1.0).numpy().tobytes(), b"\0\0\0\0"),
+    "a short body in the old format": saved(1.0, legacy=True)[:-1],
+}
+
+
+@pytest.mark.parametrize("kind", [*BAD, "a cut connection", "missing", "code"])
+def test_what_comes_wrong_is_never_cached(mirror, cache, tmp_path, kind):
+    url = f"{mirror.url}/out.pth"
+    if kind == "code":
+        value = attack("os.system", tmp_path / "victim", call_by_reduce)
+        mirror.files["out.pth"] = checkpoint_with(value, tmp_path / "bad").read_bytes()
+    elif kind == "a cut connection":
+        mirror.files["out.pth"] = saved(1.0)
+        mirror.cut.add("out.pth")
+    elif kind != "missing":
+        mirror.files["out.pth"] = BAD[kind]
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=f"^cannot fetch {url} ") as caught:
+            read_checkpoint(url)
+        assert "\n" not in str(caught.value) and str(cache_path(url)) in str(caught.value)
+        assert ".unfinished" not in str(caught.value)
+        assert list(cache.glob("*")) == []
+    assert not (tmp_path / "victim").exists()
+    mirror.files["out.pth"] = saved(2.0)
+    mirror.cut.clear()
+    assert read_checkpoint(url)["w"] == 2.0
+
+
+def test_the_digest_in_a_name_is_compared(mirror, cache):
+    content = saved(1.0)
+    digits = hashlib.sha256(content).hexdigest()[:8]
+    mirror.files |= {f"x-{digits}.pth": content, "x-01234567.pth": content}
+    assert read_checkpoint(f"{mirror.url}/x-{digits}.pth")["w"] == 1
+    with pytest.raises(RuntimeError, match="its SHA-256 is"):
+        read_checkpoint(f"{mirror.url}/x-01234567.pth")
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_file_put_into_the_cache_by_hand(mirror, cache):
+    url = f"{mirror.url}/far/away.pth"
+    cache.mkdir(parents=True)
+    cache_path(url).write_bytes(saved(3.0))
+    assert read_checkpoint(url)["w"] == 3 and mirror.requests == []
+    cache_path(url).write_bytes(saved(3.0)[:-5])
+    with pytest.raises(ValueError, match=re.escape(str(cache_path(url)))):
+        read_checkpoint(url)
+
+
+def test_a_server_that_says_nothing_is_given_up(mirror, cache, monkeypatch):
+    monkeypatch.setattr(download, "TIME_LIMIT", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(RuntimeError, match="cannot fetch .*timed out"):
+            read_checkpoint(f"http://127.0.0.1:{silent.getsockname()[1]}/x.pth")
+    assert list(cache.iterdir()) == []
+
+
+def test_without_a_network(mirror):
+    mirror.close()
+    with pytest.raises(RuntimeError, match="cannot fetch .*Connection refused.* put it at"):
+        read_checkpoint(f"{mirror.url}/x.pth")
+
+
+NAMES = ["torchvision://x", "modelzoo://x", "open-mmlab://x", "openmmlab://x", "mmcls://x"]
+
+
+@pytest.mark.parametrize("address", ["{path}", "{url}", *NAMES, "vanillanet://{path}"])
+def test_no_loader_of_mmengine_runs_code(monkeypatch, mirror, tmp_path, address):
+    use_safe_loaders()
+    victim = tmp_path / "victim"
+    value = attack("os.system", victim, call_by_reduce)
+    path = checkpoint_with(value, tmp_path / "bad.pth")
+    mirror.files["bad.pth"] = path.read_bytes()
+    url = f"{mirror.url}/bad.pth"
+    for name in ("get_torchvision_models", "get_external_models", "get_mmcls_models"):
+        monkeypatch.setattr(reading, name, lambda: {"x": url})
+    address = address.format(path=path, url=url)
+    for load in (read_checkpoint, CheckpointLoader.load_checkpoint):
+        with pytest.raises((ValueError, RuntimeError), match="could run code"):
+            load(address)
+    with pytest.raises((ValueError, RuntimeError), match="could run code"):
+        load_checkpoint(torch.nn.Linear(1, 1), address)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("address", NAMES)
+def test_published_names_are_found(monkeypatch, mirror, address):
+    content = io.BytesIO()
+    torch.save(dict(state_dict={"backbone.w": torch.ones(1), "head.w": torch.ones(1)}), content)
+    mirror.files["x.pth"] = content.getvalue()
+    for name in ("get_torchvision_models", "get_external_models", "get_mmcls_models"):
+        monkeypatch.setattr(reading, name, lambda: {"x": f"{mirror.url}/x.pth"})
+    found = read_checkpoint(address)["state_dict"].keys()
+    assert found == ({"w"} if address.startswith("mmcls") else {"backbone.w", "head.w"})
+    with pytest.raises(ValueError, match="mmengine knows no weights"):
+        read_checkpoint(f"{address}y")
+
+
+@pytest.mark.parametrize("address", ["s3://b/x.pth", "cluster:petrel://b/x.pth", "pavi://x"])
+def test_storages_whose_loaders_unpickle_are_refused(address):
+    use_safe_loaders()
+    for load in (read_checkpoint, CheckpointLoader.load_checkpoint):
+        with pytest.raises(ValueError, match="fetch the file by other means"):
+            load(address)
+
+
+def test_importing_registers_one_scheme_and_our_tools_the_rest():
+    script = (
+        "from mmengine.runner import CheckpointLoader as C\n"
+        "before = dict(C._schemes)\n"
+        "import mmvanilla\n"
+        "assert {**C._schemes, 'vanillanet://': 0} == {**before, 'vanillanet://': 0}\n"
+        "from mmvanilla.checkpoints.reading import use_safe_loaders\n"
+        "use_safe_loaders()\n"
+        "theirs = [n for n, f in C._schemes.items() if not f.__module__.startswith('mmvanilla')]\n"
+        "assert not theirs, theirs\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def _load_as_rank(rank, rendezvous, out):
+    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
+    add_small_names()
+    try:
+        CheckpointLoader.load_checkpoint("vanillanet://tiny")
+        Path(out, f"rank{rank}").write_text("loaded")
+    except RuntimeError as error:
+        Path(out, f"rank{rank}").write_text(str(error))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_there", [True, False])
+def test_one_of_two_processes_fetches(mirror, cache, tmp_path, is_there):
+    if not is_there:
+        mirror.files.clear()
+    mp.spawn(_load_as_rank, (tmp_path / "rendezvous", tmp_path), nprocs=2)
+    said = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
+    if is_there:
+        assert said == ["loaded", "loaded"]
+        assert mirror.requests == ["tiny5.official.pth"]
+        kept = cache_path(f"{mirror.url}/tiny5.official.pth")
+        assert kept.read_bytes() == (DATA / "tiny5.official.pth").read_bytes()
+    else:
+        assert all("cannot fetch" in text for text in said)
