@@ -13,7 +13,7 @@ from torch import nn
 from mmvanilla.checks.findings import Finding, fault, ok, warning
 from mmvanilla.checks.types import type_name, walk
 from mmvanilla.engine.deep_training_hook import DeepTrainingHook
-from mmvanilla.models.fading_relu import FadingReLU
+from mmvanilla.models.conv_pair import FadingReLU
 from mmvanilla.utils.known_errors import explain_known
 
 LAYER_DECAY, LAMBDA = "layer decay", "λ"

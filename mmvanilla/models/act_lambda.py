@@ -8,12 +8,10 @@ fused.
 from __future__ import annotations
 
 import math
-import sys
-from typing import Any
 
 from torch import nn
 
-from mmvanilla.models.fading_relu import FadingReLU
+from mmvanilla.models.conv_pair import FadingReLU
 
 
 def linear_lambda(progress: float) -> float:
@@ -44,6 +42,9 @@ SCHEDULES = {"linear": linear_lambda, "cosine": cosine_lambda}
 def set_act_lambda(model: nn.Module, value: float) -> int:
     """Set λ in the whole model, inside wrappers of any kind.
 
+    A copy that averages the weights has a λ of its own: set that, too, as ``DeepTrainingHook`` does
+    for mmengine's ``EMAHook``.
+
     Args:
         model: A module of any kind.
         value: λ, from 0 (ReLU) to 1 (identity).
@@ -58,19 +59,9 @@ def set_act_lambda(model: nn.Module, value: float) -> int:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"λ goes from 0 (ReLU) to 1 (identity), found {value!r}")
     fading = [module for module in model.modules() if isinstance(module, FadingReLU)]
-    if any(module.act_lambda != value for module in fading):
-        _drop_compiled_lambda()
     for module in fading:
         module.act_lambda = value
     return len(fading)
-
-
-def _drop_compiled_lambda() -> None:
-    # Where torch.compile does not guard the attributes of modules (torch 2.1), a compiled model
-    # would keep the λ that it was compiled with.
-    dynamo: Any = sys.modules.get("torch._dynamo")
-    if dynamo is not None and not dynamo.config.guard_nn_modules:
-        dynamo.reset()
 
 
 def get_act_lambda(model: nn.Module) -> float | None:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmvanilla.models.compiling import eager_where_compiled_wrongly, is_compiling
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, ShortcutConv, plain_conv
+from mmvanilla.models.torch_versions import eager_on_old_torch, is_compiling
 
 DEFAULT_ACT_CFG: dict[str, Any] = dict(type="ReLU")
 
@@ -136,7 +136,7 @@ class VanillaBlock(BaseModule):
             return self._forward(x)
         return self._recomputed(x)
 
-    @eager_where_compiled_wrongly
+    @eager_on_old_torch
     def _recomputed(self, x: Tensor) -> Tensor:
         if is_compiling():
             # The compiler's recomputation has no side effects, so statistics are updated only once.

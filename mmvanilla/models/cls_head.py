@@ -71,7 +71,6 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and below 1, found {dropout}")
         self.num_classes, self.in_channels = num_classes, in_channels
-        self._form_cfg: dict[str, Any] = dict(norm_cfg=norm_cfg, deep_training=deep_training)
         self.dropout = nn.Dropout(dropout)
         self.conv = (
             ConvPair(
@@ -109,7 +108,3 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Compute the logits, (N, K), from the backbone's outputs."""
         return self.conv(self.dropout(self.pre_logits(feats))).flatten(1)
-
-    def build_training_form(self) -> VanillaNetClsHead:
-        """Build a head in training form from the same arguments."""
-        return VanillaNetClsHead(self.num_classes, self.in_channels, **self._form_cfg)

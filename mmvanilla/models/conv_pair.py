@@ -1,53 +1,88 @@
-"""Deep training: a convolution that is trained as two (paper, section 3.1)."""
+"""Deep training: a convolution that is trained as two, with a fading activation (section 3.1)."""
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn import functional
 
-from mmvanilla.models.fading_relu import FadingReLU
 from mmvanilla.models.fusion import FusableLayer, conv_geometry
 from mmvanilla.models.fusion_algebra import merge_pointwise
 from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, plain_conv
-
-# mmengine's functions that initialise one layer look for its weight, and pass over it without one.
-_INITIALISERS = "mmengine.model.weight_init"
+from mmvanilla.models.torch_versions import eager_on_old_torch, is_compiling
 
 
-def _writable_geometry(name: str) -> Any:
+class FadingReLU(nn.Module):
+    """An activation that fades from ReLU to the identity: φλ(x) = (1 − λ)·ReLU(x) + λ·x.
+
+    This is a leaky ReLU of slope λ (paper, equation 1, with λ rising from 0 to 1). At λ = 1 it
+    returns its input itself: no kernel runs and no tensor is saved for backward.
+
+    λ is saved with the weights: the state dict has it as the 0-dim tensor ``act_lambda``. A
+    checkpoint without this key sets λ to 1. Inside the module it is neither a parameter nor a
+    buffer, so that reading it never waits for a GPU, and no optimiser, cast, broadcast or average
+    changes it. A copy has its own λ, also the copy that averages the weights: set its λ, too.
+    """
+
+    _act_lambda: Tensor
+    _is_identity: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act_lambda = 1.0
+
+    @property
+    def act_lambda(self) -> Tensor:
+        """λ, from 0 (ReLU) to 1 (identity, the default), as a 0-dim tensor in float64.
+
+        It is a tensor, as in the state dict, since ``torch.func.functional_call`` requires one. To
+        change λ, assign a number or a tensor; to write into the tensor has no effect.
+
+        Raises:
+            ValueError: The assigned value is not between 0 and 1.
+        """
+        return self._act_lambda.clone()
+
+    @act_lambda.setter
+    def act_lambda(self, value: float | Tensor) -> None:
+        number = float(value)
+        if not 0.0 <= number <= 1.0:
+            raise ValueError(f"λ goes from 0 (ReLU) to 1 (identity), found {number!r}")
+        with torch.inference_mode(False):  # or no gradient could pass later
+            self._act_lambda = torch.tensor(number, dtype=torch.float64, device="cpu")
+        self._is_identity = number == 1.0
+
+    @eager_on_old_torch
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation to a tensor of any shape; ``x`` is overwritten if λ < 1."""
+        if self._is_identity:
+            return x
+        if is_compiling():
+            # A tensor is an input of the compiled code; a number would be compiled into it.
+            return torch.where(x > 0, x, x * self._act_lambda)
+        return functional.leaky_relu(x, negative_slope=self._act_lambda.item(), inplace=True)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "act_lambda"] = self.act_lambda
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        self.act_lambda = state_dict.get(prefix + "act_lambda", 1.0)
+
+    def extra_repr(self) -> str:
+        """Return what ``print(model)`` shows."""
+        return f"act_lambda={self._act_lambda.item():g}"
+
+
+def _of_first(name: str) -> Any:
     """Make a property of a pair that reads and sets an attribute of the first convolution."""
-
-    def read(pair: ConvPair) -> Any:
-        return getattr(pair.first.conv, name)
-
-    def write(pair: ConvPair, value: Any) -> None:
-        conv: Any = pair.first.conv
-        geometry = {**conv_geometry(conv), name: value}
-        with torch.device("meta"):
-            changed: Any = nn.Conv2d(conv.in_channels, conv.out_channels, **geometry)
-        for own in (*geometry, "_reversed_padding_repeated_twice"):
-            setattr(conv, own, getattr(changed, own))
-
-    return property(read, write, doc=f"The first convolution's {name}.")
-
-
-def _fixed_geometry(name: str) -> Any:
-    """Make a property of a pair that only reads an attribute of the first convolution."""
     return property(
-        lambda pair: getattr(pair.first.conv, name), doc=f"The first convolution's {name}."
-    )
-
-
-def _no_one(name: str) -> str:
-    return (
-        f"a ConvPair has no {name} of its own, since it has two convolutions: use "
-        f"first.conv.{name} and second.conv.{name}, or build this layer without pairs"
+        lambda pair: getattr(pair.first.conv, name),
+        lambda pair, value: setattr(pair.first.conv, name, value),
+        doc=f"The first convolution's {name}.",
     )
 
 
@@ -75,29 +110,32 @@ class ConvPair(FusableLayer):
         norm_cfg: Config of the norm between the two. Default: BN; eps is 1e-6 if it is not given.
         last_norm: Whether a norm of the same kind also follows the second convolution. None: only
             if ``bias`` is True, since a network that asks for no bias brings its own norm.
+        zero_init: Whether the second convolution starts at zero, so that the pair gives zeros (with
+            a last norm: its bias) and still learns. mmengine's functions that initialise one layer,
+            such as ``constant_init(layer, 0)``, do not reach a pair. Default: False.
         init_cfg: Config of the initialisation, as for every mmengine module.
         deploy: Whether to build the plain ``nn.Conv2d`` that fusing this pair gives, with a bias,
             instead of the pair: ``ConvPair(…, deploy=True)`` is an ``nn.Conv2d``. Default: False.
 
     Attributes:
-        stride, padding, dilation, padding_mode: Geometry of the first convolution. They can be
-            set, as some networks do with their convolutions (MMSegmentation's MobileNetV3).
-        in_channels, out_channels, kernel_size, groups, transposed, output_padding: Attributes of
-            a convolution; they cannot be set.
+        stride, padding, dilation, padding_mode, kernel_size, groups, in_channels, transposed,
+            output_padding: Those of the first convolution. They can be set as those of an
+            ``nn.Conv2d`` can (MMSegmentation's MobileNetV3 does so).
+        out_channels: That of the second convolution.
 
     Raises:
         AttributeError: ``weight`` or ``bias`` is read or set; a pair has two of each.
     """
 
-    stride = _writable_geometry("stride")
-    padding = _writable_geometry("padding")
-    dilation = _writable_geometry("dilation")
-    padding_mode = _writable_geometry("padding_mode")
-    kernel_size = _fixed_geometry("kernel_size")
-    groups = _fixed_geometry("groups")
-    in_channels = _fixed_geometry("in_channels")
-    transposed = _fixed_geometry("transposed")
-    output_padding = _fixed_geometry("output_padding")
+    stride = _of_first("stride")
+    padding = _of_first("padding")
+    dilation = _of_first("dilation")
+    padding_mode = _of_first("padding_mode")
+    kernel_size = _of_first("kernel_size")
+    groups = _of_first("groups")
+    in_channels = _of_first("in_channels")
+    transposed = _of_first("transposed")
+    output_padding = _of_first("output_padding")
 
     def __new__(cls, *args: Any, deploy: bool = False, **kwargs: Any) -> Any:
         """Build a pair or, with ``deploy``, the plain convolution."""
@@ -124,6 +162,7 @@ class ConvPair(FusableLayer):
         mid_channels: int | None = None,
         norm_cfg: dict[str, Any] | None = DEFAULT_NORM_CFG,
         last_norm: bool | None = None,
+        zero_init: bool = False,
         init_cfg: Any = None,
         deploy: bool = False,
     ) -> None:
@@ -152,6 +191,8 @@ class ConvPair(FusableLayer):
             norm_cfg=norm_cfg if last_norm else None,
         )
         self._scale_as_kaiming()
+        if zero_init:
+            nn.init.zeros_(self.second.conv.weight)
 
     def _scale_as_kaiming(self) -> None:
         """Give both convolutions the variance that mmcv's ``ConvModule`` gives its convolution.
@@ -168,21 +209,9 @@ class ConvPair(FusableLayer):
                     conv.bias.zero_()
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("weight", "bias"):
-            return super().__getattr__(name)
-        caller = sys._getframe(1)
-        if caller.f_globals.get("__name__") == _INITIALISERS:
-            if caller.f_code.co_name == "constant_init" and caller.f_locals.get("val") == 0:
-                # With the second one at zero the pair gives zeros, and still learns.
-                return getattr(self.second.conv, name)
-            if name == "weight":
-                print_log(
-                    f"{caller.f_code.co_name} does not reach a ConvPair, which has two weights: it "
-                    "keeps its own initialisation; for another one give init_cfg",
-                    "current",
-                    logging.WARNING,
-                )
-        raise AttributeError(_no_one(name))
+        if name in ("weight", "bias"):
+            raise AttributeError(_no_one(name))
+        return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("weight", "bias"):
@@ -219,3 +248,10 @@ class ConvPair(FusableLayer):
                     "convolutions has not faded to the identity (λ = 1); train to the end of the "
                     "decay"
                 )
+
+
+def _no_one(name: str) -> str:
+    return (
+        f"a ConvPair has no {name} of its own, since it has two convolutions: use "
+        f"first.conv.{name} and second.conv.{name}, or build this layer without pairs"
+    )

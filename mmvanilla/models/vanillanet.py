@@ -108,7 +108,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             raise ValueError(f"shortcut must be one of {tuple(BLOCKS)}, found {shortcut!r}")
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self._layer_cfg: dict[str, Any] = dict(
+        layer_cfg: dict[str, Any] = dict(
             act_num=act_num,
             act_cfg=act_cfg,
             norm_cfg=complete_norm_cfg(norm_cfg),
@@ -116,8 +116,6 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             series_activation=series_activation,
             with_cp=with_cp,
         )
-        self._in_channels = in_channels
-        self._shortcut = shortcut
         dims = self.arch.dims
         self.stem = VanillaBlock(
             in_channels,
@@ -127,7 +125,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             padding=self.arch.stem_padding,
             mid_channels=dims[0],
             deploy=deploy,
-            **self._layer_cfg,
+            **layer_cfg,
         )
         self.blocks = nn.ModuleList(
             BLOCKS[shortcut](
@@ -135,7 +133,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
                 dims[block + 1],
                 pool=_build_pool(self.arch, block),
                 deploy=deploy,
-                **self._layer_cfg,
+                **layer_cfg,
             )
             for block in range(len(self.arch.strides))
         )
@@ -222,16 +220,6 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             return num_depths - 1, num_depths
         part, index = own_name.split(".")[:2]
         return (0 if part == "stem" else int(index) + 1), num_depths
-
-    def build_training_form(self) -> VanillaNet:
-        """Build a VanillaNet in training form from the same arguments."""
-        return VanillaNet(
-            self.arch,
-            in_channels=self._in_channels,
-            out_indices=self.out_indices,
-            shortcut=self._shortcut,
-            **self._layer_cfg,
-        )
 
 
 def _build_pool(arch: Arch, block: int) -> nn.Module | None:

@@ -16,8 +16,7 @@ from torch.utils.data import Dataset
 import mmvanilla
 from mmvanilla import DeepTrainingHook, get_act_lambda, set_act_lambda
 from mmvanilla.models.act_lambda import SCHEDULES, cosine_lambda, linear_lambda
-from mmvanilla.models.conv_pair import ConvPair
-from mmvanilla.models.fading_relu import FadingReLU
+from mmvanilla.models.conv_pair import ConvPair, FadingReLU
 
 NUM_BATCHES = 3
 

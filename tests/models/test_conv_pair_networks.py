@@ -6,17 +6,15 @@ import copy
 
 import pytest
 import torch
-from mmcv.cnn import ConvModule, NonLocal2d
+from mmcv.cnn import ConvModule
 from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.config import Config
-from mmengine.model import constant_init, kaiming_init, normal_init, xavier_init
 from torch import nn
 
 from mmvanilla import count_fusable, fuse_model, set_act_lambda
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
-from mmvanilla.models import conv_pair
 from mmvanilla.models.conv_pair import ConvPair
 from tests.helpers import ROOT, randomise, relative_difference
 
@@ -170,31 +168,3 @@ custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2), dict(type="Reseed
 
 def load_checkpoint(path):
     return torch.load(path, weights_only=False)
-
-
-class TestInitialisersOfOneLayer:
-    """mmengine's functions look for a weight, which a pair has twice."""
-
-    def test_zeros_make_the_pair_give_zeros_and_still_learn(self):
-        pair = ConvPair(4, 6, 3, padding=1, last_norm=False)
-        constant_init(pair, 0)
-        x = torch.randn(2, 4, 5, 5)
-        assert not pair(x).any()
-        pair(x).sub(1).square().sum().backward()
-        assert pair.second.conv.weight.grad.any()
-
-    def test_a_non_local_block_of_pairs_begins_as_the_identity(self):
-        block = NonLocal2d(4, reduction=1, conv_cfg=dict(type="ConvPair"), mode="dot_product")
-        x = torch.randn(2, 4, 5, 5)
-        assert torch.equal(block(x), x)
-
-    @pytest.mark.parametrize("initialise", [normal_init, xavier_init, kaiming_init])
-    def test_what_does_not_reach_it_is_said(self, initialise, monkeypatch):
-        pair = ConvPair(4, 6, 3)
-        before = {key: value.clone() for key, value in pair.state_dict().items()}
-        said: list[str] = []
-        monkeypatch.setattr(conv_pair, "print_log", lambda text, *_: said.append(text))
-        initialise(pair)
-        (text,) = set(said)
-        assert text.startswith(f"{initialise.__name__} does not reach a ConvPair")
-        assert all(torch.equal(before[key], value) for key, value in pair.state_dict().items())

@@ -8,8 +8,7 @@ from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 from torch import nn
 
 from mmvanilla import VanillaNet, fuse_model
-from mmvanilla.models.strict_loading import StrictLoadingMixin, fuse_state_dict
-from tests.helpers import TINY, randomise
+from tests.helpers import TINY, randomise, relative_difference
 
 LOADERS = {
     "torch": lambda model, weights, _path: model.load_state_dict(weights),
@@ -141,40 +140,77 @@ def test_a_refusal_changes_nothing(trained):
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_fusing_a_state_dict_equals_fusing_the_model_and_changes_neither(trained):
+class Scaled(VanillaNet):
+    """A subclass with an argument, a constructor and a forward of its own."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(TINY, **kwargs)
+        self.factor = factor
+        self.last = nn.Conv2d(24, 24, 1)
+
+    def forward(self, x):
+        return tuple(self.last(out) if out.shape[1] == 24 else out for out in super().forward(x))
+
+
+class OtherBlocks(VanillaNet):
+    """A subclass whose layers are others than those of a VanillaNet."""
+
+    def __init__(self, arch, deploy=False):
+        super().__init__(arch, deploy=deploy)
+        for block in self.blocks:
+            if not deploy:
+                block.conv.first.norm.eps = 0.1
+            block.act.act = nn.SiLU()
+
+
+class AlwaysDeploy(VanillaNet):
+    """A subclass that has no training form."""
+
+    def __init__(self):
+        super().__init__(TINY, deploy=True)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda deploy: Scaled(2, deploy=deploy, out_indices=(2, 3)),
+        lambda deploy: OtherBlocks(TINY, deploy=deploy),
+        lambda deploy: VanillaNet(TINY, shortcut="before_act", act_num=1, deploy=deploy),
+    ],
+)
+def test_a_subclass_fuses_in_its_own_form(build, load):
+    trained, deploy = randomise(build(False)).eval(), build(True).eval()
+    load(deploy, trained.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    for expected, found in zip(trained(x), deploy(x), strict=True):
+        assert relative_difference(expected.detach(), found.detach()) < 1e-5
+    again = build(True).eval()
+    load(again, deploy.state_dict())
+    assert torch.equal(again(x)[-1], deploy(x)[-1])
+
+
+def test_a_subclass_without_a_training_form_refuses_its_weights(trained, load):
+    with pytest.raises(RuntimeError, match="training form.*cannot be built.*deploy"):
+        load(AlwaysDeploy(), trained.state_dict())
+    load(AlwaysDeploy(), fuse_model(trained).state_dict())
+
+
+def test_a_file_in_half_precision_fuses_in_the_models_own(trained):
+    weights = {key: value.half() for key, value in trained.state_dict().items()}
+    rounded = VanillaNet(TINY).eval()
+    rounded.load_state_dict(weights)
+    deploy = VanillaNet(TINY, deploy=True)
+    deploy.load_state_dict(weights)
+    expected = fuse_model(rounded).state_dict()
+    assert all(torch.equal(expected[key], value) for key, value in deploy.state_dict().items())
+
+
+def test_fusing_on_the_way_in_leaves_the_weights(trained):
     weights = trained.state_dict()
     before = copy.deepcopy(weights)
-    with torch.device("meta"):
-        training_form = VanillaNet(TINY)
-    fused = fuse_state_dict(training_form, weights)
-    expected = fuse_model(trained).state_dict()
-    assert fused.keys() == expected.keys()
-    assert all(torch.equal(fused[key], expected[key]) for key in expected)
+    VanillaNet(TINY, deploy=True).load_state_dict(weights)
     assert all(torch.equal(weights[key], before[key]) for key in before)
     assert all(parameter.requires_grad for parameter in trained.parameters())
-
-
-def test_fusing_a_state_dict_wants_all_of_it_and_nothing_else(trained):
-    weights = trained.state_dict()
-    with pytest.raises(KeyError, match="has no tensor stem.extra"):
-        fuse_state_dict(VanillaNet(TINY), {**weights, "stem.extra": torch.zeros(1)})
-    del weights["stem.act.conv.norm.bias"]
-    with pytest.raises(KeyError, match="lack stem.act.conv.norm.bias"):
-        fuse_state_dict(VanillaNet(TINY), weights)
-
-
-def test_loading_does_not_enter_itself_again(trained, monkeypatch):
-    entered = []
-    load = StrictLoadingMixin._load_from_state_dict
-
-    def count(self, *args, **kwargs):
-        entered.append(self)
-        load(self, *args, **kwargs)
-
-    monkeypatch.setattr(StrictLoadingMixin, "_load_from_state_dict", count)
-    deploy = VanillaNet(TINY, deploy=True)
-    deploy.load_state_dict(trained.state_dict())
-    assert entered == [deploy]
 
 
 @pytest.mark.parametrize("fused", [True, False])
