@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,26 +18,15 @@ from mmvanilla.apis.model import TensorModel, input_channels
 from mmvanilla.models.fusion import FusableLayer, conv_geometry
 from mmvanilla.utils.numerics import largest, relative_difference
 
-FEATURES, HEADS, PREDICTIONS = "features or logits", "outputs of the heads", "predictions"
+Size = tuple[int, int]
+
 _DATA_SAMPLES = {"mmdet": "DetDataSample", "mmseg": "SegDataSample", "mmpretrain": "DataSample"}
+_FEATURES, _HEADS, _PREDICTIONS = "features or logits", "outputs of the heads", "predictions"
 _LARGEST_SIZE, _DEFAULT_SIZE = 512, 224
 _ROUNDING = 1e-6  # of a weight in float32
 
 
-class Comparison(NamedTuple):
-    """How far two forms of a model are apart.
-
-    Attributes:
-        differences: For each kind of output, the largest difference relative to the output's
-            maximum; infinity if labels or the number of detections differ, NaN if a NaN is there.
-        skipped: For each kind that the first model could not compute, the reason.
-    """
-
-    differences: dict[str, float]
-    skipped: dict[str, str]
-
-
-def typical_size(cfg: Config) -> tuple[int, int]:
+def typical_size(cfg: Config) -> Size:
     """Return a height and width, at most 512 pixels, at which a config tests its model.
 
     Args:
@@ -46,25 +35,25 @@ def typical_size(cfg: Config) -> tuple[int, int]:
     dataset = cfg.get("test_dataloader", {}).get("dataset", {})
     while "dataset" in dataset:
         dataset = dataset["dataset"]
-    sizes = [
-        step[key]
-        for step in dataset.get("pipeline", ())
-        for key in ("scale", "crop_size", "img_scale", "size")
-        if step.get(key)
-    ]
-    last = sizes[-1] if sizes else _DEFAULT_SIZE
-    side = min(last) if isinstance(last, list | tuple) else last
-    side = min(side, _LARGEST_SIZE) if side > 0 else _DEFAULT_SIZE
+    side = _DEFAULT_SIZE
+    for step in dataset.get("pipeline", ()):
+        found = step.get("crop_size") or step.get("scale") or 0
+        found = min(found) if isinstance(found, list | tuple) else found
+        side = min(found, _LARGEST_SIZE) if found > 0 else side
     return side, side
 
 
 @torch.no_grad()
 def compare_forms(
-    model: nn.Module, other: nn.Module, size: tuple[int, int], tolerance: float
-) -> Comparison:
-    """Run two forms of a model on the same random image, as testing runs them.
+    model: nn.Module,
+    other: nn.Module,
+    sizes: Sequence[Size],
+    tolerance: float,
+    optional_sizes: Sequence[Size] = (),
+) -> tuple[float, str]:
+    """Run two forms of a model on the same random images, as testing runs them.
 
-    The image goes through each model's data preprocessor. Compared are the outputs of
+    The images go through each model's data preprocessor. Compared are the outputs of
     :class:`~mmvanilla.apis.model.TensorModel`, and of models of the three toolboxes the
     predictions (``mode="predict"``) and the heads of detectors (``mode="tensor"``), too.
 
@@ -75,36 +64,56 @@ def compare_forms(
     Args:
         model: A model in eval mode.
         other: Another form of this model, in eval mode, on the same device and of the same type.
-        size: Height and width in pixels.
-        tolerance: Largest difference that counts as rounding.
+        sizes: Heights and widths in pixels.
+        tolerance: Largest difference allowed, relative to each output's maximum.
+        optional_sizes: More sizes, which are left out if ``model`` does not take them.
+
+    Returns:
+        The largest difference, and what was compared and what was not, in words.
 
     Raises:
-        RuntimeError: ``other`` cannot compute what ``model`` can.
+        RuntimeError: An output differs by more than the tolerance, or in the number or the labels
+            of detections; or ``model`` does not take a size, or ``other`` fails.
     """
-    exact: tuple[nn.Module, nn.Module] | None = None
-    result = Comparison({}, {})
-    for name, run in _runs(model, size).items():
-        try:
-            expected = run(model)
-        except Exception as error:
-            result.skipped[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            continue
-        try:
-            difference = _difference(expected, run(other))
-            if not difference <= tolerance and name != FEATURES:
-                exact = exact or _in_float64(model, other)
-                difference = _difference(run(exact[0]), run(exact[1]))
-        except Exception as error:
+    differences, compared, skipped = [], [], {}
+    for size in (*sizes, *optional_sizes):
+        names = []
+        for name, run in _runs(model, size).items():
+            try:
+                expected = run(model)
+            except Exception as error:
+                skipped[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                if name == _FEATURES:
+                    break
+                continue
+            try:
+                difference = _difference(expected, run(other))
+                if not difference <= tolerance and name != _FEATURES:
+                    difference = _difference(*map(run, _in_float64(model, other)))
+            except Exception as error:
+                raise RuntimeError(
+                    f"the trained model gives {name}, but the fused one fails "
+                    f"({type(error).__name__}: {error}); nothing was written"
+                ) from error
+            if not difference <= tolerance:  # written with `not` so that NaN fails
+                raise RuntimeError(
+                    f"{name} of the fused model differ by {difference:.2g} of their maximum at "
+                    f"{size[0]}x{size[1]}, more than {tolerance:g}; nothing was written"
+                )
+            differences.append(difference)
+            names.append(name)
+        if names:
+            compared.append(f"{', '.join(names)} at {size[0]}x{size[1]}")
+        elif (reason := skipped.pop(_FEATURES)) and size not in optional_sizes:
             raise RuntimeError(
-                f"the trained model gives {name}, but the fused one fails "
-                f"({type(error).__name__}: {error}); nothing was written"
-            ) from error
-        result.differences[name] = difference
-    if PREDICTIONS not in result.differences:
-        result.skipped.setdefault(
-            PREDICTIONS, f"{type(model).__name__} is of none of the three toolboxes"
-        )
-    return result
+                f"the trained model does not take an image of {size[0]}x{size[1]} ({reason}); "
+                "give the size of its images by --sizes H W"
+            )
+    if _data_sample(model, sizes[0]) is None:
+        skipped[_PREDICTIONS] = f"{type(model).__name__} is of none of the three toolboxes"
+    words = [f"compared: {'; '.join(compared)}"]
+    words += [f"NOT compared: {name} ({reason})" for name, reason in skipped.items()]
+    return largest(differences), "\n".join(words)
 
 
 def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
@@ -116,27 +125,25 @@ def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
     Returns:
         The first difference in words; None if there is none.
     """
-    parts, others = dict(model.named_modules()), dict(other.named_modules())
-    for name in [*parts, *others]:
+    parts: dict[str, Any] = dict(model.named_modules())
+    others: dict[str, Any] = dict(other.named_modules())
+    for name in {**parts, **others}:
         part, twin = parts.get(name), others.get(name)
         if part.__class__ is not twin.__class__:
             return f"{name} is a {type(twin).__name__} instead of a {type(part).__name__}"
-        if isinstance(part, nn.Conv2d) and isinstance(twin, nn.Conv2d):
-            expected, found = conv_geometry(part), conv_geometry(twin)
-            for key in expected:
-                if expected[key] != found[key]:
-                    return f"{key} of {name} is {found[key]} instead of {expected[key]}"
-    weights, found_weights = model.state_dict(), other.state_dict()
-    for name in [*weights, *found_weights]:
-        if name not in weights or name not in found_weights:
+        if isinstance(part, nn.Conv2d) and conv_geometry(part) != conv_geometry(twin):
+            return f"{name} is {twin} instead of {part}"
+    weights, found = model.state_dict(), other.state_dict()
+    for name in {**weights, **found}:
+        if name not in weights or name not in found:
             return f"{name} is {'missing' if name in weights else 'left over'}"
-        if not torch.equal(weights[name].nan_to_num(), found_weights[name].nan_to_num()):
+        if not torch.equal(weights[name], found[name]):
             return f"{name} has other values"
     return None
 
 
-def _runs(model: nn.Module, size: tuple[int, int]) -> dict[str, Callable[[Any], Any]]:
-    """Return the functions of a model that give its outputs, by their names."""
+def _runs(model: nn.Module, size: Size) -> dict[str, Callable[[Any], Any]]:
+    """Return functions of a form of the model that give its outputs, by their names."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (input_channels(model), *size), generator=generator)
     sample = _data_sample(model, size)
@@ -145,8 +152,7 @@ def _runs(model: nn.Module, size: tuple[int, int]) -> dict[str, Callable[[Any], 
         first = next(form.parameters())
         if not hasattr(form, "data_preprocessor"):
             return (image[None].to(first) - 127.5) / 64, None
-        samples = None if sample is None else [copy.deepcopy(sample)]
-        data = dict(inputs=[image.float()], data_samples=samples)
+        data = dict(inputs=[image.float()], data_samples=sample and [copy.deepcopy(sample)])
         data = form.data_preprocessor(data, False)
         inputs = data["inputs"]
         inputs = torch.stack(list(inputs)) if isinstance(inputs, list | tuple) else inputs
@@ -161,15 +167,15 @@ def _runs(model: nn.Module, size: tuple[int, int]) -> dict[str, Callable[[Any], 
         return run
 
     runs: dict[str, Callable[[Any], Any]] = {}
-    runs[FEATURES] = lambda form: TensorModel(form)(batch(form)[0])
+    runs[_FEATURES] = lambda form: TensorModel(form)(batch(form)[0])
     if type(sample).__name__ == "DetDataSample":
-        runs[HEADS] = in_mode("tensor")
+        runs[_HEADS] = in_mode("tensor")
     if sample is not None:
-        runs[PREDICTIONS] = in_mode("predict")
+        runs[_PREDICTIONS] = in_mode("predict")
     return runs
 
 
-def _data_sample(model: nn.Module, size: tuple[int, int]) -> Any:
+def _data_sample(model: nn.Module, size: Size) -> Any:
     """Make what a toolbox's pipeline makes for an image; None for a model of no toolbox."""
     toolboxes = {base.__module__.partition(".")[0] for base in type(model).__mro__}
     shapes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), size)
@@ -181,31 +187,23 @@ def _data_sample(model: nn.Module, size: tuple[int, int]) -> Any:
 
 
 def _in_float64(model: nn.Module, other: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Copy both forms so that their fused layers compute in float64, and give what they gave.
+    """Copy both forms so that their fused layers compute in float64, and give float32.
 
-    A convolution of ``other`` whose weights are not those of the fused layer stays as it is.
+    A convolution of ``other`` whose weights are not those of the fused layer keeps its weights.
     """
     model, other = copy.deepcopy(model), copy.deepcopy(other)
     inside: set[nn.Module] = set()
     for name, layer in model.named_modules():
         if isinstance(layer, FusableLayer) and layer not in inside:
             inside.update(layer.modules())
-            conv = other.get_submodule(name)
-            weights = layer.double().fuse().state_dict()
-            if all(
-                relative_difference(weights[key], value) < _ROUNDING
-                for key, value in conv.state_dict().items()
-            ):
-                conv.double().load_state_dict(weights)
+            exact, conv = layer.double().fuse().state_dict(), other.get_submodule(name).double()
+            rounded = conv.state_dict()
+            if all(relative_difference(exact[key], rounded[key]) < _ROUNDING for key in exact):
+                conv.load_state_dict(exact)
             for module in (layer, conv):
-                kind = next(module.parameters()).dtype
-                module.register_forward_pre_hook(_casting_to(kind))
+                module.register_forward_pre_hook(lambda _, args: tuple(x.double() for x in args))
                 module.register_forward_hook(lambda _, args, output: output.float())
     return model, other
-
-
-def _casting_to(kind: torch.dtype) -> Callable[..., Any]:
-    return lambda _, args: tuple(tensor.to(kind) for tensor in args)
 
 
 def _difference(expected: Any, found: Any) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +27,12 @@ from mmvanilla.checkpoints.writing import (
     write_checkpoint,
     write_text,
 )
-from mmvanilla.deploy.comparison import FEATURES, compare_forms, first_mismatch, typical_size
+from mmvanilla.deploy.comparison import compare_forms, first_mismatch, typical_size
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.fusion import count_fusable, fuse_model
-from mmvanilla.utils.numerics import largest
 from mmvanilla.version import __version__
 
-ODD_SIZE = (131, 97)  # what rounds a size in another way shows at one that 32 does not divide
+_ODD_SIZE = (131, 97)  # what rounds a size in another way shows at one that 32 does not divide
 DEFAULT_TOLERANCE = 1e-4
 _LATENCY_ROUNDS = 9
 _KEPT_META = ("dataset_meta", "epoch", "iter")
@@ -52,16 +50,14 @@ class Measurement(NamedTuple):
     latency_ms: float
 
 
-@dataclass(frozen=True)
-class FuseReport:
+class FuseReport(NamedTuple):
     """The result of :func:`fuse_checkpoint`.
 
     Attributes:
         num_fused: Number of layers that were replaced.
         max_difference: Largest difference of any output, relative to that output's maximum.
         compared: What was compared at which sizes and what was not, in words.
-        before: Measurement of the training form.
-        after: Measurement of the deploy form.
+        forms: Measurements of the training form and of the deploy form.
         measured: Description of the forward pass whose MACs and latency were measured.
         checkpoint: Path of the fused checkpoint.
         config: Path of the config beside it.
@@ -70,16 +66,10 @@ class FuseReport:
     num_fused: int
     max_difference: float
     compared: str
-    before: Measurement
-    after: Measurement
+    forms: tuple[Measurement, Measurement]
     measured: str
     checkpoint: Path
     config: Path
-
-    @property
-    def forms(self) -> tuple[Measurement, Measurement]:
-        """The measurements before and after fusing."""
-        return self.before, self.after
 
 
 def fuse_checkpoint(
@@ -166,19 +156,17 @@ def fuse_checkpoint(
         progress("comparing")
         written = _read_back(fused, aside)
         fixed = fixed_input_size(model)
-        required = sizes or [fixed or typical_size(cfg)]
-        optional = [] if sizes or fixed else [ODD_SIZE]
-        difference, compared = _compare(model, written, required, optional, tolerance)
+        optional = [] if sizes or fixed else [_ODD_SIZE]
+        sizes = sizes or [fixed or typical_size(cfg)]
+        difference, compared = compare_forms(model, written, sizes, tolerance, optional)
 
         progress("measuring")
         size = measured_size or fixed or (224, 224)
-        before, after = _measure(model, written, size)
+        forms = _measure(model, written, size)
 
         progress("writing")
     measured = f"one {size[0]}x{size[1]} image, {TensorModel(model).what}"
-    return FuseReport(
-        num_fused, difference, compared, before, after, measured, out_path, outputs[0]
-    )
+    return FuseReport(num_fused, difference, compared, forms, measured, out_path, outputs[0])
 
 
 def _keeping_all_detections(cfg: Config) -> Config:
@@ -212,62 +200,20 @@ def _read_back(fused: nn.Module, aside: Sequence[Path]) -> nn.Module:
     return written
 
 
-def _compare(
-    model: nn.Module,
-    written: nn.Module,
-    sizes: Sequence[tuple[int, int]],
-    optional: Sequence[tuple[int, int]],
-    tolerance: float,
-) -> tuple[float, str]:
-    """Compare both forms at all sizes that the trained model takes.
-
-    Returns:
-        The largest difference, and what was compared, in words.
-    """
-    differences: list[float] = []
-    skipped: dict[str, str] = {}
-    compared = []
-    for size in (*sizes, *optional):
-        result = compare_forms(model, written, size, tolerance)
-        if FEATURES in result.skipped:
-            if size in optional:
-                continue
-            raise RuntimeError(
-                f"the trained model does not take an image of {size[0]}x{size[1]} "
-                f"({result.skipped[FEATURES]}); give the size of its images by --sizes H W"
-            )
-        for name, difference in result.differences.items():
-            if not difference <= tolerance:  # written with `not` so that NaN fails
-                raise RuntimeError(
-                    f"{name} of the fused model differ by {difference:.2g} of their maximum at "
-                    f"{size[0]}x{size[1]}, more than {tolerance:g}; nothing was written"
-                )
-            differences.append(difference)
-        skipped.update(result.skipped)
-        compared.append(f"{' and '.join(result.differences)} at {size[0]}x{size[1]}")
-    words = [f"compared: {'; '.join(compared)}"]
-    words += [f"NOT compared: {name} ({reason})" for name, reason in skipped.items()]
-    return largest(differences), "\n".join(words)
-
-
 @torch.no_grad()
 def _measure(
     model: nn.Module, fused: nn.Module, size: tuple[int, int]
 ) -> tuple[Measurement, Measurement]:
     inputs = torch.randn(1, input_channels(model), *size)
-    timings = time_interleaved(
-        {
-            "before": lambda: TensorModel(model)(inputs),
-            "after": lambda: TensorModel(fused)(inputs),
-        },
-        rounds=_LATENCY_ROUNDS,
-        warmup=2,
+    runs = {
+        "before": lambda: TensorModel(model)(inputs),
+        "after": lambda: TensorModel(fused)(inputs),
+    }
+    timings = time_interleaved(runs, _LATENCY_ROUNDS)
+    return (
+        Measurement(measure_complexity(model, size), timings["before"].median),
+        Measurement(measure_complexity(fused, size), timings["after"].median),
     )
-    before, after = (
-        Measurement(measure_complexity(form, size), timings[name].median)
-        for name, form in (("before", model), ("after", fused))
-    )
-    return before, after
 
 
 def _plain_values(value: Any) -> Any:

@@ -15,7 +15,7 @@ from mmvanilla.apis.complexity import measure_complexity
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.model import load_model
 from mmvanilla.deploy import fuse_checkpoint as module
-from mmvanilla.deploy.comparison import FEATURES, compare_forms, first_mismatch
+from mmvanilla.deploy.comparison import compare_forms, first_mismatch
 from tests.helpers import TINY, randomise, relative_difference
 
 
@@ -80,9 +80,9 @@ def test_fused_checkpoint_and_config_give_the_same_outputs(setup, tmp_path):
     assert "at 224x224" in report.compared and "at 131x97" in report.compared
     assert "NOT compared: predictions (TwoBackbones is of none of the three" in report.compared
     assert steps == ["loading", "fusing", "comparing", "measuring", "writing"]
-    assert report.before.complexity == measure_complexity(model, (64, 64))
-    assert report.after.complexity.params < report.before.complexity.params
-    assert report.after.latency_ms > 0
+    assert report.forms[0].complexity == measure_complexity(model, (64, 64))
+    assert report.forms[1].complexity.params < report.forms[0].complexity.params
+    assert report.forms[1].latency_ms > 0
     assert left_in(tmp_path) == [*UNTOUCHED, "fused.pth", "fused.py"]
 
     cfg = Config.fromfile(str(report.config))
@@ -204,13 +204,14 @@ def test_what_is_fused_already_is_refused(setup):
 def test_forms_are_compared_in_their_type_and_on_their_device(device):
     net = randomise(VanillaNet(TINY)).double().to(device).eval()
     fused = fuse_model(net)
-    assert compare_forms(net, fused, (64, 96), 1e-9).differences[FEATURES] < 1e-9
+    assert compare_forms(net, fused, [(64, 96)], 1e-9)[0] < 1e-9
     assert first_mismatch(fused, copy.deepcopy(fused)) is None
     # Not only what comes last: a coarse level may agree while a fine one does not.
     with torch.no_grad():
         fused.blocks[0].act.conv.bias.add_(0.1)
     assert first_mismatch(fuse_model(net), fused) == "blocks.0.act.conv.bias has other values"
-    assert compare_forms(net, fused, (64, 96), 1e-9).differences[FEATURES] > 1e-4
+    with pytest.raises(RuntimeError, match="features or logits of the fused model differ"):
+        compare_forms(net, fused, [(64, 96)], 1e-4)
 
 
 class Subclass(VanillaNet):

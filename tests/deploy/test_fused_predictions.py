@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmvanilla.deploy.comparison import PREDICTIONS, compare_forms, typical_size
+from mmvanilla.deploy.comparison import compare_forms, typical_size
 from tests.deploy.fusing import fuse, write_config
 
 ARCH = dict(dims=(8, 16, 24, 32), strides=(2, 2, 2))
@@ -129,21 +129,24 @@ TOOLBOXES = [
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize(("scope", "make"), TOOLBOXES)
 def test_what_only_predicting_takes_is_compared(tmp_path, monkeypatch, scope, make, how):
+    config = write_config(tmp_path, scope, make(how))
     if how != "conv":
         message = "predictions.*nothing was written"
         with pytest.raises(RuntimeError, match=message):
-            fuse(tmp_path, write_config(tmp_path, scope, make(how)), monkeypatch)
+            fuse(tmp_path, config, monkeypatch)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["config.py", "trained.pth"]
         return
-    report, trained, fused = fuse(tmp_path, write_config(tmp_path, scope, make(how)), monkeypatch)
+    report, trained, fused = fuse(tmp_path, config, monkeypatch)
     assert report.max_difference < 1e-5
     assert "predictions at 64x96" in report.compared and "NOT" not in report.compared
-    differences, skipped = compare_forms(trained, fused, (96, 64), 1e-4)
-    assert differences[PREDICTIONS] < 1e-5 and not skipped
-    # It is compared in truth: another fused weight gives other predictions.
+    # It is compared in truth: other weights, which only predictions and heads show, are refused.
+    features = next(part for part in fused.modules() if isinstance(part, Features))
     with torch.no_grad():
-        next(layer for layer in fused.modules() if type(layer) is nn.Conv2d).weight.mul_(1.1)
-    assert compare_forms(trained, fused, (96, 64), 1e-4).differences[PREDICTIONS] > 1e-4
+        features.conv.weight.mul_(1.1)
+        features.norm.weight.zero_()
+        next(part for part in trained.modules() if isinstance(part, Features)).norm.weight.zero_()
+    with pytest.raises(RuntimeError, match="predictions of the fused model differ"):
+        compare_forms(trained, fused, [(64, 96)], 1e-4)
 
 
 @pytest.mark.toolbox("mmseg")
