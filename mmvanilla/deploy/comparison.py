@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmvanilla.apis.model import TensorModel, input_channels
-from mmvanilla.models.fusion import FusableLayer, conv_geometry
+from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.numerics import largest, relative_difference
 
 Size = tuple[int, int]
@@ -125,13 +125,12 @@ def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
     Returns:
         The first difference in words; None if there is none.
     """
-    parts: dict[str, Any] = dict(model.named_modules())
-    others: dict[str, Any] = dict(other.named_modules())
+    parts, others = dict(model.named_modules()), dict(other.named_modules())
     for name in {**parts, **others}:
         part, twin = parts.get(name), others.get(name)
-        if part.__class__ is not twin.__class__:
+        if type(part) is not type(twin):
             return f"{name} is a {type(twin).__name__} instead of a {type(part).__name__}"
-        if isinstance(part, nn.Conv2d) and conv_geometry(part) != conv_geometry(twin):
+        if isinstance(part, nn.Conv2d) and str(part) != str(twin):
             return f"{name} is {twin} instead of {part}"
     weights, found = model.state_dict(), other.state_dict()
     for name in {**weights, **found}:
