@@ -8,7 +8,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ from mmvanilla.checkpoints import plain_pickle
 from mmvanilla.checkpoints.download import fetch
 from mmvanilla.checkpoints.weights import check_weights
 
-MapLocation = str | torch.device | Callable[..., Any] | Mapping[str, str] | None
+MapLocation = str | torch.device | Callable[..., Any] | dict[str, str] | None
 
 _ZIP_MAGIC = b"PK\x03\x04"
 

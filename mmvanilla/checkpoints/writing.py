@@ -1,23 +1,30 @@
-"""Write files completely or not at all, one alone or several together."""
+"""Write files whole or not at all, one alone or several together."""
 
 from __future__ import annotations
 
 import errno
 import os
-import sys
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from mmvanilla.utils.scratch import abandoned, scratch_folder
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 StrPath = str | os.PathLike[str]
 
-# The kinds of scratch folders: one whose files are being written, and one whose files are complete.
-_WRITING, _COMPLETE = "writing", "complete"
+#: How the name begins of a folder that a killed process leaves; it may be deleted.
+UNFINISHED = ".unfinished-"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def refuse_existing(path: StrPath, overwrite: bool = False) -> None:
@@ -30,20 +37,17 @@ def refuse_existing(path: StrPath, overwrite: bool = False) -> None:
     path = Path(path).expanduser()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists already; pass --overwrite to replace it")
 
 
 def check_writable(
     paths: Iterable[StrPath], overwrite: bool = False, inputs: Iterable[StrPath] = ()
 ) -> None:
-    """Check before any work is done that its outputs can be written.
-
-    The folder of an output need not exist, and is not created, but it must be possible to create
-    it.
+    """Check before any work is done that its outputs can be written; nothing is created.
 
     Args:
-        paths: Paths of the files to write.
+        paths: Paths of the files to write. Their folders need not exist.
         overwrite: Whether existing files may be replaced. Default: False.
         inputs: Files that the work reads. None of them may be an output, not even under another
             name (a link). Addresses such as ``vanillanet://13`` are ignored.
@@ -64,23 +68,17 @@ def check_writable(
             raise ValueError(
                 f"the output {path} is also an input, which would be lost; choose another name"
             )
-        finish_interrupted(path.parent)
         refuse_existing(path, overwrite)
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
             raise NotADirectoryError(
                 f"{path} cannot be written: {folder} is a file, not a folder; choose another place"
             )
-        try:
-            with scratch_folder(folder, _WRITING):
-                pass
-        except OSError as error:
-            reason = error.strerror or error
-            kind = PermissionError if isinstance(error, PermissionError) else OSError
-            raise kind(
-                f"{path} cannot be written: no file can be made in {folder} ({reason}); "
-                "choose another place or free this one"
-            ) from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(
+                f"{path} cannot be written: no permission to make files in {folder}; choose "
+                "another place"
+            )
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: StrPath, overwrite: bool = False) -> None:
@@ -94,8 +92,18 @@ def write_checkpoint(checkpoint: dict[str, Any], path: StrPath, overwrite: bool 
     Raises:
         FileExistsError: The file exists, and ``overwrite`` is False.
         IsADirectoryError: The path is a folder.
+        OSError: The disk is full, or the file cannot be written for another reason.
     """
-    write_whole(lambda file: torch.save(checkpoint, file), path, overwrite)
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch tries to end the archive after the error of the disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+    write_whole(write, path, overwrite)
 
 
 def write_text(text: str, path: StrPath, overwrite: bool = False) -> None:
@@ -111,38 +119,31 @@ def write_whole(write: Callable[[IO[bytes]], Any], path: StrPath, overwrite: boo
         path: Path of the file. Its folder is created if it does not exist.
         overwrite: Whether to replace an existing file.
     """
-    refuse_existing(path, overwrite)
-    path = Path(path).expanduser()
-    # In the same folder, since a rename is atomic only within one file system.
-    with scratch_folder(path.parent, _WRITING) as folder:
-        partial = folder / path.name
-        with _naming(path), partial.open("wb") as file:
-            write(file)
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
+    with appearing_together([path], overwrite) as (aside,), aside.open("wb") as file:
+        write(file)
 
 
 @contextmanager
 def appearing_together(
     paths: Sequence[StrPath], overwrite: bool = False, inputs: Iterable[StrPath] = ()
 ) -> Iterator[list[Path]]:
-    """Let several files of one folder appear together, or none of them.
+    """Let files of one folder appear when all of them are written, each of them whole.
 
-    The block writes each file under its own name into a scratch folder, where the files can be read
-    back and checked. They appear when the block ends without an exception::
+    The block writes each file under its own name into a new folder beside the targets, where the
+    files can be read back and checked::
 
-        with appearing_together(["out.pth", "out.py"], inputs=[config]) as (weights, text):
-            torch.save(checkpoint, weights)
+        with appearing_together(["out.py", "out.pth"], inputs=[config]) as (text, weights):
             text.write_text(cfg.pretty_text)
+            torch.save(checkpoint, weights)
             verify(weights, text)  # if this raises an error, no file appears
 
-    If the process is killed at any moment (by ``kill -9``, or a power failure), a new file never
-    stands beside an old one. Since two renames are not one atomic step, the order is this: the new
-    files are written and synced; one rename of their folder marks them as complete; all old files
-    are removed; the new files are moved to their places. A process that dies before the rename
-    leaves the old files. A process that dies after it may leave files missing, but never mixed, and
-    :func:`finish_interrupted` moves the others on the next run of any tool that writes there.
+    Then they are put in their places in the given order, each by one step of the file system, and
+    nothing is removed before. A process that is killed in this moment, which lasts microseconds,
+    can leave the first file new and the second one old. So the last file should stand by itself:
+    a checkpoint holds the text of its config.
+
+    Of several processes that write the same files at once, one after the other puts its files in
+    place (where the file system has locks), and without ``overwrite`` the first one wins.
 
     Args:
         paths: Paths of the files, all in one folder, which is created if it does not exist.
@@ -154,98 +155,96 @@ def appearing_together(
 
     Raises:
         ValueError: The files lie in several folders, or :func:`check_writable` refuses them.
+        FileExistsError: A file exists, or another process has written it in the meantime, and
+            ``overwrite`` is False.
         RuntimeError: The block did not write one of the files.
     """
     targets = [Path(path).expanduser() for path in paths]
     parent = targets[0].parent
-    if any(_resolved(target.parent) != _resolved(parent) for target in targets):
+    if any(not _is_same(target.parent, parent) for target in targets):
         raise ValueError(f"files that appear together must lie in one folder, found {targets}")
     check_writable(targets, overwrite, inputs)
-    with scratch_folder(parent, _WRITING) as folder:
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
+    try:
         aside = [folder / target.name for target in targets]
-        with _naming(parent):
+        try:
             yield aside
+        except OSError as error:  # that of a full disk does not name the file
+            if error.errno not in _FULL or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(targets[-1])) from error
         for path in aside:
             if not path.is_file():
                 raise RuntimeError(f"{path.name} was not written, so none of the files appears")
             _sync(path)
-        for extra in set(folder.iterdir()) - set(aside):  # such as __pycache__ of a config
-            _remove(extra)
-        _sync(folder)
+        # Python runs its handlers of signals in the main thread alone, so nothing stops this one
+        # between two files.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(_put_in_place, aside, targets, overwrite).result()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(aside: list[Path], targets: list[Path], overwrite: bool) -> None:
+    with _locked(targets[0].parent):
         for target in targets:
-            refuse_existing(target, overwrite)  # another process may have written it
-        complete = folder.with_name(folder.name.replace(f".{_WRITING}-", f".{_COMPLETE}-", 1))
-        folder.rename(complete)
-        _sync(parent)
-        _move_in(complete)
+            refuse_existing(target, overwrite)
+        appeared: list[Path] = []
+        try:
+            for path, target in zip(aside, targets, strict=True):
+                if overwrite:
+                    path.replace(target)
+                else:
+                    _link(path, target)
+                    appeared.append(target)
+        except OSError:
+            for target in appeared:
+                target.unlink()
+            raise
+        _sync(targets[0].parent)
 
 
-def finish_interrupted(parent: StrPath) -> list[Path]:
-    """Move the files to their places that a killed :func:`appearing_together` had completed.
-
-    Returns:
-        The files that appeared.
-    """
-    appeared: list[Path] = []
-    for folder in abandoned(Path(parent).expanduser(), _COMPLETE):
-        appeared += _move_in(folder)
-    return appeared
+def _link(path: Path, target: Path) -> None:
+    """Give a file a second name, which must not exist yet."""
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        refuse_existing(target)
+        raise
+    except OSError:  # a file system without links, as of memory cards: an empty file keeps the name
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL))
+        path.replace(target)
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let an error of the disk name the file, which the error of a full disk does not."""
-    try:
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process puts files in place there, if the file system can tell."""
+    if fcntl is None:
         yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    except RuntimeError as error:
-        # torch's archive writer raises errors of its own.
-        if "PytorchStreamWriter" not in str(error):
-            raise
-        raise OSError(errno.EIO, "writing failed, perhaps on a full disk", str(path)) from error
-
-
-def _move_in(folder: Path) -> list[Path]:
-    """Replace files by those of the same name in ``folder``; may be repeated at any point."""
-    names = sorted(path.name for path in folder.iterdir())
-    for name in names:
-        (folder.parent / name).unlink(missing_ok=True)
-    _sync(folder.parent)
-    for name in names:
-        (folder / name).replace(folder.parent / name)
-    _sync(folder.parent)
-    folder.rmdir()
-    return [folder.parent / name for name in names]
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        for child in path.iterdir():
-            _remove(child)
-        path.rmdir()
-    else:
-        path.unlink()
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk, if the system supports it."""
-    if path.is_dir() and sys.platform == "win32":
         return
-    descriptor = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 
 
-def _resolved(path: Path) -> Path:
-    return path.expanduser().resolve()
+def _sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    if os.name == "nt":  # which cannot open folders, nor sync what is open for reading
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_same(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return os.path.samefile(path, other)
-    return _resolved(path) == _resolved(other)
+    return path.resolve() == other.resolve()

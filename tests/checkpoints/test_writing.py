@@ -1,194 +1,309 @@
-"""Files are written whole or not at all, alone and together."""
+"""Files are written whole or not at all, alone and together, whoever else writes or kills."""
 
+import errno
+import multiprocessing
 import os
 import pickle
-import sys
-import textwrap
+import random
+import signal
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from mmvanilla.checkpoints import writing
 from mmvanilla.checkpoints.reading import read_checkpoint
 from mmvanilla.checkpoints.writing import (
+    UNFINISHED,
     appearing_together,
     check_writable,
-    finish_interrupted,
     write_checkpoint,
+    write_text,
 )
-from mmvanilla.utils import scratch
 
-
-def test_write_round_trip_without_any_class(tmp_path):
-    path = tmp_path / "new" / "folder" / "out.pth"
-    checkpoint = dict(meta=dict(a=1), state_dict=dict(w=torch.rand(2, 3)))
-    write_checkpoint(checkpoint, path)
-    read = torch.load(path, weights_only=True)
-    assert read["meta"] == dict(a=1)
-    assert torch.equal(read["state_dict"]["w"], checkpoint["state_dict"]["w"])
-    assert [file.name for file in path.parent.iterdir()] == ["out.pth"]
-
-
-def test_write_refuses_what_is_there(tmp_path):
-    path = tmp_path / "out.pth"
-    path.write_text("mine")
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        write_checkpoint(dict(a=1), path)
-    assert path.read_text() == "mine"
-    write_checkpoint(dict(a=1), path, overwrite=True)
-    assert read_checkpoint(path) == dict(a=1)
-    with pytest.raises(IsADirectoryError, match="is a folder"):
-        write_checkpoint(dict(a=1), tmp_path, overwrite=True)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "out.pth"
-    write_checkpoint(dict(a=1), path)
-    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle|local object"):
-        write_checkpoint(dict(a=lambda: 1), path, overwrite=True)
-    assert read_checkpoint(path) == dict(a=1)
-    assert [file.name for file in tmp_path.iterdir()] == ["out.pth"]
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes of POSIX")
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def write_pair(folder, text, **options):
-    with appearing_together([folder / "out.pth", folder / "out.py"], **options) as aside:
-        for path in aside:
-            path.write_text(f"{text} {path.name}")
-
-
-def test_two_files_appear_together(tmp_path):
-    write_pair(tmp_path / "new", "first")
-    write_pair(tmp_path / "new", "second", overwrite=True)
-    assert names(tmp_path / "new") == ["out.pth", "out.py"]
-    assert (tmp_path / "new" / "out.py").read_text() == "second out.py"
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        write_pair(tmp_path / "new", "third")
-
-
-def test_none_appears_when_a_check_fails(tmp_path):
-    write_pair(tmp_path, "old")
-    with (
-        pytest.raises(RuntimeError, match="differ"),
-        appearing_together([tmp_path / "out.pth", tmp_path / "out.py"], overwrite=True) as aside,
+def write_pair(folder, text, overwrite=False):
+    """Write a config, then a checkpoint, as fusing does."""
+    with appearing_together([folder / "out.py", folder / "out.pth"], overwrite) as (
+        config,
+        weights,
     ):
-        for path in aside:
-            path.write_text("new")
-        raise RuntimeError("they differ")
-    with (
-        pytest.raises(RuntimeError, match="out.py was not written"),
-        appearing_together([tmp_path / "out.pth", tmp_path / "out.py"], overwrite=True) as aside,
-    ):
-        aside[0].write_text("new")
-    assert names(tmp_path) == ["out.pth", "out.py"]
-    assert (tmp_path / "out.pth").read_text() == "old out.pth"
+        config.write_text(text)
+        torch.save(dict(meta=dict(cfg=text)), weights)
 
 
-def test_what_a_check_leaves_aside_does_not_appear(tmp_path):
-    with appearing_together([tmp_path / "out.py"]) as (aside,):
-        aside.write_text("x = 1")
-        cache = aside.parent / "__pycache__"
-        cache.mkdir()
-        (cache / "out.pyc").write_text("")
-    assert names(tmp_path) == ["out.py"]
+def read_pair(folder):
+    config = (folder / "out.py").read_text()
+    return config, read_checkpoint(folder / "out.pth")["meta"]["cfg"]
 
 
-# Every step that changes the disk, counted; the process kills itself before step number N.
-KILLED_AT = textwrap.dedent("""
-    import os, signal, sys
-    from pathlib import Path
-    from mmvanilla.checkpoints import writing
+class TestOneFile:
+    def test_round_trip_without_any_class(self, tmp_path):
+        path = tmp_path / "new" / "folder" / "out.pth"
+        checkpoint = dict(meta=dict(a=1), state_dict=dict(w=torch.rand(2, 3)))
+        write_checkpoint(checkpoint, path)
+        read = torch.load(path, weights_only=True)
+        assert read["meta"] == dict(a=1)
+        assert torch.equal(read["state_dict"]["w"], checkpoint["state_dict"]["w"])
+        assert names(path.parent) == ["out.pth"]
 
-    steps = int(sys.argv[2])
+    def test_it_has_the_mode_of_any_new_file(self, tmp_path):
+        (tmp_path / "usual").write_text("")
+        write_text("", tmp_path / "ours")
+        write_text("", tmp_path / "ours", overwrite=True)
+        assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+        assert (tmp_path / "ours").stat().st_nlink == 1
 
-    def before(owner, name):
-        original = getattr(owner, name)
+    def test_what_is_there_is_kept(self, tmp_path):
+        path = tmp_path / "out.pth"
+        path.write_text("mine")
+        with pytest.raises(FileExistsError, match="--overwrite"):
+            write_checkpoint(dict(a=1), path)
+        assert path.read_text() == "mine"
+        write_checkpoint(dict(a=1), path, overwrite=True)
+        assert read_checkpoint(path) == dict(a=1)
+        with pytest.raises(IsADirectoryError, match="is a folder"):
+            write_checkpoint(dict(a=1), tmp_path, overwrite=True)
 
-        def step(*args, **kwargs):
-            global steps
-            if steps == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            steps -= 1
-            return original(*args, **kwargs)
+    def test_a_failure_leaves_the_old_file(self, tmp_path):
+        path = tmp_path / "out.pth"
+        write_checkpoint(dict(a=1), path)
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            write_checkpoint(dict(a=lambda: 1), path, overwrite=True)
+        assert read_checkpoint(path) == dict(a=1)
+        assert names(tmp_path) == ["out.pth"]
 
-        setattr(owner, name, step)
+    @needs_fork
+    def test_a_full_disk_is_named_and_leaves_nothing(self, tmp_path):
+        import resource
 
-    for name in ("write_text", "replace", "rename", "unlink", "rmdir"):
-        before(Path, name)
-    before(os, "fsync")
-    folder = Path(sys.argv[1])
-    with writing.appearing_together([folder / "out.pth", folder / "out.py"], True) as aside:
-        for path in aside:
-            path.write_text("new " + path.name)
-    """)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+        try:
+            for write in (
+                lambda: write_checkpoint(dict(w=torch.zeros(10000)), tmp_path / "out"),
+                lambda: write_text("x" * 10000, tmp_path / "out"),
+            ):
+                with pytest.raises(OSError, match="out"):
+                    write()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert names(tmp_path) == []
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_a_link_in_its_place_leads_nowhere(self, tmp_path, overwrite):
+        (tmp_path / "private").write_text("secret")
+        (tmp_path / "out").symlink_to(tmp_path / "private")
+        (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+        for name in ("out", "dangling"):
+            if overwrite:
+                write_text("new", tmp_path / name, overwrite=True)
+                assert not (tmp_path / name).is_symlink()
+            else:
+                with pytest.raises(FileExistsError, match="--overwrite"):
+                    write_text("new", tmp_path / name)
+        assert (tmp_path / "private").read_text() == "secret"
+        assert not (tmp_path / "nothing").exists()
+
+    def test_without_links_it_still_replaces_nothing(self, tmp_path, monkeypatch):
+        def refuse(*args):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(writing.os, "link", refuse)
+        write_pair(tmp_path, "first")
+        with pytest.raises(FileExistsError):
+            writing._link(tmp_path / "out.py", tmp_path / "out.pth")
+        assert read_pair(tmp_path) == ("first", "first")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a killed process is only known on POSIX")
-def test_killed_before_any_step_the_pair_is_never_mixed(tmp_path):
-    """Forked, since importing torch once a step would take a minute."""
-    whole_runs, outcomes = 0, set()
-    for step in range(40):
-        folder = tmp_path / str(step)
-        folder.mkdir()
-        write_pair(folder, "old")
+class TestSeveralFiles:
+    def test_they_appear_together(self, tmp_path):
+        write_pair(tmp_path / "new", "first")
+        write_pair(tmp_path / "new", "second", overwrite=True)
+        assert names(tmp_path / "new") == ["out.pth", "out.py"]
+        assert read_pair(tmp_path / "new") == ("second", "second")
+        with pytest.raises(FileExistsError, match="--overwrite"):
+            write_pair(tmp_path / "new", "third")
+
+    def test_none_appears_when_a_check_fails(self, tmp_path):
+        write_pair(tmp_path, "old")
+        paths = [tmp_path / "out.py", tmp_path / "out.pth"]
+        with (
+            pytest.raises(RuntimeError, match="differ"),
+            appearing_together(paths, overwrite=True) as aside,
+        ):
+            for path in aside:
+                path.write_text("new")
+            raise RuntimeError("they differ")
+        with (
+            pytest.raises(RuntimeError, match=r"out\.pth was not written"),
+            appearing_together(paths, overwrite=True) as aside,
+        ):
+            aside[0].write_text("new")
+        assert names(tmp_path) == ["out.pth", "out.py"]
+        assert read_pair(tmp_path) == ("old", "old")
+
+    def test_what_a_check_leaves_aside_does_not_appear(self, tmp_path):
+        with appearing_together([tmp_path / "out.py"]) as (aside,):
+            aside.write_text("x = 1")
+            (aside.parent / "__pycache__").mkdir()
+        assert names(tmp_path) == ["out.py"]
+
+    def test_a_file_that_appears_meanwhile_is_kept_and_nothing_stands_beside_it(self, tmp_path):
+        with (
+            pytest.raises(FileExistsError, match=r"out\.pth exists already"),
+            appearing_together([tmp_path / "out.py", tmp_path / "out.pth"]) as aside,
+        ):
+            for path in aside:
+                path.write_text("ours")
+            (tmp_path / "out.pth").write_text("theirs")
+        assert names(tmp_path) == ["out.pth"]
+        assert (tmp_path / "out.pth").read_text() == "theirs"
+
+    def test_files_of_two_folders_cannot(self, tmp_path):
+        paths = [tmp_path / "a" / "out.pth", tmp_path / "b" / "out.py"]
+        with pytest.raises(ValueError, match="one folder"), appearing_together(paths):
+            pass
+
+
+class TestBeforeTheWork:
+    def test_an_output_that_is_an_input_is_refused(self, tmp_path):
+        config = tmp_path / "model.py"
+        config.write_text("model = None")
+        (tmp_path / "link.py").symlink_to(config)
+        os.link(config, tmp_path / "hard.py")
+        for name in ("model.py", "./model.py", "link.py", "hard.py"):
+            with pytest.raises(ValueError, match="also an input"):
+                check_writable([tmp_path / name], overwrite=True, inputs=[config, "vanillanet://5"])
+        with pytest.raises(ValueError, match="named twice"):
+            check_writable([tmp_path / "a.pth", tmp_path / "." / "a.pth"])
+        assert config.read_text() == "model = None"
+
+    def test_unwritable_places_are_found_and_nothing_is_made(self, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(NotADirectoryError, match="is a file, not a folder"):
+            check_writable([tmp_path / "file" / "out.pth"])
+        with pytest.raises(IsADirectoryError, match="is a folder"):
+            check_writable([tmp_path])
+        check_writable([tmp_path / "new" / "out.pth"])
+        monkeypatch.setattr(writing.os, "access", lambda path, mode: False)  # as root may anything
+        with pytest.raises(PermissionError, match=r"out\.pth cannot be written: no permission"):
+            check_writable([tmp_path / "new" / "out.pth"])
+        assert names(tmp_path) == ["file"]
+
+
+def _write_in_turn(root, number, overwrite, start, results):
+    for folder in sorted(root.iterdir()):
+        start.wait()
+        try:
+            write_pair(folder, f"of process {number}", overwrite)
+            results.put((folder.name, number))
+        except FileExistsError:
+            pass
+
+
+@needs_fork
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_processes_that_write_at_once(tmp_path, overwrite):
+    """In 40 rounds: never a pair of two, and without ``overwrite`` exactly one succeeds."""
+    for round_ in range(40):
+        (tmp_path / f"{round_:02}").mkdir()
+        if overwrite:
+            write_pair(tmp_path / f"{round_:02}", "old")
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(3), context.SimpleQueue()
+    writers = [
+        context.Process(target=_write_in_turn, args=(tmp_path, number, overwrite, start, results))
+        for number in range(3)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(timeout=60)
+        assert writer.exitcode == 0
+    succeeded = {}
+    while not results.empty():
+        folder, number = results.get()
+        succeeded.setdefault(folder, []).append(f"of process {number}")
+    for folder in tmp_path.iterdir():
+        config, checkpoint = read_pair(folder)
+        assert config == checkpoint and config in succeeded[folder.name]
+        assert len(succeeded[folder.name]) == (3 if overwrite else 1)
+        assert names(folder) == ["out.pth", "out.py"]
+
+
+class TestSignals:
+    @pytest.fixture
+    def ctrl_c(self):
+        """Ctrl-C raises once as usual, and the event tells that it did."""
+        arrived = threading.Event()
+
+        def handle(number, frame):
+            arrived.set()
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGINT, handle)
+        yield arrived
+        signal.signal(signal.SIGINT, before)
+
+    def test_during_the_work(self, tmp_path, ctrl_c):
+        write_pair(tmp_path, "old")
+        with (
+            pytest.raises(KeyboardInterrupt),
+            appearing_together([tmp_path / "out.py", tmp_path / "out.pth"], True) as aside,
+        ):
+            aside[0].write_text("new")
+            signal.raise_signal(signal.SIGINT)
+        assert ctrl_c.is_set()
+        assert names(tmp_path) == ["out.pth", "out.py"]
+        assert read_pair(tmp_path) == ("old", "old")
+
+    def test_between_the_two_files(self, tmp_path, ctrl_c, monkeypatch):
+        write_pair(tmp_path, "old")
+        replace = Path.replace
+
+        def interrupted(path, target):
+            replace(path, target)
+            if not ctrl_c.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+                assert ctrl_c.wait(10)
+
+        monkeypatch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_pair(tmp_path, "new", overwrite=True)
+        assert read_pair(tmp_path) == ("new", "new")
+        assert names(tmp_path) == ["out.pth", "out.py"]
+
+
+@needs_fork
+def test_killed_at_any_moment_each_file_is_whole(tmp_path):
+    """The config may be of the next run; nothing but a folder with a telling name is left."""
+    rng = random.Random(0)
+    write_pair(tmp_path, "0")
+    generations = set()
+    for _ in range(40):
+        begin = int(read_pair(tmp_path)[1])
         pid = os.fork()
         if pid == 0:
-            sys.argv = ["killed", str(folder), str(step)]
-            code = 1
-            try:
-                exec(compile(KILLED_AT, "killed", "exec"), {})
-                code = 0
-            finally:
-                os._exit(code)
-        status = os.waitpid(pid, 0)[1]
-        texts = {path.read_text().split()[0] for path in folder.glob("out.*")}
-        assert len(texts) <= 1, f"mixed after step {step}"
-        finish_interrupted(folder)
-        pair = {name: (folder / name).read_text() for name in ("out.pth", "out.py")}
-        kind = pair["out.pth"].split()[0]
-        assert pair == {name: f"{kind} {name}" for name in pair}
-        outcomes.add(kind)
-        write_pair(folder, "later", overwrite=True)  # the next run works and tidies up
-        assert names(folder) == ["out.pth", "out.py"]
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0
-            whole_runs += 1
-            break
-    assert whole_runs == 1
-    assert outcomes == {"old", "new"}
-
-
-def test_an_output_that_is_an_input_is_refused(tmp_path):
-    config = tmp_path / "model.py"
-    config.write_text("model = None")
-    (tmp_path / "link.py").symlink_to(config)
-    for name in ("model.py", "./model.py", "link.py"):
-        with pytest.raises(ValueError, match="also an input"):
-            check_writable([tmp_path / name], overwrite=True, inputs=[config, "vanillanet://5"])
-    with pytest.raises(ValueError, match="named twice"):
-        check_writable([tmp_path / "a.pth", tmp_path / "." / "a.pth"])
-    assert config.read_text() == "model = None"
-
-
-def test_unwritable_places_are_found_before_the_work(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="is a file, not a folder"):
-        check_writable([tmp_path / "file" / "out.pth"])
-    with pytest.raises(IsADirectoryError, match="is a folder"):
-        check_writable([tmp_path])
-
-    def refuse(**kwargs):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(scratch.tempfile, "mkdtemp", refuse)
-    with pytest.raises(PermissionError, match=r"out\.pth cannot be written.*Permission denied"):
-        check_writable([tmp_path / "new" / "out.pth"])
-    assert names(tmp_path) == ["file"]
-
-
-def test_files_of_two_folders_cannot_appear_together(tmp_path):
-    paths = [tmp_path / "a" / "out.pth", tmp_path / "b" / "out.py"]
-    with pytest.raises(ValueError, match="one folder"), appearing_together(paths):
-        pass
+            for generation in range(begin + 1, begin + 10**6):
+                write_pair(tmp_path, str(generation), overwrite=True)
+            os._exit(1)
+        time.sleep(rng.uniform(0.001, 0.02))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        config, checkpoint = map(int, read_pair(tmp_path))
+        assert config - checkpoint in (0, 1)
+        generations.add(checkpoint)
+        left = set(names(tmp_path)) - {"out.py", "out.pth"}
+        assert all(name.startswith(UNFINISHED) for name in left)
+    assert len(generations) > 5
+    write_pair(tmp_path, "later", overwrite=True)
+    assert read_pair(tmp_path) == ("later", "later")
