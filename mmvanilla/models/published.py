@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from mmvanilla.models.archs import ARCHS
 
 RELEASE_URL = "https://github.com/huawei-noah/VanillaNet/releases/download/ckpt"
 SCHEME = "vanillanet://"
@@ -36,17 +33,3 @@ PUBLISHED: dict[str, PublishedFile] = {
     "mask-rcnn-13": PublishedFile("mask_rcnn_vanillanet_13.pth", "13", act_num=4, is_detector=True),
     "retinanet-13": PublishedFile("retinanet_vanillanet_13.pth", "13", act_num=4, is_detector=True),
 }
-
-
-def addresses_that_fit(dims: Sequence[int], act_num: int) -> list[str]:
-    """List the ``vanillanet://`` addresses of the published weights that fit a backbone.
-
-    Args:
-        dims: Channels of the stem, then of each block.
-        act_num: n of the series activation.
-    """
-    return [
-        SCHEME + name
-        for name, published in PUBLISHED.items()
-        if published.act_num == act_num and ARCHS[published.arch].dims == tuple(dims)
-    ]

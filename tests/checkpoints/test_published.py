@@ -4,7 +4,7 @@ import pytest
 
 from mmvanilla.checkpoints.identify_arch import identify_arch
 from mmvanilla.models.archs import ARCHS, Arch
-from mmvanilla.models.published import PUBLISHED, addresses_that_fit
+from mmvanilla.models.published import PUBLISHED
 
 
 def test_the_files_are_those_of_the_release():
@@ -20,15 +20,6 @@ def test_the_files_are_those_of_the_release():
     )
     assert set(ARCHS) <= set(PUBLISHED)
     assert all(entry.arch in ARCHS for entry in PUBLISHED.values())
-
-
-def test_addresses_that_fit():
-    dims = ARCHS["13"].dims
-    assert addresses_that_fit(dims, 3) == ["vanillanet://13"]
-    act4 = ["vanillanet://13-act4", "vanillanet://mask-rcnn-13", "vanillanet://retinanet-13"]
-    assert addresses_that_fit(dims, 4) == act4
-    assert addresses_that_fit(dims, 5) == []
-    assert addresses_that_fit((8, 16), 3) == []
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHS if "1.5x" not in name])
