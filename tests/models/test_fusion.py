@@ -139,15 +139,6 @@ def test_nothing_to_fuse_warns_and_gives_the_model_back():
     assert count_fusable(plain) == 0 and count_fusable(ConvPair(3, 4, 1)) == 1
 
 
-def test_a_shared_layer_stays_shared():
-    shared = ConvPair(4, 4, 1)
-    model = nn.ModuleDict(dict(a=nn.Sequential(shared), b=nn.Sequential(shared))).eval()
-    num_fused = count_fusable(model)
-    fused = fuse_model(model)
-    assert num_fused == 1
-    assert fused["a"][0] is fused["b"][0]
-
-
 def test_a_refusal_leaves_the_model_whole():
     model = nn.Sequential(
         ConvPair(3, 4, 1), ConvNorm(4, 4, 1, norm_cfg=dict(type="GN", num_groups=1))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ from torch import nn
 
 from mmvanilla import fuse_model
 from mmvanilla.checkpoints.authors_keys import authors_layout, convert_authors
-from mmvanilla.deploy.onnx_export import export_onnx
 from mmvanilla.utils.numerics import relative_difference
 from tests.helpers import randomise
 
@@ -56,60 +53,32 @@ def build(cfg: dict[str, Any], deploy: bool, seed: int) -> nn.Module:
     import mmvanilla.cls_head  # noqa: F401
 
     model = ImageClassifier(**{part: dict(cfg[part], deploy=deploy) for part in cfg})
-    return randomise(model, seed).eval()
+    return randomise(model, seed).eval().double()
 
 
-def check(cfg: dict[str, Any], seed: int, export: bool) -> None:
-    """Hold every form of a classifier against the training form."""
+@hypothesis.settings(max_examples=6)
+@hypothesis.given(cfg=classifiers(), seed=st.integers(0, 2**31))
+@torch.no_grad()
+def test_every_form_of_a_classifier_answers_the_same(cfg, seed):
     torch.manual_seed(seed)
     model = build(cfg, deploy=False, seed=seed)
-    images = torch.randn(2, 3, 64, 96)
-    with torch.no_grad():
-        expected = model.double()(images.double())
-        forms = {
-            "fused": fuse_model(model),
-            "loaded into the deploy form": build(cfg, True, seed + 1).double(),
-            "loaded into the training form": build(cfg, False, seed + 1).double(),
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    forms = {"fused": fuse_model(model)}
+    for deploy in (True, False):
+        forms[f"loaded, deploy={deploy}"] = other = build(cfg, deploy, seed + 1)
+        other.load_state_dict(model.state_dict())
+    backbone = cfg["backbone"]
+    if backbone["deep_training"] and not backbone["shortcut"]:
+        classes = cfg["head"]["num_classes"]
+        layout = authors_layout(backbone["arch"]["dims"], backbone["act_num"], classes)
+        weights = model.state_dict()
+        theirs = {
+            key: weights[ours if ours in weights else f"backbone.{ours}"]
+            for key, (ours, _) in layout.items()
         }
-        for form in list(forms)[1:]:
-            forms[form].load_state_dict(model.state_dict())
-        backbone = cfg["backbone"]
-        if backbone["deep_training"] and not backbone["shortcut"]:
-            classes = cfg["head"]["num_classes"]
-            layout = authors_layout(backbone["arch"]["dims"], backbone["act_num"], classes)
-            weights = model.state_dict()
-            prefixes = ("", "backbone.")
-            theirs = {
-                key: next(weights[p + ours] for p in prefixes if p + ours in weights)
-                for key, (ours, _) in layout.items()
-            }
-            converted = forms["converted from the authors' names"] = build(cfg, False, seed + 2)
-            converted.double().load_state_dict(convert_authors(theirs).state_dict)
-        for form, other in forms.items():
-            difference = relative_difference(expected, other(images.double()))
-            assert difference <= 1e-9, f"{form}: {difference:.2g}"
-    if export:
-        with tempfile.TemporaryDirectory() as folder:
-            report = export_onnx(model.float(), Path(folder) / "net.onnx", size=(64, 96))
-        assert report.max_difference <= 1e-4 and len(report.compared_shapes) == 4
-
-
-@hypothesis.settings(max_examples=25)
-@hypothesis.given(cfg=classifiers(), seed=st.integers(0, 2**31))
-def test_every_form_of_a_classifier_answers_the_same(cfg, seed):
-    check(cfg, seed, export=False)
-
-
-@hypothesis.settings(max_examples=3)
-@hypothesis.given(cfg=classifiers(), seed=st.integers(0, 2**31))
-def test_an_exported_classifier_answers_the_same(cfg, seed):
-    pytest.importorskip("onnxruntime")
-    check(cfg, seed, export=True)
-
-
-@pytest.mark.exhaustive
-@hypothesis.settings(max_examples=60)
-@hypothesis.given(cfg=classifiers(), seed=st.integers(0, 2**31))
-def test_any_of_many_exported_classifiers_answers_the_same(cfg, seed):
-    pytest.importorskip("onnxruntime")
-    check(cfg, seed, export=True)
+        forms["converted from the authors' names"] = converted = build(cfg, False, seed + 2)
+        converted.load_state_dict(convert_authors(theirs).state_dict)
+    expected = model(images)
+    for form, other in forms.items():
+        difference = relative_difference(expected, other(images))
+        assert difference <= 1e-9, f"{form}: {difference:.2g}"
