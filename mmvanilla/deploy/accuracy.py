@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -31,8 +30,7 @@ class Form(NamedTuple):
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class MeasuredForm:
+class MeasuredForm(NamedTuple):
     """Accuracy, speed and size of one form of a model.
 
     Attributes:
@@ -62,7 +60,8 @@ class Samples:
         count: Number of images, spread over the whole data set; None for all.
 
     Raises:
-        ValueError: The config is not a classifier's, or the number is below 1.
+        ValueError: The config is not a classifier's, its images have several labels, or the number
+            is below 1.
     """
 
     def __init__(self, cfg: Config, split: str, count: int | None) -> None:
@@ -70,7 +69,7 @@ class Samples:
             raise ValueError(f"{_NAMES[split]} must be at least 1, found {count}")
         if cfg.get("default_scope") != _SCOPE:
             raise ValueError(
-                f"only classifiers can be quantised; default_scope of this config is "
+                "only classifiers can be quantised; default_scope of this config is "
                 f"{cfg.get('default_scope')!r}, expected {_SCOPE!r}"
             )
         init_default_scope(_SCOPE)
@@ -89,7 +88,14 @@ class Samples:
             sample = self._dataset[int(index)]
             batch = dict(inputs=[sample["inputs"]], data_samples=[sample["data_samples"]])
             images = self._preprocessor(batch)["inputs"]
-            yield images.numpy(), int(sample["data_samples"].gt_label)
+            labels = sample["data_samples"].get("gt_label", ())
+            if len(labels) != 1:
+                raise ValueError(
+                    f"image {index} of {type(self._dataset).__name__} has {len(labels)} labels; "
+                    "int8 is measured by top-1 accuracy, so only classifiers of one label an "
+                    "image can be quantised here"
+                )
+            yield images.numpy(), int(labels[0])
 
     def images(self) -> Iterator[np.ndarray]:
         """Yield the images alone, each (1, C, H, W)."""
@@ -126,10 +132,8 @@ def measure_forms(
         labels += some
         for name, form in forms.items():
             collected[name].append(np.asarray(form.run(images), dtype=np.float32))
-    runs: dict[str, Callable[[], Any]] = {
-        name: partial(form.run, images[:1]) for name, form in forms.items()
-    }
-    timings: dict[str, Timing] = time_interleaved(runs, rounds) if rounds else {}
+    runs = {name: partial(form.run, images[:1]) for name, form in forms.items()}
+    timings = time_interleaved(runs, rounds) if rounds else {}
     logits = {name: np.concatenate(parts) for name, parts in collected.items()}
     expected = logits[next(iter(forms))]
     classes = expected.argmax(axis=1)
@@ -148,34 +152,15 @@ def measure_forms(
 
 def tabulate(forms: Sequence[MeasuredForm]) -> list[list[str]]:
     """Make the rows of a table of forms, the names of the columns first."""
-    reference = forms[0].name
-    columns = [
-        "form",
-        "top-1 %",
-        f"as {reference} %",
-        "logit error %",
-        "median ms",
-        "quartiles ms",
-        "MB",
-    ]
-    rows = [columns]
+    rows = [["form", "top-1 %", f"as {forms[0].name} %", "logit error %"]]
+    rows[0] += ["median ms", "quartiles ms", "MB"]
     for form in forms:
         times = ["–", "–"]
         if form.latency is not None:
-            times = [
-                f"{form.latency.median:.2f}",
-                f"{form.latency.low:.2f}-{form.latency.high:.2f}",
-            ]
-        rows.append(
-            [
-                form.name,
-                f"{form.accuracy:.2f}",
-                f"{form.agreement:.2f}",
-                f"{form.logit_error:.2f}",
-                *times,
-                f"{form.size_bytes / 1e6:.2f}",
-            ]
-        )
+            low, median, high = form.latency.low, form.latency.median, form.latency.high
+            times = [f"{median:.2f}", f"{low:.2f}-{high:.2f}"]
+        shares = [f"{share:.2f}" for share in (form.accuracy, form.agreement, form.logit_error)]
+        rows.append([form.name, *shares, *times, f"{form.size_bytes / 1e6:.2f}"])
     return rows
 
 

@@ -17,7 +17,7 @@ from tests.helpers import CONFIGS
 FEW = {
     "train_dataloader.num_workers": 0,
     "train_dataloader.persistent_workers": False,
-    "train_cfg.max_epochs": 4,
+    "train_cfg.max_epochs": 3,
     "train_cfg.val_interval": 9,
     "param_scheduler": None,
     "val_dataloader.num_workers": 0,
@@ -36,7 +36,6 @@ class Losses(Hook):
         self.values.append(float(outputs["loss"]))
 
 
-@pytest.mark.slow
 @pytest.mark.toolbox("mmdet")
 def test_a_fused_detector_learns_with_layer_decay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -63,10 +62,10 @@ def test_a_fused_detector_learns_with_layer_decay(tmp_path, monkeypatch):
 
     assert runner.model.backbone.deploy
     assert not [m for m in runner.model.backbone.modules() if "Norm" in type(m).__name__]
-    assert len(losses.values) == 8 and sum(losses.values[-2:]) < 0.8 * sum(losses.values[:2])
+    assert len(losses.values) == 6 and sum(losses.values[-2:]) < 0.9 * sum(losses.values[:2])
     before, after = (
         torch.load(path, weights_only=False)["state_dict"]
-        for path in ("fused.pth", "out/epoch_4.pth")
+        for path in ("fused.pth", "out/epoch_3.pth")
     )
     moved = [
         key for key in before if "backbone" in key and not torch.equal(before[key], after[key])
