@@ -13,7 +13,7 @@ from typing import Any
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.stored_config import store_config
-from mmvanilla.checkpoints.authors_keys import KINDS
+from mmvanilla.checkpoints.authors_keys import BACKBONE, CLASSIFIER, KINDS
 from mmvanilla.checkpoints.conversion import convert_and_write
 from mmvanilla.utils import cli
 
@@ -66,7 +66,7 @@ def build_parser() -> ArgumentParser:
 
 def convert(args: Namespace) -> None:
     cfg = load_config(args.config) if args.config else None
-    report = convert_and_write(
+    converted, found = convert_and_write(
         args.input,
         args.output,
         parse_arch(args.arch),
@@ -76,7 +76,28 @@ def convert(args: Namespace) -> None:
         args.in_channels,
         complete=lambda converted: cfg and store_config(converted, cfg),
     )
-    print(report.describe())
+    meta = converted["meta"]
+    deploy = ", deploy=True" if found.deploy else ""
+    channels = f", in_channels={meta['in_channels']}" if "in_channels" in meta else ""
+    prefix = "" if found.kind == BACKBONE else ", prefix='backbone.'"
+    print(
+        f"found:  VanillaNet arch={meta['arch']!r}, act_num={found.act_num}, "
+        f"{'deploy' if found.deploy else 'training'} form, from {meta['converted_from']}\n"
+        f"wrote:  {len(found.state_dict)} tensors of a {found.kind} to {args.output}\n"
+        f"config: backbone=dict(type='VanillaNet', arch={meta['arch']!r}, act_num={found.act_num}"
+        f"{channels}{deploy})"
+    )
+    if found.kind == CLASSIFIER:
+        print(
+            f"        head=dict(type='VanillaNetClsHead', num_classes={found.num_classes}, "
+            f"in_channels={found.dims[-1]}{deploy})"
+        )
+    print(
+        "only the backbone's weights: "
+        f"init_cfg=dict(type='Pretrained', checkpoint={str(args.output)!r}{prefix})"
+    )
+    if meta.get("act_lambda", 1.0) != 1.0:
+        print(f"note:   saved at λ = {meta['act_lambda']:g}, so it cannot be fused yet")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,22 +7,22 @@ the deploy form that its ``switch_to_deploy`` gives. Their detectors have the sa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmvanilla.checkpoints.weights import check_weights
+
 CLASSIFIER, BACKBONE, DETECTOR = KINDS = ("classifier", "backbone", "detector")
 _BACKBONE = "backbone."
 _HEAD = "head."
+_FIRST = ".first.conv.weight"
 _BN = ("weight", "bias", "running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
-_KERNELS = {"stem2.2.weight": False, "stem.1.weight": True}  # key: True in the deploy form
-_BLOCK = re.compile(r"^stages\.(\d+)\.")
-_OURS = re.compile(r"^(backbone\.)?(stem\.conv|blocks\.\d+)\.")
 _NAMES_SHOWN = 8
 
 
@@ -51,7 +51,7 @@ class Converted:
 def convert_authors(
     state_dict: Mapping[str, Any], target: str | None = None, act_lambda: float = 1.0
 ) -> Converted:
-    """Give the authors' weights our names, and check every key and every shape.
+    """Give the authors' weights our names, after every key and every shape has been checked.
 
     Args:
         state_dict: The weights of a classifier or backbone in training or deploy form, or of a
@@ -65,44 +65,45 @@ def convert_authors(
         ValueError: The weights are of another network, have additional or missing keys or other
             shapes, hold NaN or inf, or cannot become those of ``target``.
     """
-    given = _without_wrapper(state_dict)
-    not_tensors = [str(key) for key, value in given.items() if not isinstance(value, Tensor)]
-    if not_tensors or not all(isinstance(key, str) for key in given):
-        raise ValueError(
-            f"expected a state dict of names and tensors; not tensors: {_listed(not_tensors)}"
-        )
+    given = {str(key).removeprefix("module."): value for key, value in state_dict.items()}
+    wrong = [key for key, value in given.items() if not isinstance(value, Tensor)]
+    if wrong:
+        raise ValueError(f"expected a state dict of tensors; not tensors: {_listed(wrong)}")
     others = {key: value for key, value in given.items() if not key.startswith(_BACKBONE)}
-    if len(others) < len(given):
-        theirs = {k.removeprefix(_BACKBONE): v for k, v in given.items() if k not in others}
+    theirs = {key.removeprefix(_BACKBONE): given[key] for key in given if key not in others}
+    if theirs:
         kind = DETECTOR if others else BACKBONE
     else:
-        theirs, others = given, {}
+        theirs, others = others, {}
         kind = CLASSIFIER if any(key.startswith("cls") for key in theirs) else BACKBONE
     target = kind if target is None else target
-    _check_target(kind, target)
+    if target not in KINDS:
+        raise ValueError(f"target must be one of {', '.join(KINDS)}, found {target!r}")
+    if target not in (kind, BACKBONE):
+        raise ValueError(
+            f"these are the weights of a {kind}, without the parts that a {target} has besides the "
+            f"backbone; take target {kind} or {BACKBONE}"
+        )
 
-    deploy, dims, act_num = _read_shapes(theirs)
-    num_classes = _read_num_classes(theirs, deploy) if kind == CLASSIFIER else None
-    in_channels = _dimension(theirs, "stem.0.weight" if deploy else "stem1.0.weight", 1)
+    deploy, dims, act_num, num_classes, in_channels = _read_shapes(theirs, kind)
     layout = authors_layout(dims, act_num, num_classes, deploy, in_channels)
     _check_accounted(theirs, layout)
-    _check_finite({**theirs, **others})
+    check_weights({**theirs, **others}, "the file")
 
     converted = {}
     for key, (ours, _) in layout.items():
         is_head = ours.startswith(_HEAD)
         if key not in theirs or (is_head and target == BACKBONE):
             continue
-        prefix = "" if is_head or target == BACKBONE else _BACKBONE
-        converted[prefix + ours] = theirs[key]
-        if ours.endswith("first.conv.weight"):
+        name = ours if is_head or target == BACKBONE else _BACKBONE + ours
+        converted[name] = theirs[key]
+        if name.endswith(_FIRST):
             # Each pair of ours has a λ, which the authors do not save in the state dict.
-            name = prefix + ours.removesuffix("first.conv.weight") + "act.act_lambda"
+            name = name.removesuffix(_FIRST) + ".act.act_lambda"
             converted[name] = torch.tensor(act_lambda, dtype=torch.float64)
     if target == DETECTOR:
         converted.update(others)
-    if target != CLASSIFIER:
-        num_classes = None
+    num_classes = num_classes if target == CLASSIFIER else None
     return Converted(converted, target, dims, act_num, num_classes, deploy)
 
 
@@ -175,99 +176,53 @@ def authors_layout(
     return layout
 
 
-def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    wrapper = "module."
-    if state_dict and all(str(key).startswith(wrapper) for key in state_dict):
-        return {key.removeprefix(wrapper): value for key, value in state_dict.items()}
-    return dict(state_dict)
-
-
-def _check_target(kind: str, target: str) -> None:
-    if target not in KINDS:
-        raise ValueError(f"target must be one of {', '.join(KINDS)}, found {target!r}")
-    if target not in (kind, BACKBONE):
+def _read_shapes(
+    theirs: Mapping[str, Tensor], kind: str
+) -> tuple[bool, tuple[int, ...], int, int | None, int]:
+    """Read the form (True for deploy), dims, act_num, the classes and the image's channels."""
+    deploy = "stem.1.weight" in theirs
+    if not deploy and "stem2.2.weight" not in theirs:
+        if any(key.startswith(("stem.conv.", "blocks.0.")) for key in theirs):
+            raise ValueError("these weights already have mmvanilla's names: use the file as it is")
         raise ValueError(
-            f"these are the weights of a {kind}, without the parts that a {target} has besides the "
-            f"backbone; take target {kind} or {BACKBONE}"
+            "these are not VanillaNet weights of the authors: expected stem2.2.weight (training "
+            f"form) or stem.1.weight (deploy form), found {_listed(theirs) or 'nothing'}"
         )
 
+    def shape(key: str) -> torch.Size:
+        if key not in theirs or theirs[key].dim() != 4:
+            found = f"has shape {tuple(theirs[key].shape)}" if key in theirs else "is missing"
+            raise ValueError(f"{key} {found}; expected the 4 dimensions of a convolution's weight")
+        return theirs[key].shape
 
-def _read_shapes(theirs: Mapping[str, Tensor]) -> tuple[bool, tuple[int, ...], int]:
-    """Read the form (True for deploy), the widths and act_num from the shapes."""
-    kernel_key = next((key for key in _KERNELS if key in theirs), None)
-    if kernel_key is None:
-        raise ValueError(_foreign(theirs))
-    kernel = theirs[kernel_key]
-    size = kernel.shape[-1] if kernel.dim() == 4 else 0
-    if kernel.dim() != 4 or kernel.shape[1:] != (1, size, size) or size % 2 == 0:
-        raise ValueError(
-            f"{kernel_key} has shape {tuple(kernel.shape)}; expected (C, 1, 2n + 1, 2n + 1) with "
-            "act_num n"
-        )
-    blocks = {int(match[1]) for match in map(_BLOCK.match, theirs) if match}
-    if blocks != set(range(len(blocks))) or not blocks:
-        raise ValueError(
-            f"found stages {sorted(blocks) or 'none'}; expected them numbered from 0 without a gap"
-        )
-    widths = [_dimension(theirs, f"stages.{block}.act.weight", 0) for block in sorted(blocks)]
-    return _KERNELS[kernel_key], (kernel.shape[0], *widths), size // 2
-
-
-def _read_num_classes(theirs: Mapping[str, Tensor], deploy: bool) -> int:
-    return _dimension(theirs, "cls.2.weight" if deploy else "cls2.0.weight", 0)
-
-
-def _dimension(theirs: Mapping[str, Tensor], key: str, axis: int) -> int:
-    if key not in theirs:
-        raise ValueError(
-            f"{key} is missing; expected a complete network of the authors, so fetch the file again"
-        )
-    if theirs[key].dim() != 4:
-        raise ValueError(
-            f"{key} has shape {tuple(theirs[key].shape)}; expected 4 dimensions, of a convolution"
-        )
-    return theirs[key].shape[axis]
-
-
-def _foreign(theirs: Mapping[str, Tensor]) -> str:
-    if any(_OURS.match(key) for key in theirs):
-        return "these weights already have mmvanilla's names: use the file as it is"
-    return (
-        "these are not VanillaNet weights of the authors: expected stem2.2.weight (training form) "
-        f"or stem.1.weight (deploy form), found {_listed(theirs) or 'nothing'}"
-    )
+    kernels = (f"stages.{block}.act.weight" for block in count())
+    blocks = [shape(key)[0] for key in takewhile(theirs.__contains__, kernels)]
+    stem = shape("stem.1.weight" if deploy else "stem2.2.weight")
+    classifier = "cls.2.weight" if deploy else "cls2.0.weight"
+    classes = shape(classifier)[0] if kind == CLASSIFIER else None
+    in_channels = shape("stem.0.weight" if deploy else "stem1.0.weight")[1]
+    return deploy, (stem[0], *blocks), stem[-1] // 2, classes, in_channels
 
 
 def _check_accounted(
     theirs: Mapping[str, Tensor], layout: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> None:
-    problems = []
-    missing = [key for key in layout if key not in theirs and not key.endswith(_COUNTER)]
-    if missing:
-        problems.append(f"{len(missing)} missing: {_listed(missing)}")
-    leftover = [key for key in theirs if key not in layout]
-    if leftover:
-        problems.append(f"{len(leftover)} unexpected: {_listed(leftover)}")
     misshaped = [
         f"{key} {tuple(theirs[key].shape)} instead of {shape}"
         for key, (_, shape) in layout.items()
         if key in theirs and tuple(theirs[key].shape) != shape
     ]
-    if misshaped:
-        problems.append(f"{len(misshaped)} of another shape: {_listed(misshaped)}")
-    if problems:
+    problems = {
+        "missing": [key for key in layout if key not in theirs and not key.endswith(_COUNTER)],
+        "unexpected": [key for key in theirs if key not in layout],
+        "of another shape": misshaped,
+    }
+    told = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in problems.items() if keys]
+    if told:
         raise ValueError(
-            f"the weights are not those of a VanillaNet ({'; '.join(problems)}); expected the file "
-            "as the authors' code saved it, so fetch it again"
+            f"the weights are not those of a VanillaNet ({'; '.join(told)}); expected the file as "
+            "the authors' code saved it, so fetch it again"
         )
-
-
-def _check_finite(tensors: Mapping[str, Tensor]) -> None:
-    broken = [
-        key for key, value in tensors.items() if not value.is_meta and not value.isfinite().all()
-    ]
-    if broken:
-        raise ValueError(f"NaN or inf in {_listed(broken)}; take another copy of the file")
 
 
 def _listed(names: Iterable[str]) -> str:

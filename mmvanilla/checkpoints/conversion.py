@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mmvanilla.checkpoints.authors_keys import (
-    BACKBONE,
-    CLASSIFIER,
-    DETECTOR,
-    Converted,
-    convert_authors,
-)
-from mmvanilla.checkpoints.identify_arch import identify_arch
-from mmvanilla.checkpoints.input_channels import adapt_kernel, find_stem
+import torch
+from torch import Tensor
+
+from mmvanilla.checkpoints.authors_keys import DETECTOR, Converted, convert_authors
 from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint
-from mmvanilla.checkpoints.writing import check_writable, write_checkpoint
+from mmvanilla.checkpoints.writing import StrPath, check_writable, write_checkpoint
 from mmvanilla.models.act_lambda import SCHEDULES
-from mmvanilla.models.archs import Arch
+from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 
 _USUAL_CHANNELS = 3  # VanillaNet's default of in_channels
+_STEM = ("stem.conv.first.conv.weight", "stem.conv.weight")
 # In this order: the published accuracy is that of the averaged weights; the last key is mmdet 2's.
 _WEIGHTS_KEYS = ("model_ema", "model", "state_dict")
+# The variants of one shape, by the names of their files and models; the second is in the first.
+_TWINS = {"13-1.5x-ada": "13_x1_5_ada_pool", "13-1.5x": "13_x1_5"}
 
 
 def convert_checkpoint(
@@ -38,7 +34,7 @@ def convert_checkpoint(
         target: Kind of network to make weights for, as in
             :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
         in_channels: Number of image channels to which the stem is adapted, by
-            :func:`mmvanilla.checkpoints.input_channels.adapt_kernel`. None: it is not changed.
+            :func:`adapt_kernel`. None: it is not changed.
 
     Returns:
         A checkpoint of plain types (``meta`` and ``state_dict``), and a description of its weights.
@@ -48,30 +44,30 @@ def convert_checkpoint(
             or ``in_channels`` is below 1.
     """
     key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
-    weights = checkpoint if key is None else checkpoint[key]
     act_lambda = _read_act_lambda(checkpoint)
-    converted = convert_authors(weights, target, act_lambda)
-    stem = find_stem(converted.state_dict)
+    found = convert_authors(checkpoint if key is None else checkpoint[key], target, act_lambda)
+    stem = next(name for name in found.state_dict if name.endswith(_STEM))
     if in_channels is not None:
-        converted.state_dict[stem] = adapt_kernel(converted.state_dict[stem], in_channels)
+        found.state_dict[stem] = adapt_kernel(found.state_dict[stem], in_channels)
     meta: dict[str, Any] = dict(
         converted_from=key or "state dict",
-        dims=list(converted.dims),
-        act_num=converted.act_num,
-        deploy=converted.deploy,
+        dims=list(found.dims),
+        act_num=found.act_num,
+        deploy=found.deploy,
     )
-    if converted.state_dict[stem].shape[1] != _USUAL_CHANNELS:
-        meta["in_channels"] = converted.state_dict[stem].shape[1]
-    if not converted.deploy:
+    if found.state_dict[stem].shape[1] != _USUAL_CHANNELS:
+        meta["in_channels"] = found.state_dict[stem].shape[1]
+    if not found.deploy:
         meta["act_lambda"] = act_lambda
-    classes = _read_classes(checkpoint)
-    if classes and converted.kind == DETECTOR:
-        meta["dataset_meta"] = dict(classes=classes)
-    return dict(meta=meta, state_dict=converted.state_dict), converted
+    theirs = checkpoint.get("meta")
+    classes = theirs.get("CLASSES") if isinstance(theirs, Mapping) else None
+    if classes and found.kind == DETECTOR:
+        meta["dataset_meta"] = dict(classes=[str(name) for name in classes])
+    return dict(meta=meta, state_dict=found.state_dict), found
 
 
 def convert_file(
-    path: str | os.PathLike[str],
+    path: StrPath,
     target: str | None = None,
     map_location: MapLocation = "cpu",
     in_channels: int | None = None,
@@ -89,103 +85,31 @@ def convert_file(
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_act_lambda(checkpoint: Mapping[str, Any]) -> float:
-    """Compute λ from the epoch and the args of the authors' training; it is 1 at its end."""
-    epoch = checkpoint.get("epoch")
-    decay_epochs = getattr(checkpoint.get("args"), "decay_epochs", None)
-    if not isinstance(epoch, int) or not isinstance(decay_epochs, int) or epoch >= decay_epochs:
-        return 1.0
-    is_linear = getattr(checkpoint["args"], "decay_linear", True)
-    return SCHEDULES["linear" if is_linear else "cosine"](epoch / decay_epochs)
-
-
-def _read_classes(checkpoint: Mapping[str, Any]) -> list[str] | None:
-    meta = checkpoint.get("meta")
-    classes = meta.get("CLASSES") if isinstance(meta, Mapping) else None
-    return [str(name) for name in classes] if isinstance(classes, list | tuple) else None
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """The result of :func:`convert_and_write`.
-
-    Args:
-        path: Path of the written file.
-        arch: The variant, as in the ``arch`` of a config.
-        meta: The ``meta`` of the written checkpoint.
-        found: The converted weights and their description.
-    """
-
-    path: Path
-    arch: str | dict[str, Any]
-    meta: dict[str, Any]
-    found: Converted
-
-    @property
-    def backbone_cfg(self) -> str:
-        """The line of a config that builds the backbone."""
-        deploy = ", deploy=True" if self.found.deploy else ""
-        adapted = self.meta.get("in_channels")
-        channels = "" if adapted is None else f", in_channels={adapted}"
-        return (
-            f"backbone=dict(type='VanillaNet', arch={self.arch!r}, act_num={self.found.act_num}"
-            f"{channels}{deploy})"
-        )
-
-    def describe(self) -> str:
-        """Describe for the user what was found, and how a config uses it, in several lines."""
-        found = self.found
-        form = "deploy form" if found.deploy else "training form"
-        lines = [
-            f"found:  VanillaNet arch={self.arch!r}, act_num={found.act_num}, {form}, from "
-            f"{self.meta['converted_from']}",
-            f"wrote:  {len(found.state_dict)} tensors of a {found.kind} to {self.path}",
-            f"config: {self.backbone_cfg}",
-        ]
-        if found.kind == CLASSIFIER:
-            deploy = ", deploy=True" if found.deploy else ""
-            lines.append(
-                f"        head=dict(type='VanillaNetClsHead', num_classes={found.num_classes}, "
-                f"in_channels={found.dims[-1]}{deploy})"
-            )
-        prefix = "" if found.kind == BACKBONE else ", prefix='backbone.'"
-        lines.append(
-            "only the backbone's weights: "
-            f"init_cfg=dict(type='Pretrained', checkpoint={str(self.path)!r}{prefix})"
-        )
-        if self.meta.get("act_lambda", 1.0) != 1.0:
-            lines.append(
-                f"note:   saved at λ = {self.meta['act_lambda']:g}, before the end of the decay: "
-                "it cannot be fused yet"
-            )
-        return "\n".join(lines)
-
-
 def convert_and_write(
-    source: str | os.PathLike[str],
-    path: str | os.PathLike[str],
-    arch: str | int | Mapping[str, Any] | Arch | None = None,
+    source: StrPath,
+    path: StrPath,
+    arch: str | int | Mapping[str, Any] | None = None,
     strides: Sequence[int] | None = None,
     target: str | None = None,
     overwrite: bool = False,
     in_channels: int | None = None,
     complete: Callable[[dict[str, Any]], object] = lambda converted: None,
-) -> ConversionReport:
+) -> tuple[dict[str, Any], Converted]:
     """Convert an authors' file into one for our classifier, backbone or detector.
 
     Args:
         source: Path of the authors' file.
         path: Path of the file to write; nothing is written unless all of it can be converted.
-        arch: The variant, if the user knows it, as in
-            :func:`mmvanilla.checkpoints.identify_arch.identify_arch`.
-        strides: Strides of the blocks, if the user knows them, as in the same function.
-        target: Kind of network to make weights for, as in
-            :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
+        arch: The variant, if the user knows it, as in :func:`identify_arch`.
+        strides: Strides of the blocks, if the user knows them, as in :func:`identify_arch`.
+        target: Kind of network to make weights for, as in :func:`convert_checkpoint`.
         overwrite: Whether to replace ``path`` if it exists. Default: False.
-        in_channels: Number of image channels to which the stem is adapted, as in
-            :func:`convert_checkpoint`.
+        in_channels: Number of image channels to which the stem is adapted.
         complete: Function that is called with the converted checkpoint before it is written, and
             may add to its ``meta`` or refuse it.
+
+    Returns:
+        What :func:`convert_checkpoint` returns; ``meta`` has the variant as ``arch``, too.
 
     Raises:
         FileNotFoundError: ``source`` does not exist.
@@ -197,11 +121,108 @@ def convert_and_write(
     checkpoint = read_checkpoint(source)
     try:
         converted, found = convert_checkpoint(checkpoint, target, in_channels)
-        origin = f"{Path(source).name} {getattr(checkpoint.get('args'), 'model', '')}"
-        name = identify_arch(found.dims, arch, strides, origin)
+        origin = f"{os.path.basename(source)} {getattr(checkpoint.get('args'), 'model', '')}"
+        converted["meta"]["arch"] = identify_arch(found.dims, arch, strides, origin)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    converted["meta"]["arch"] = name
     complete(converted)
     write_checkpoint(converted, path, overwrite)
-    return ConversionReport(Path(path), name, converted["meta"], found)
+    return converted, found
+
+
+def identify_arch(
+    dims: Sequence[int],
+    arch: str | int | Mapping[str, Any] | None = None,
+    strides: Sequence[int] | None = None,
+    origin: str = "",
+) -> str | dict[str, Any]:
+    """Find what to write as ``arch`` in a config for weights of these widths.
+
+    Weights show the widths of a network, but not which of its blocks pool. If the widths are those
+    of a published variant, the result is that variant; for other widths the user must give the
+    strides.
+
+    Args:
+        dims: Channels of the stem, then of each block.
+        arch: The variant, if the user knows it. None: it is found from the widths.
+        strides: Strides of the blocks, if the user knows them, for unpublished widths.
+        origin: Names that belong to the weights (the file name, and ``model`` in the authors'
+            ``args``). They distinguish variants of the same widths.
+
+    Raises:
+        ValueError: The given ``arch`` has other widths; or no published variant has these widths
+            and no strides were given; or two variants have them and cannot be distinguished.
+    """
+    dims = tuple(dims)
+    names = [name for name, known in ARCHS.items() if known.dims == dims]
+    if arch is not None and strides is not None:
+        raise ValueError("found arch and strides; give only one of them")
+    if arch is not None:
+        if resolve_arch(arch).dims != dims:
+            raise ValueError(
+                f"the weights have dims={dims}, but arch={arch!r} has {resolve_arch(arch).dims}; "
+                f"they fit {' and '.join(names) or 'no published variant'}"
+            )
+        return str(arch) if isinstance(arch, str | int) else dict(arch)
+    if strides is not None:
+        Arch(dims=dims, strides=tuple(strides))  # raises an error if they contradict each other
+        return dict(dims=dims, strides=tuple(strides))
+    if not names:
+        raise ValueError(
+            f"no published variant has dims={dims}, and weights do not show which blocks pool: "
+            f"give the strides of the {len(dims) - 1} blocks (--strides 2 2 1 …) or the whole arch "
+            "(--arch)"
+        )
+    if len(names) == 1:
+        return names[0]
+    for name, file in _TWINS.items():
+        if name in names and file in origin:
+            return name
+    raise ValueError(
+        f"{' and '.join(names)} have the same shapes and differ only in their pooling, which "
+        f"weights do not show: give the right one with --arch {' or --arch '.join(names)}"
+    )
+
+
+def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
+    """Adapt a kernel to another number of input channels.
+
+    With fewer channels, each new one replaces several old ones, whose kernels are added: a gray
+    image gives the result that it gave before when it was repeated three times. With more channels,
+    the old ones are repeated, and each kernel is divided by the number of its repetitions: an image
+    with repeated channels gives the same result as before. New channel j belongs to the old channel
+    j modulo the smaller of the two numbers.
+
+    Args:
+        weight: The old kernel, (C_out, C_in, kh, kw).
+        in_channels: The new number of input channels.
+
+    Returns:
+        The new kernel, (C_out, in_channels, kh, kw), in the type of the old one.
+
+    Raises:
+        ValueError: ``in_channels`` is below 1.
+    """
+    if in_channels < 1:
+        raise ValueError(f"in_channels must be at least 1, found {in_channels}")
+    old_channels = weight.shape[1]
+    if in_channels == old_channels:
+        return weight
+    exact = weight.double()
+    if in_channels < old_channels:
+        parts = [exact[:, first::in_channels].sum(dim=1) for first in range(in_channels)]
+    else:
+        counts = [len(range(old, in_channels, old_channels)) for old in range(old_channels)]
+        olds = [new % old_channels for new in range(in_channels)]
+        parts = [exact[:, old] / counts[old] for old in olds]
+    return torch.stack(parts, dim=1).to(weight.dtype)
+
+
+def _read_act_lambda(checkpoint: Mapping[str, Any]) -> float:
+    """Compute λ from the epoch and the args of the authors' training; it is 1 at its end."""
+    epoch = checkpoint.get("epoch")
+    decay_epochs = getattr(checkpoint.get("args"), "decay_epochs", None)
+    if not isinstance(epoch, int) or not isinstance(decay_epochs, int) or epoch >= decay_epochs:
+        return 1.0
+    is_linear = getattr(checkpoint["args"], "decay_linear", True)
+    return SCHEDULES["linear" if is_linear else "cosine"](epoch / decay_epochs)

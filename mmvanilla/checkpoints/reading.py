@@ -17,7 +17,6 @@ from mmengine.runner import (
     CheckpointLoader,
     get_deprecated_model_names,
     get_external_models,
-    get_mmcls_models,
     get_torchvision_models,
 )
 
@@ -33,11 +32,10 @@ _ZIP_MAGIC = b"PK\x03\x04"
 def read_checkpoint(
     source: str | os.PathLike[str], map_location: MapLocation = "cpu"
 ) -> dict[str, Any]:
-    """Read a checkpoint without running any code from it.
+    """Read a checkpoint of mmengine or of the authors, or a state dict; no code of it runs.
 
-    Supported are checkpoints of mmengine (with their log history), those of the authors (with their
-    ``args``), and bare state dicts. The check sums of a zip archive are compared; the format of
-    ``torch.save`` before torch 1.6 has none, and tensors and plain values alone are read from it.
+    The check sums of a zip archive are compared; the format of ``torch.save`` before torch 1.6 has
+    none, and tensors and plain values alone are read from it.
 
     Args:
         source: Path of a file, or an address that mmengine's loader knows.
@@ -71,8 +69,8 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
 def use_safe_loaders() -> None:
     """Let mmengine read checkpoints with :func:`read_checkpoint` from now on, in this process.
 
-    mmengine's own loaders unpickle everything if safe reading fails. This replaces them in its
-    table of loaders, which ``load_from``, ``init_cfg`` and ``resume`` go through.
+    Its own loaders unpickle everything if safe reading fails; ``load_from``, ``init_cfg`` and
+    ``resume`` go through the table in which this replaces them. Our tools call this.
     """
     for prefix, load in _LOADERS.items():
         CheckpointLoader.register_scheme(prefix, load, force=True)
@@ -144,20 +142,12 @@ def load_from_name(filename: str, map_location: MapLocation = None) -> dict[str,
     scheme, _, name = filename.partition("://")
     if scheme in ("torchvision", "modelzoo"):
         addresses = get_torchvision_models()
-    elif scheme == "mmcls":
-        addresses = get_mmcls_models()
     else:
         addresses = get_external_models()
         name = get_deprecated_model_names().get(name, name)
     if name not in addresses:
         raise ValueError(f"mmengine knows no weights {filename}; check the name")
-    loaded = read_checkpoint(addresses[name], map_location)
-    if scheme == "mmcls":  # whole classifiers, of which a backbone is wanted
-        weights = loaded.get("state_dict", loaded)
-        start = "backbone."
-        kept = {key.removeprefix(start): weights[key] for key in weights if key.startswith(start)}
-        return dict(state_dict=kept)
-    return loaded
+    return read_checkpoint(addresses[name], map_location)
 
 
 def refuse_to_load(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
@@ -171,14 +161,9 @@ def refuse_to_load(filename: str, map_location: MapLocation = None) -> dict[str,
 # By mmengine's prefixes, which are regular expressions.
 _LOADERS: dict[str, Callable[..., dict[str, Any]]] = {
     "": load_from_local,
-    "http://": load_from_http,
-    "https://": load_from_http,
-    "torchvision://": load_from_name,
-    "modelzoo://": load_from_name,
-    "open-mmlab://": load_from_name,
-    "openmmlab://": load_from_name,
-    "mmcls://": load_from_name,
-    "pavi://": refuse_to_load,
-    r"(\S+\:)?s3://": refuse_to_load,
-    r"(\S+\:)?petrel://": refuse_to_load,
+    **dict.fromkeys(["http://", "https://"], load_from_http),
+    **dict.fromkeys(["torchvision://", "modelzoo://"], load_from_name),
+    **dict.fromkeys(["open-mmlab://", "openmmlab://"], load_from_name),
+    **dict.fromkeys(["mmcls://", "pavi://"], refuse_to_load),
+    **dict.fromkeys([r"(\S+\:)?s3://", r"(\S+\:)?petrel://"], refuse_to_load),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -23,8 +22,6 @@ StrPath = str | os.PathLike[str]
 
 #: How the name begins of a folder that a killed process leaves; it may be deleted.
 UNFINISHED = ".unfinished-"
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def refuse_existing(path: StrPath, overwrite: bool = False) -> None:
@@ -92,7 +89,6 @@ def write_checkpoint(checkpoint: dict[str, Any], path: StrPath, overwrite: bool 
     Raises:
         FileExistsError: The file exists, and ``overwrite`` is False.
         IsADirectoryError: The path is a folder.
-        OSError: The disk is full, or the file cannot be written for another reason.
     """
 
     def write(file: IO[bytes]) -> None:
@@ -116,7 +112,7 @@ def write_whole(write: Callable[[IO[bytes]], Any], path: StrPath, overwrite: boo
 
     Args:
         write: Function that is called once with the open file.
-        path: Path of the file. Its folder is created if it does not exist.
+        path: Path of the file.
         overwrite: Whether to replace an existing file.
     """
     with appearing_together([path], overwrite) as (aside,), aside.open("wb") as file:
@@ -137,26 +133,24 @@ def appearing_together(
             torch.save(checkpoint, weights)
             verify(weights, text)  # if this raises an error, no file appears
 
-    Then they are put in their places in the given order, each by one step of the file system, and
-    nothing is removed before. A process that is killed in this moment, which lasts microseconds,
-    can leave the first file new and the second one old. So the last file should stand by itself:
-    a checkpoint holds the text of its config.
+    Then they are put in their places in the given order, each by one step of the file system. A
+    process that is killed in this moment can leave the first file new and the last one old, which
+    therefore should stand by itself: a checkpoint holds the text of its config.
 
-    Of several processes that write the same files at once, one after the other puts its files in
-    place (where the file system has locks), and without ``overwrite`` the first one wins.
+    Processes that write the same files at once do so one after the other, where the file system has
+    locks; without ``overwrite`` the first one wins.
 
     Args:
         paths: Paths of the files, all in one folder, which is created if it does not exist.
-        overwrite: Whether to replace existing files. Default: False.
-        inputs: Files that the work reads, as in :func:`check_writable`, which is called first.
+        overwrite: As in :func:`check_writable`, which is called first.
+        inputs: As in :func:`check_writable`.
 
     Yields:
         The paths at which to write the files, in the order of ``paths``.
 
     Raises:
         ValueError: The files lie in several folders, or :func:`check_writable` refuses them.
-        FileExistsError: A file exists, or another process has written it in the meantime, and
-            ``overwrite`` is False.
+        FileExistsError: Another process has written a file meanwhile, and ``overwrite`` is False.
         RuntimeError: The block did not write one of the files.
     """
     targets = [Path(path).expanduser() for path in paths]
@@ -168,12 +162,7 @@ def appearing_together(
     folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
         aside = [folder / target.name for target in targets]
-        try:
-            yield aside
-        except OSError as error:  # that of a full disk does not name the file
-            if error.errno not in _FULL or error.filename is not None:
-                raise
-            raise OSError(error.errno, error.strerror, str(targets[-1])) from error
+        yield aside
         for path in aside:
             if not path.is_file():
                 raise RuntimeError(f"{path.name} was not written, so none of the files appears")

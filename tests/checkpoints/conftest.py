@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mmvanilla import ARCHS, Arch
-from mmvanilla.models.published import PUBLISHED, PublishedFile
+from mmvanilla.checkpoints.zoo import PUBLISHED, PublishedFile
 from tests.helpers import DATA
 
 TINY5 = dict(dims=(16, 32, 64, 128), strides=(2, 2, 2))

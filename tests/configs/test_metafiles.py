@@ -7,8 +7,8 @@ import yaml
 
 from mmvanilla.apis.complexity import count_config
 from mmvanilla.apis.config import load_config
+from mmvanilla.checkpoints.zoo import PUBLISHED, RELEASE_URL
 from mmvanilla.models.archs import ARCHS
-from mmvanilla.models.published import PUBLISHED, RELEASE_URL
 from tests.helpers import CONFIGS, ROOT
 
 INDEX = ROOT / "model-index.yml"
