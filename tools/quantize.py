@@ -16,7 +16,7 @@ from rich.table import Table
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.data_checks import require_data
 from mmvanilla.deploy.accuracy import tabulate
-from mmvanilla.deploy.quantize import quantize_classifier
+from mmvanilla.deploy.quantize import MAX_DROP, quantize_classifier
 from mmvanilla.utils import cli
 
 
@@ -43,8 +43,15 @@ def build_parser() -> ArgumentParser:
         nargs="+",
         default=[],
         metavar="LAYER",
-        help="layers to leave in fp32; `compare_precisions --by-layer` finds the one that costs "
-        "most (default: none)",
+        help="layers to leave in fp32; an unknown name lists all (default: none)",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=MAX_DROP,
+        metavar="POINTS",
+        help="points of top-1 accuracy that int8 may lose; beyond, nothing is written "
+        f"(default: {MAX_DROP:g})",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     cli.add_cfg_options(parser)
@@ -63,6 +70,7 @@ def quantize(args: Namespace) -> None:
             calibration_images=args.calibration_images,
             test_images=args.test_images,
             keep_float=args.keep_float,
+            max_drop=args.max_drop,
             overwrite=args.overwrite,
             progress=status.update,
         )

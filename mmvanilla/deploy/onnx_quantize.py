@@ -9,28 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from mmvanilla.deploy.exporting import INPUT_NAME
-from mmvanilla.deploy.onnx_runtime import require_onnx
 
 
-def list_layers(model: str | Path) -> list[str]:
-    """List the names of the convolutions and matrix products of an ONNX file, in its order.
-
-    Args:
-        model: Path of the ``.onnx`` file.
-    """
-    import onnx
-
-    nodes = onnx.load(str(model), load_external_data=False).graph.node
-    return [node.name for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
-
-
-def quantize_file(
-    model: str | Path,
-    out: str | Path,
+def quantize_onnx(
+    model: Path,
+    out: Path,
     images: Iterable[np.ndarray],
     *,
     per_channel: bool = True,
-    only: Sequence[str] = (),
     keep_float: Sequence[str] = (),
 ) -> None:
     """Quantise an ONNX file to int8.
@@ -41,13 +27,12 @@ def quantize_file(
         images: Normalised images to calibrate with, each of shape (1, C, H, W).
         per_channel: Whether each channel has a weight scale of its own, or each layer only one.
             Default: True.
-        only: Names of the layers to quantise, from :func:`list_layers`. Empty (default): all.
         keep_float: Names of layers to leave in fp32.
 
     Raises:
         ValueError: The file has no layer of such a name.
     """
-    require_onnx()
+    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -64,11 +49,11 @@ def quantize_file(
             image = next(self.images, None)
             return None if image is None else {INPUT_NAME: image}
 
-    known = list_layers(model)
-    for name in (*only, *keep_float):
-        if name not in known:
-            raise ValueError(f"{model} has no layer {name!r}; choose from {', '.join(known)}")
-    prepared = Path(out).with_suffix(".prepared.onnx")
+    nodes = onnx.load(str(model), load_external_data=False).graph.node
+    check_layers(
+        model, keep_float, [n.name for n in nodes if n.op_type in ("Conv", "Gemm", "MatMul")]
+    )
+    prepared = out.with_suffix(".prepared.onnx")
     # Symbolic shape inference does not support every dynamic size, and ONNX's own inference is
     # enough. If the optimiser fails, it prints a traceback and continues, so its log is silenced.
     logging.getLogger(quant_pre_process.__module__).setLevel(logging.CRITICAL)
@@ -81,7 +66,17 @@ def quantize_file(
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=per_channel,
-        nodes_to_quantize=list(only),
         nodes_to_exclude=list(keep_float),
     )
     prepared.unlink()
+
+
+def check_layers(model: Path, names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse names of layers that a file does not have.
+
+    Raises:
+        ValueError: One of the names is not among the known ones, which the message lists.
+    """
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{model} has no layer {name!r}; choose from {', '.join(known)}")

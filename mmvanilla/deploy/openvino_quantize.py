@@ -10,45 +10,39 @@ from pathlib import Path
 
 import numpy as np
 
-from mmvanilla.deploy.openvino_runtime import read_metadata, require_openvino, save_model
+from mmvanilla.deploy.onnx_quantize import check_layers
+from mmvanilla.deploy.openvino_runtime import read_metadata, save_model
 
 
 def quantize_openvino(
-    model: str | Path,
-    out: str | Path,
+    model: Path,
+    out: Path,
     images: Iterable[np.ndarray],
     *,
+    per_channel: bool = True,
     keep_float: Sequence[str] = (),
 ) -> None:
-    """Quantise the layers of a model to int8, with one weight scale for each channel.
-
-    Args:
-        model: Path of the fp32 ``.xml`` file.
-        out: Path of the ``.xml`` file to write; its ``.bin`` file is written beside it.
-        images: Normalised images to calibrate with, each of shape (1, C, H, W).
-        keep_float: Names of layers to leave in fp32.
-
-    Raises:
-        ImportError: OpenVINO or NNCF is not installed.
-        ValueError: There is no image, or the model has no layer of such a name.
-    """
-    require_openvino("nncf")
+    """Quantise an ``.xml`` file and its ``.bin`` file, as ``quantize_onnx`` does an ONNX file."""
     import nncf
     import openvino
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        QuantizationParameters,
+    )
 
     samples = list(images)
-    if not samples:
-        raise ValueError("calibration needs at least one image, found none")
     nncf.set_log_level(logging.ERROR)
     read = openvino.Core().read_model(str(model))
-    layers = ("Convolution", "GroupConvolution", "MatMul")
-    known = [op.get_friendly_name() for op in read.get_ops() if op.get_type_name() in layers]
-    for name in keep_float:
-        if name not in known:
-            raise ValueError(f"{model} has no layer {name!r}; choose from {', '.join(known)}")
-    ignored = nncf.IgnoredScope(names=list(keep_float)) if keep_float else None
+    kinds = ("Convolution", "GroupConvolution", "MatMul")
+    layers = [op.get_friendly_name() for op in read.get_ops() if op.get_type_name() in kinds]
+    check_layers(model, keep_float, layers)
+    weights = QuantizationParameters(per_channel=per_channel)
     with contextlib.redirect_stdout(io.StringIO()):  # of its progress bars
         quantized = nncf.quantize(
-            read, nncf.Dataset(samples), subset_size=len(samples), ignored_scope=ignored
+            read,
+            nncf.Dataset(samples),
+            subset_size=len(samples),
+            ignored_scope=nncf.IgnoredScope(names=list(keep_float)),
+            advanced_parameters=AdvancedQuantizationParameters(weights_quantization_params=weights),
         )
-    save_model(quantized, Path(out), read_metadata(read))
+    save_model(quantized, out, read_metadata(read))

@@ -15,11 +15,13 @@ from mmvanilla.checkpoints.writing import appearing_together
 from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms
 from mmvanilla.deploy.exporting import INPUT_NAME, Format, check_out
 from mmvanilla.deploy.formats import FORMATS
-from mmvanilla.deploy.onnx_quantize import quantize_file
+from mmvanilla.deploy.onnx_quantize import quantize_onnx
 from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
 from mmvanilla.deploy.openvino_quantize import quantize_openvino
 from mmvanilla.deploy.openvino_runtime import compile_model, require_openvino
 from mmvanilla.utils.paths import tool_command
+
+MAX_DROP = 5.0
 
 
 class Runtime(NamedTuple):
@@ -29,7 +31,7 @@ class Runtime(NamedTuple):
         target: Format of the files.
         require: Function that raises an ImportError, with the remedy, if something is missing.
         quantize: Function of the model's path, the path to write, images to calibrate with, and
-            options such as ``keep_float``.
+            the options ``per_channel`` and ``keep_float``.
         open: Function that opens a file with a number of threads, to run it on images.
     """
 
@@ -44,6 +46,25 @@ class Runtime(NamedTuple):
         return Form(self.open(path, torch.get_num_threads()), size)
 
 
+def _open_onnx(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    session = open_session(path, threads)
+    return lambda images: session.run(None, {INPUT_NAME: images})[0]
+
+
+def _open_openvino(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    request = compile_model(path, threads).create_infer_request()
+    return lambda images: request.infer([images]).to_tuple()[0].copy()
+
+
+#: The runtimes that have int8, by the suffixes of their files.
+RUNTIMES: dict[str, Runtime] = {
+    ".onnx": Runtime(FORMATS["onnx"], require_onnx, quantize_onnx, _open_onnx),
+    ".xml": Runtime(
+        FORMATS["openvino"], partial(require_openvino, "nncf"), quantize_openvino, _open_openvino
+    ),
+}
+
+
 def quantize_classifier(
     cfg: Config,
     model: str | Path,
@@ -53,6 +74,7 @@ def quantize_classifier(
     test_images: int | None = None,
     rounds: int = 30,
     keep_float: Sequence[str] = (),
+    max_drop: float = MAX_DROP,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> list[MeasuredForm]:
@@ -72,6 +94,7 @@ def quantize_classifier(
         rounds: Number of timed runs of each form, at least 2.
         keep_float: Names of layers to leave in fp32, as an error for a wrong name lists them.
             Default: none.
+        max_drop: Largest loss of top-1 accuracy on the test images, in points. Default: 5.
         overwrite: Whether to replace an existing file. Default: False.
         progress: Function that is called with the name of each step.
 
@@ -80,10 +103,11 @@ def quantize_classifier(
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
-        FileNotFoundError: The model or the folder of ``out`` does not exist.
-        ValueError: The config is not a classifier's, a number of images is below 1, ``out`` is
-            ``model``, their suffixes differ or have no int8 form, or the model has no layer of a
-            name in ``keep_float``.
+        FileNotFoundError: The model does not exist.
+        ValueError: The config is not a classifier's, a number is not allowed, ``out`` is ``model``,
+            their suffixes differ or have no int8 form, or the model has no layer of a name in
+            ``keep_float``.
+        RuntimeError: int8 loses more than ``max_drop`` points; nothing is written.
         ImportError: The runtime, or what quantises for it, is not installed.
     """
     model, out = Path(model), Path(out)
@@ -93,10 +117,11 @@ def quantize_classifier(
         raise ValueError(
             f"{model} has no int8 form here; give a file that ends in {' or '.join(RUNTIMES)}"
         )
+    if not max_drop >= 0:
+        raise ValueError(f"max_drop must be a number of points, at least 0, found {max_drop}")
     runtime = RUNTIMES[model.suffix]
-    target = runtime.target
-    files = target.files(out)
-    check_out(out, target.suffix, overwrite, target.files(model), files)
+    files = runtime.target.files(out)
+    check_out(out, model.suffix, overwrite, runtime.target.files(model), files)
     runtime.require()
     calibration = Samples(cfg, "train", calibration_images)
     test = Samples(cfg, "test", test_images)
@@ -108,25 +133,13 @@ def quantize_classifier(
             raise OSError(error.errno, error.strerror or str(error), str(out)) from error
         progress("testing")
         forms = {"fp32": runtime.form(model), "int8": runtime.form(aside[0])}
-        measured = measure_forms(forms, test, rounds)
+        full, small = measured = measure_forms(forms, test, rounds)
         del forms  # OpenVINO keeps the files open
+        if full.accuracy - small.accuracy > max_drop:
+            raise RuntimeError(
+                f"int8 falls from {full.accuracy:.2f} to {small.accuracy:.2f} % top-1, more than "
+                f"{max_drop:g} points, so nothing was written; often the channels of some layers "
+                "have too different ranges: leave these layers in fp32 by --keep-float (an unknown "
+                "name lists all), take more --calibration-images, or allow it by --max-drop"
+            )
     return measured
-
-
-def _open_onnx(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    session = open_session(path, threads)
-    return lambda images: session.run(None, {INPUT_NAME: images})[0]
-
-
-def _open_openvino(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    request = compile_model(path, threads).create_infer_request()
-    return lambda images: request.infer([images]).to_tuple()[0].copy()
-
-
-#: The runtimes that have int8, by the suffixes of their files.
-RUNTIMES: dict[str, Runtime] = {
-    ".onnx": Runtime(FORMATS["onnx"], require_onnx, quantize_file, _open_onnx),
-    ".xml": Runtime(
-        FORMATS["openvino"], partial(require_openvino, "nncf"), quantize_openvino, _open_openvino
-    ),
-}

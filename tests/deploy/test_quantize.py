@@ -1,10 +1,9 @@
 """int8: what becomes int8, what is measured, and what is refused."""
 
+import copy
 import importlib.util
-import runpy
-import sys
+import json
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,110 +16,115 @@ pytest.importorskip("mmpretrain.models")
 pytest.importorskip("mmvanilla.cls_head")
 
 from mmvanilla.datasets.shapes import make_shapes  # noqa: E402
+from mmvanilla.deploy.accuracy import Samples  # noqa: E402
 from mmvanilla.deploy.exporting import export_model  # noqa: E402
 from mmvanilla.deploy.formats import find_format  # noqa: E402
-from mmvanilla.deploy.onnx_export import export_onnx  # noqa: E402
-from mmvanilla.deploy.onnx_runtime import open_session  # noqa: E402
-from mmvanilla.deploy.quantize import quantize_classifier  # noqa: E402
+from mmvanilla.deploy.quantize import RUNTIMES, quantize_classifier  # noqa: E402
 from mmvanilla.deploy.runner import Predictor  # noqa: E402
 from mmvanilla.deploy.runner_metadata import describe_for_runner  # noqa: E402
-from tests.helpers import ROOT  # noqa: E402
+from tests.helpers import randomise  # noqa: E402
+
+needs_openvino = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("openvino", "nncf")),
+    reason="openvino or nncf is not installed",
+)
+SUFFIXES = [".onnx", pytest.param(".xml", marks=needs_openvino)]
+FEW = dict(calibration_images=4, rounds=2, max_drop=100)
 
 
-def has_openvino():
-    return all(importlib.util.find_spec(name) for name in ("openvino", "nncf"))
-
-
-needs_openvino = pytest.mark.skipif(not has_openvino(), reason="openvino or nncf is not installed")
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A config with data, and an untrained classifier of it in ONNX."""
-    folder = tmp_path_factory.mktemp("quantize")
-    make_shapes(folder, layouts=("imagenet",), num_train=12, num_val=12, image_size=64)
-    pipeline = [
-        dict(type="LoadImageFromFile"),
-        dict(type="Resize", scale=64),
-        dict(type="PackInputs"),
-    ]
+def make_config(folder):
+    """A config of a classifier whose labels are in one file for each split."""
 
     def loader(split):
-        dataset = dict(
-            type="CustomDataset", data_root=str(folder / "imagenet" / split), pipeline=pipeline
-        )
-        return dict(batch_size=1, dataset=dataset)
+        files = dict(data_root=str(folder / "imagenet"), ann_file=f"../{split}.txt")
+        pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]
+        return dict(batch_size=1, dataset=dict(type="CustomDataset", pipeline=pipeline, **files))
 
-    model = dict(
-        type="ImageClassifier",
-        backbone=dict(
-            type="VanillaNet", arch=dict(dims=(8, 16, 24, 32), strides=(2, 2, 2)), out_indices=(3,)
-        ),
-        head=dict(type="VanillaNetClsHead", num_classes=6, in_channels=32),
-    )
-    cfg = Config(
+    arch = dict(dims=(8, 16, 24, 32), strides=(2, 2, 2))
+    return Config(
         dict(
             default_scope="mmpretrain",
             custom_imports=dict(imports=["mmvanilla", "mmvanilla.cls_head"]),
             data_preprocessor=dict(num_classes=6, mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True),
-            model=model,
+            model=dict(
+                type="ImageClassifier",
+                backbone=dict(type="VanillaNet", arch=arch, out_indices=(3,), deploy=True),
+                head=dict(type="VanillaNetClsHead", num_classes=6, in_channels=32, deploy=True),
+            ),
             train_dataloader=loader("train"),
             test_dataloader=loader("val"),
         )
     )
-    init_default_scope("mmpretrain")
-    torch.manual_seed(0)
-    net = MODELS.build(model).eval()
-    net.data_preprocessor = MODELS.build(dict(cfg.data_preprocessor, type="ClsDataPreprocessor"))
+
+
+def export(net, cfg, path):
     described = describe_for_runner(net, cfg, dict(dataset_meta=dict(classes=list("abcdef"))))
-    export_onnx(net, folder / "net.onnx", size=(64, 64), metadata=described)
-    if has_openvino():
-        export_model(
-            net, folder / "net.xml", find_format("net.xml"), size=(64, 64), metadata=described
-        )
+    export_model(net, path, find_format(path), size=(64, 64), metadata=described)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A config, and its classifier in ONNX and OpenVINO, right on each test image."""
+    folder = tmp_path_factory.mktemp("quantize")
+    make_shapes(folder, layouts=("imagenet",), num_train=12, num_val=12, image_size=64)
+    cfg = make_config(folder)
+    init_default_scope("mmpretrain")
+    net = randomise(MODELS.build(cfg.model), seed=1).eval()
+    net.data_preprocessor = MODELS.build(dict(cfg.data_preprocessor, type="ClsDataPreprocessor"))
+    images = {}
+    for split in ("train", "val"):
+        files = sorted((folder / "imagenet" / split).rglob("*.*"))
+        images[split] = [str(file.relative_to(folder / "imagenet")) for file in files]
+        text = "\n".join(f"{name} {index % 6}" for index, name in enumerate(images[split]))
+        (folder / f"{split}.txt").write_text(text)
+    with torch.no_grad():
+        # Centred, since a random network prefers one class.
+        inputs = [torch.from_numpy(image) for image in Samples(cfg, "test", None).images()]
+        logits = torch.cat([net(image) for image in inputs])
+        classifier = [m for m in net.head.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+        classifier.bias -= logits.mean(0)
+        labels = (logits - logits.mean(0)).argmax(1).tolist()
+    assert len(set(labels)) > 2
+    lines = [f"{name} {label}" for name, label in zip(images["val"], labels, strict=True)]
+    (folder / "val.txt").write_text("\n".join(lines))
+    for suffix in (".onnx", ".xml"):
+        if suffix == ".onnx" or importlib.util.find_spec("openvino"):
+            export(net, cfg, folder / f"net{suffix}")
     cfg.dump(str(folder / "cfg.py"))
-    return cfg, folder / "net.onnx"
+    return cfg, folder / "net.onnx", net
 
 
-def int8_convolutions(path):
-    """How many convolutions have their weight in int8, by whether they are depthwise."""
+def int8_weights(path):
+    """The numbers of int8 weights, and of scales of each, in an ONNX file."""
     graph = onnx.load(str(path)).graph
-    int8 = {
-        tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8
-    }
-    dequantised = {
-        node.output[0]
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    scales = [
+        max(1, *tensors[node.input[1]].dims)
         for node in graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in int8
-    }
-    counts = {True: 0, False: 0}
-    for node in graph.node:
-        if node.op_type == "Conv" and node.input[1] in dequantised:
-            groups = next((item.i for item in node.attribute if item.name == "group"), 1)
-            counts[groups > 1] += 1
-    return counts
-
-
-def scales_of_a_weight(path):
-    graph = onnx.load(str(path)).graph
-    sizes = [
-        tensor.dims[0]
-        for tensor in graph.initializer
-        if tensor.name.endswith("_scale") and tensor.dims
+        if node.op_type == "DequantizeLinear"
+        and node.input[0] in tensors
+        and tensors[node.input[0]].data_type == onnx.TensorProto.INT8
     ]
-    return max(sizes, default=1)
+    return len(scales), max(scales)
+
+
+def int8_constants(path):
+    import openvino
+
+    operators = openvino.Core().read_model(str(path)).get_ops()
+    constants = [each for each in operators if each.get_type_name() == "Constant"]
+    return [each for each in constants if each.get_element_type() == openvino.Type.i8]
 
 
 def test_all_layers_become_int8_with_a_scale_for_each_channel(exported, tmp_path):
-    cfg, path = exported
+    cfg, path, _ = exported
     out = tmp_path / "int8.onnx"
-    forms = quantize_classifier(cfg, path, out, calibration_images=4, rounds=2)
-    assert int8_convolutions(out) == {True: 4, False: 5}
-    assert scales_of_a_weight(out) == 32
-    assert [form.name for form in forms] == ["fp32", "int8"]
-    assert (forms[0].agreement, forms[0].logit_error) == (100, 0)
-    assert 0 < forms[1].logit_error < 100
-    assert 0 <= forms[1].accuracy <= 100 and forms[1].latency.median > 0
+    full, small = quantize_classifier(cfg, path, out, **FEW)
+    assert int8_weights(out) == (9, 32)
+    assert (full.name, full.accuracy, full.agreement, full.logit_error) == ("fp32", 100, 100, 0)
+    assert small.name == "int8" and 0 < small.logit_error < 100
+    assert small.accuracy == small.agreement and small.latency.median > 0
+    assert full.size_bytes == path.stat().st_size
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -128,31 +132,38 @@ def test_all_layers_become_int8_with_a_scale_for_each_channel(exported, tmp_path
 def test_openvino_gets_int8_weights_and_activations(exported, tmp_path):
     import openvino
 
-    cfg, path = exported
+    cfg, path, _ = exported
     out = tmp_path / "int8.xml"
-    forms = quantize_classifier(cfg, path.with_suffix(".xml"), out, calibration_images=4, rounds=2)
-    operators = openvino.Core().read_model(str(out)).get_ordered_ops()
-    kinds = [operator.get_type_name() for operator in operators]
-    weights = [
-        operator
-        for operator in operators
-        if operator.get_type_name() == "Constant"
-        and operator.get_element_type() == openvino.Type.i8
-    ]
+    full, small = quantize_classifier(cfg, path.with_suffix(".xml"), out, **FEW)
+    kinds = [each.get_type_name() for each in openvino.Core().read_model(str(out)).get_ops()]
     # Five convolutions and four depthwise ones, all with a quantised input.
-    assert len(weights) == 9 and kinds.count("FakeQuantize") >= 9
-    assert [form.name for form in forms] == ["fp32", "int8"]
-    assert (forms[0].agreement, forms[0].logit_error) == (100, 0)
-    assert 0 < forms[1].logit_error < 100
+    assert len(int8_constants(out)) == 9 and kinds.count("FakeQuantize") >= 9
+    assert (full.agreement, full.logit_error) == (100, 0) and 0 < small.logit_error < 100
     assert sorted(tmp_path.iterdir()) == [tmp_path / "int8.bin", out]
-    assert forms[1].size_bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert small.size_bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=needs_openvino)])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_one_scale_a_layer_costs_more(exported, tmp_path, suffix):
+    cfg, path, _ = exported
+    runtime, full = RUNTIMES[suffix], path.with_suffix(suffix)
+    image = next(Samples(cfg, "test", 1).images())
+    errors = {}
+    for per_channel in (True, False):
+        out = tmp_path / f"{per_channel}{suffix}"
+        images = Samples(cfg, "train", 4).images()
+        runtime.quantize(full, out, images, per_channel=per_channel)
+        errors[per_channel] = np.abs(
+            runtime.form(out).run(image) - runtime.form(full).run(image)
+        ).max()
+    assert 0 < errors[True] < errors[False]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_quantised_file_still_knows_its_images_and_classes(exported, tmp_path, suffix):
-    cfg, path = exported
+    cfg, path, _ = exported
     out = tmp_path / f"int8{suffix}"
-    quantize_classifier(cfg, path.with_suffix(suffix), out, calibration_images=4, rounds=2)
+    quantize_classifier(cfg, path.with_suffix(suffix), out, **FEW)
     (image, *_) = sorted((path.parent / "imagenet" / "val").rglob("*.*"))
     full, small = Predictor(path), Predictor(out)
     expected, found = full(full.read(image)), small(small.read(image))
@@ -160,57 +171,82 @@ def test_a_quantised_file_still_knows_its_images_and_classes(exported, tmp_path,
     np.testing.assert_allclose(found["pred_scores"], expected["pred_scores"], atol=0.1)
 
 
-def test_accuracy_is_that_of_the_model(exported, tmp_path):
-    cfg, path = exported
-    forms = quantize_classifier(cfg, path, tmp_path / "a.onnx", calibration_images=4, rounds=2)
-    session = open_session(path)
-    hits = []
-    for label, folder in enumerate(sorted((path.parent / "imagenet" / "val").iterdir())):
-        for file in folder.iterdir():
-            image = (cv2.imread(str(file))[None, ..., ::-1].transpose(0, 3, 1, 2) - 120.0) / 60.0
-            scores = session.run(None, {"input": np.ascontiguousarray(image, np.float32)})[0]
-            hits.append(int(scores.argmax()) == label)
-    assert len(hits) == 12
-    assert forms[0].accuracy == pytest.approx(100 * np.mean(hits))
-    assert forms[0].size_bytes == path.stat().st_size
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_layers_kept_in_fp32_and_unknown_ones(exported, tmp_path, suffix):
+    cfg, path, _ = exported
+    model, out = path.with_suffix(suffix), tmp_path / f"int8{suffix}"
+    with pytest.raises(ValueError, match=r"no layer 'stem'; choose from .*conv") as refusal:
+        quantize_classifier(cfg, model, out, keep_float=["stem"], **FEW)
+    assert not list(tmp_path.iterdir())
+    layers = str(refusal.value).partition("choose from ")[2].split(", ")
+    assert len(layers) == 9
+    quantize_classifier(cfg, model, out, keep_float=layers[1:], **FEW)
+    if suffix == ".onnx":
+        assert int8_weights(out) == (1, 8)
+    else:
+        assert len(int8_constants(out)) == 1
 
 
-def test_refusals(exported, tmp_path):
-    cfg, path = exported
-    out = tmp_path / "out.onnx"
-    for count in (0, -1):
-        with pytest.raises(ValueError, match="calibration_images must be at least 1"):
-            quantize_classifier(cfg, path, out, calibration_images=count)
-        with pytest.raises(ValueError, match="test_images must be at least 1"):
-            quantize_classifier(cfg, path, out, test_images=count)
-    with pytest.raises(ValueError, match="is also an input"):
-        quantize_classifier(cfg, path, path, overwrite=True)
-    with pytest.raises(FileNotFoundError, match=r"no model at .*write one with `.*export"):
-        quantize_classifier(cfg, tmp_path / "no.onnx", out)
-    with pytest.raises(ValueError, match=r"no int8 form here; give a file .* \.onnx or \.xml"):
-        quantize_classifier(cfg, path.parent / "cfg.py", out)
-    with pytest.raises(ValueError, match=r"must be an \.onnx file"):
-        quantize_classifier(cfg, path, tmp_path / "out.pth")
-    other = Config(dict(default_scope="mmdet"))
-    with pytest.raises(ValueError, match="only classifiers can be quantised"):
-        quantize_classifier(other, path, out)
-    out.write_text("precious")
-    with pytest.raises(FileExistsError, match="exists"):
-        quantize_classifier(cfg, path, out)
-    assert out.read_text() == "precious"
-    assert [file.name for file in tmp_path.iterdir()] == ["out.onnx"]
+def test_a_collapse_is_refused_unless_it_is_allowed(exported, tmp_path, run_tool):
+    """The same function, but one channel whose range leaves no steps to the others."""
+    cfg, path, net = exported
+    net = copy.deepcopy(net)
+    with torch.no_grad():
+        for block in (net.backbone.stem, *net.backbone.blocks):
+            block.conv.weight[0] *= 3e3
+            block.conv.bias[0] *= 3e3
+            block.act.conv.weight[0] /= 3e3
+    export(net, cfg, tmp_path / "net.onnx")
+    arguments = (path.with_name("cfg.py"), tmp_path / "net.onnx", tmp_path / "int8.onnx")
+    few = ("--calibration-images", 4)
+    status, printed = run_tool("quantize", *arguments, *few)
+    assert status == 1 and not (tmp_path / "int8.onnx").exists()
+    assert "error: int8 falls from 100.00 to " in printed.err
+    assert "--keep-float" in printed.err and "--max-drop" in printed.err
+    status, printed = run_tool("quantize", *arguments, *few, "--max-drop", 100)
+    assert status == 0 and (tmp_path / "int8.onnx").exists()
+    assert "int8" in printed.out and "fp32" in printed.out and "written:" in printed.out
 
 
-def test_tool(exported, tmp_path, monkeypatch, capsys):
-    cfg, path = exported
-    config = path.parent / "cfg.py"
-    arguments = ["quantize_onnx.py", config, path, tmp_path / "a.onnx", "--calibration-images", 2]
-    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
-    tool = str(ROOT / "tools" / "quantize_onnx.py")
-    runpy.run_path(tool, run_name="__main__")
-    shown = capsys.readouterr().out
-    assert "int8" in shown and "fp32" in shown and "written:" in shown
-    with pytest.raises(SystemExit) as failure:
-        runpy.run_path(tool, run_name="__main__")
-    assert failure.value.code == 1
-    assert capsys.readouterr().err.startswith("error: ")
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(calibration_images=0), ValueError, "calibration_images must be at least 1"),
+        (dict(test_images=-1), ValueError, "test_images must be at least 1"),
+        (dict(max_drop=float("nan")), ValueError, "max_drop must be a number of points"),
+        (dict(out="net.onnx", overwrite=True), ValueError, "is also an input"),
+        (dict(out="precious.onnx"), FileExistsError, "exists"),
+        (dict(out="out.pth"), ValueError, r"must be an \.onnx file"),
+        (dict(model="no.onnx"), FileNotFoundError, r"no model at .*write one with `.*export"),
+        (dict(model="cfg.py"), ValueError, r"no int8 form here; give a file .* \.onnx or \.xml"),
+        (dict(cfg=Config(dict(default_scope="mmdet"))), ValueError, "only classifiers"),
+    ],
+)
+def test_refusals(exported, change, error, message):
+    cfg, path, _ = exported
+    (path.parent / "precious.onnx").write_text("precious")
+    arguments = dict(cfg=cfg, model="net.onnx", out="out.onnx") | change
+    for name in ("model", "out"):
+        arguments[name] = path.parent / arguments[name]
+    with pytest.raises(error, match=message):
+        quantize_classifier(**arguments)
+    assert (path.parent / "precious.onnx").read_text() == "precious"
+    assert not list(path.parent.glob("out.*"))
+
+
+def test_several_labels_an_image_are_refused(exported, tmp_path):
+    cfg, path, _ = exported
+    names = [f"img_{index}.png" for index in range(2)]
+    listed = [dict(img_path=name, gt_label=[0, index]) for index, name in enumerate(names)]
+    metainfo = dict(classes=list("abcdef"))
+    (tmp_path / "labels.json").write_text(json.dumps(dict(metainfo=metainfo, data_list=listed)))
+    image = next((path.parent / "imagenet" / "val").rglob("*.*"))
+    for name in names:
+        (tmp_path / name).write_bytes(image.read_bytes())
+    cfg = cfg.copy()
+    cfg.train_dataloader.dataset = dict(
+        type="MultiLabelDataset", data_root=str(tmp_path), ann_file="labels.json"
+    )
+    with pytest.raises(ValueError, match="has 2 labels; .*only classifiers of one label an image"):
+        quantize_classifier(cfg, path, tmp_path / "int8.onnx", **FEW)
+    assert not (tmp_path / "int8.onnx").exists()
