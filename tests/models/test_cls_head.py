@@ -182,32 +182,3 @@ class TestInAClassifier:
         assert all(grad is not None and torch.isfinite(grad).all() for grad in grads.values())
         assert grads["backbone.stem.conv.first.conv.weight"].any()
         assert grads["head.conv.first.conv.weight"].any()
-
-    def test_plain_parts_of_mmpretrain_work_as_well(self):
-        from mmpretrain.registry import MODELS
-        from mmpretrain.structures import DataSample
-
-        model = MODELS.build(
-            dict(
-                type="ImageClassifier",
-                backbone=dict(type="VanillaNet", arch=TINY),
-                neck=dict(type="GlobalAveragePooling"),
-                head=dict(
-                    type="LinearClsHead",
-                    num_classes=NUM_CLASSES,
-                    in_channels=CHANNELS,
-                    loss=dict(type="CrossEntropyLoss"),
-                ),
-            )
-        )
-        samples = [DataSample().set_gt_label(label) for label in (0, 4)]
-        loss = model(torch.randn(2, 3, 64, 64), samples, mode="loss")["loss"]
-        loss.backward()
-        assert torch.isfinite(loss)
-        randomise(model).double().eval()
-        x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-        expected = model.predict(x)
-        fused = fuse_model(model)
-        for before, after in zip(expected, fused.predict(x), strict=True):
-            torch.testing.assert_close(before.pred_score, after.pred_score, rtol=1e-9, atol=1e-12)
-            assert torch.equal(before.pred_label, after.pred_label)

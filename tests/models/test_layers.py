@@ -210,17 +210,6 @@ class TestInitialisation:
         assert bool((layers[0].second.norm.weight == 0.5).all())
 
 
-@pytest.mark.parametrize("inference", [True, False])
-def test_fused_weights_can_be_trained(inference):
-    model = nn.Sequential(ConvPair(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
-    with torch.inference_mode(inference):
-        fused = fuse_model(model.eval())
-        conv = ConvPair(3, 4, 1).eval().fuse()
-    for module in (fused.train(), conv.train()):
-        module(torch.randn(2, 3, 5, 5)).sum().backward()
-        assert all(parameter.grad is not None for parameter in module.parameters())
-
-
 @torch.no_grad()
 def test_after_mmcvs_own_fusing_there_is_nothing_left_to_fold():
     pair = randomise(ConvPair(4, 6, 3, padding=1)).double().eval()
