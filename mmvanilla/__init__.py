@@ -11,12 +11,12 @@ from mmvanilla.utils.dependencies import require_installed
 require_installed("mmengine", "mmcv")
 
 from mmvanilla.checkpoints.zoo import load_from_vanillanet
-from mmvanilla.engine.bfloat16 import BFloat16OptimWrapper
 from mmvanilla.engine.channels_last import ChannelsLastHook
 from mmvanilla.engine.deep_training_hook import DeepTrainingHook
 from mmvanilla.engine.layer_decay import LayerDecayOptimWrapperConstructor
+from mmvanilla.engine.optim import BFloat16OptimWrapper, SqrtLRRunner
+from mmvanilla.engine.plain_checkpoints import PlainCheckpointHook
 from mmvanilla.engine.reseed_hook import ReseedHook
-from mmvanilla.engine.sqrt_lr_runner import SqrtLRRunner
 from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 from mmvanilla.models.conv_pair import ConvPair
@@ -34,6 +34,7 @@ __all__ = [
     "ConvPair",
     "DeepTrainingHook",
     "LayerDecayOptimWrapperConstructor",
+    "PlainCheckpointHook",
     "ReseedHook",
     "SqrtLRRunner",
     "VanillaNet",

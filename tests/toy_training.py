@@ -161,3 +161,25 @@ custom_hooks = [
 ]
 default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1))
 '''
+
+
+def write_config(path: Path, out_dir: Path | None = None, epochs: int = 4, extra: str = "") -> str:
+    """Write a config of one process with BN, and return its path."""
+    text = config_text(out_dir or path.parent / "seen", 4, epochs, norm="BN")
+    path.write_text(text + extra, encoding="utf-8")
+    return str(path)
+
+
+def train(config: str, work_dir: Path, epochs: int | None = None, **options: Any) -> Any:
+    """Train by the Runner of `mmvanilla train`, and return that Runner."""
+    from mmvanilla.apis.runners import build_train_runner, release
+
+    cfg_options = {**options.pop("cfg_options", {})}
+    if epochs is not None:
+        cfg_options["train_cfg.max_epochs"] = epochs
+    runner = build_train_runner(config, str(work_dir), cfg_options=cfg_options, **options)
+    try:
+        runner.train()
+    finally:
+        release(runner)
+    return runner

@@ -6,20 +6,29 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.device import get_device
+from mmengine.hooks import CheckpointHook
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import Runner
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.apis.data_checks import require_data
-from mmvanilla.apis.mixed_precision import set_mixed_precision
-from mmvanilla.apis.pictures import switch_pictures_on
-from mmvanilla.apis.safe_runner import build_runner
-from mmvanilla.apis.speed import set_channels_last, set_compiled
+from mmvanilla.apis.options import (
+    set_channels_last,
+    set_compiled,
+    set_mixed_precision,
+    set_pictures,
+    set_tta,
+)
+from mmvanilla.apis.resuming import ResumeCheckHook, last_checkpoint
+from mmvanilla.checkpoints.reading import use_safe_loaders
 from mmvanilla.engine import cpu_distributed
-from mmvanilla.engine.layer_decay import require_own_constructor
+from mmvanilla.engine.plain_checkpoints import PlainCheckpointHook
+
+_REASON_SHOWN = 400  # characters: the keys of a large model would fill pages
 
 
 def build_train_runner(
@@ -42,8 +51,8 @@ def build_train_runner(
         amp: Whether to train with automatic mixed precision, which needs a GPU. None: as the config
             says.
         auto_scale_lr: Whether to scale the learning rate from the config's base batch size to the
-            actual one. Default: False.
-        resume: Path of the checkpoint to resume from, or ``'auto'`` for the newest one in
+            actual one, with the batches that a step accumulates. Default: False.
+        resume: Path of the checkpoint to resume from, or ``'auto'`` for the last one in
             ``work_dir``. None: the training starts from the beginning.
         cfg_options: Values by dotted key, which override entries of the config.
         launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
@@ -52,9 +61,10 @@ def build_train_runner(
         compiled: Whether to use ``torch.compile``. None: as the config says.
 
     Raises:
-        FileNotFoundError: The config, or a data set that it names, does not exist.
-        ValueError: The config cannot be read or is not for training, ``auto_scale_lr`` is True and
-            the config has no base batch size, or mixed precision is asked for without a GPU.
+        FileNotFoundError: The config does not exist.
+        RuntimeError: Another training runs in this folder.
+        ValueError: The config cannot be read or is not for training, or ``auto_scale_lr`` is True
+            and the config has no base batch size.
     """
     cfg = _read(config, work_dir, cfg_options, launcher)
     _require_entries(cfg, "training", "train_dataloader", "train_cfg", "optim_wrapper")
@@ -62,12 +72,9 @@ def build_train_runner(
         length = cfg.train_cfg.get(name)
         if isinstance(length, int) and length < 1:  # mmengine would not train, without an error
             raise ValueError(f"{cfg.filename}: train_cfg.{name} must be at least 1, found {length}")
-    init_default_scope(cfg.get("default_scope") or "mmengine")
-    require_own_constructor(cfg.optim_wrapper)
     set_mixed_precision(cfg, amp)
     set_channels_last(cfg, channels_last)
     set_compiled(cfg, compiled)
-    require_data(cfg, "train_dataloader", "val_dataloader")
     if auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(
@@ -78,7 +85,12 @@ def build_train_runner(
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
-    return _build_runner(cfg)
+    runner = _build_runner(cfg, _Training)
+    kinds = {type(hook) for hook in runner.hooks}
+    for hook in (PlainCheckpointHook(), ResumeCheckHook()):
+        if type(hook) not in kinds:
+            runner.register_hook(hook)
+    return runner
 
 
 def build_test_runner(
@@ -99,13 +111,12 @@ def build_test_runner(
 
     Args:
         config: Path of the config file.
-        checkpoint: Weights for the config's model: the path of a file, or an address that
-            mmengine's loader knows. None: the model has its weights already.
+        checkpoint: Weights for the config's model, which they must fit: the path of a file, or an
+            address that mmengine's loader knows. None: the model has its weights already.
         work_dir: Folder for logs. Default: as in :func:`build_train_runner`.
         out: Path of a ``.pkl`` file for the raw predictions. None: they are not saved.
         show: Whether to show each prediction in a window. Default: False.
-        show_dir: Folder for pictures of the predictions; a relative path is inside of the folder
-            of this run, ``<work_dir>/<time>/``. None: none are drawn.
+        show_dir: Folder for pictures of the predictions. None: none are drawn.
         wait_time: Time in seconds for which each window is shown.
         tta: Whether to use test-time augmentation, with the config's ``tta_model`` and
             ``tta_pipeline``. Default: False.
@@ -116,7 +127,7 @@ def build_test_runner(
         compiled: Whether to use ``torch.compile``. None: as the config says.
 
     Raises:
-        FileNotFoundError: The config, the checkpoint or the data set does not exist.
+        FileNotFoundError: The config or the checkpoint does not exist.
         ValueError: An option does not fit this config.
     """
     if checkpoint and "://" not in checkpoint and not Path(checkpoint).is_file():
@@ -129,23 +140,16 @@ def build_test_runner(
     _require_entries(cfg, "testing", "test_dataloader", "test_evaluator")
     set_channels_last(cfg, channels_last)
     set_compiled(cfg, compiled)
-    require_data(cfg, "test_dataloader")
     cfg.load_from = checkpoint
     if show or show_dir:
-        if tta and cfg.get("default_scope") == "mmpretrain":
-            raise ValueError(
-                "MMPretrain's hook cannot draw the augmented images of --tta; leave --tta, or "
-                "--show and --show-dir, out"
-            )
-        switch_pictures_on(cfg, show, show_dir, wait_time)
+        set_pictures(cfg, show, show_dir, wait_time)
     if tta:
-        _switch_tta_on(cfg)
-    runner = _build_runner(cfg)
+        set_tta(cfg)
+    runner = _build_runner(cfg, _Testing)
     if out is not None:
-        is_detector = cfg.get("default_scope") == "mmdet"
-        runner.test_evaluator.metrics.append(
-            _build_metric("mmdet.DumpDetResults" if is_detector else "DumpResults", out)
-        )
+        dump = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
+        metric: Any = METRICS.build(dict(type=dump, out_file_path=out))
+        runner.test_evaluator.metrics.append(metric)
     return runner
 
 
@@ -158,6 +162,8 @@ def release(runner: Runner) -> None:
     Args:
         runner: A Runner that is not used any more.
     """
+    if getattr(runner, "_lock", None) is not None:
+        runner._lock.close()
     for handler in list(runner.logger.handlers):
         if isinstance(handler, logging.FileHandler):
             handler.close()
@@ -187,28 +193,98 @@ def _require_entries(cfg: Config, purpose: str, *names: str) -> None:
         )
 
 
-def _build_runner(cfg: Config) -> Runner:
+def _build_runner(cfg: Config, mixin: type) -> Runner:
+    base = RUNNERS.get(cfg.runner_type) if cfg.get("runner_type") else Runner
+    if base is None:
+        raise ValueError(f"{cfg.filename}: unknown runner_type {cfg.runner_type!r}")
+    use_safe_loaders()
     # This comes last, after all other checks: a process that fails after joining the process group
     # leaves the others waiting.
     cpu_distributed.prepare(cfg)
-    return build_runner(cfg)
+    return type(base.__name__, (mixin, base), {}).from_cfg(cfg)  # type: ignore[attr-defined]
 
 
-def _build_metric(type_name: str, out: str) -> Any:
-    from mmengine.registry import METRICS
+class _Testing:
+    """A mixin for Runners: a checkpoint must fit the model, and SyncBN works without a GPU."""
 
-    return METRICS.build(dict(type=type_name, out_file_path=out))
+    def _is_strict(self) -> bool:
+        return True
+
+    def wrap_model(self: Any, model_wrapper_cfg: Any, model: Any) -> Any:
+        """See mmengine's Runner, which reverts SyncBN in a single process only."""
+        if self.distributed and get_device() == "cpu":
+            self.logger.info("no GPU: SyncBN layers become BN, with the images of each process")
+            model = revert_sync_batchnorm(model)
+        return super().wrap_model(model_wrapper_cfg, model)  # type: ignore[misc]
+
+    def load_checkpoint(
+        self: Any, filename: str, map_location: Any = "cpu", strict: bool = False, **kwargs: Any
+    ) -> Any:
+        """See mmengine's Runner, which leaves weights random where the file has none."""
+        strict = strict or self._is_strict()
+        try:
+            return super().load_checkpoint(filename, map_location, strict, **kwargs)  # type: ignore[misc]
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:_REASON_SHOWN]
+            raise RuntimeError(f"{filename} cannot be loaded into this model: {reason}") from error
 
 
-def _switch_tta_on(cfg: Config) -> None:
-    if "tta_model" not in cfg or "tta_pipeline" not in cfg:
-        raise ValueError(
-            f"{cfg.filename} has no tta_model and tta_pipeline, which --tta needs; add both, or "
-            "leave --tta out"
-        )
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
-    cfg.tta_model.module = cfg.model
-    cfg.model = cfg.tta_model
+class _Training(_Testing):
+    """A mixin for Runners that train: one at a time in a folder, and resumed in that folder."""
+
+    _lock: IO[str] | None = None
+
+    def _is_strict(self: Any) -> bool:
+        # Weights from `load_from` may be those of another head, as mmengine's log says.
+        return bool(self._resume)
+
+    def setup_env(self: Any, env_cfg: Any) -> None:
+        """See mmengine's Runner; nothing is written into the folder before this."""
+        super().setup_env(env_cfg)  # type: ignore[misc]
+        if self.rank == 0:
+            self._lock = _lock(self.work_dir)
+
+    def train(self: Any) -> Any:
+        """See mmengine's Runner."""
+        try:
+            return super().train()  # type: ignore[misc]
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+
+    def load_or_resume(self: Any) -> None:
+        """See mmengine's Runner, which would resume from the folder that this is a copy of."""
+        hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
+        is_automatic = self._resume and self._load_from is None and not self._has_loaded
+        if is_automatic and all(hook.out_dir is None for hook in hooks):
+            last = last_checkpoint(Path(self.work_dir))
+            self._load_from = last and str(last)
+        super().load_or_resume()  # type: ignore[misc]
+
+    def scale_lr(self: Any, optim_wrapper: Any, auto_scale_lr: Any = None) -> None:
+        """See mmengine's Runner, which counts one batch for each step."""
+        counts = self.cfg.optim_wrapper.get("accumulative_counts", 1)
+        if auto_scale_lr and counts > 1:
+            base = auto_scale_lr["base_batch_size"]
+            self.logger.info(
+                f"each step accumulates {counts} batches, so {base} means {base}/{counts}"
+            )
+            auto_scale_lr = dict(auto_scale_lr, base_batch_size=base / counts)
+        super().scale_lr(optim_wrapper, auto_scale_lr)  # type: ignore[misc]
+
+
+def _lock(folder: str) -> IO[str] | None:
+    try:
+        import fcntl
+    except ImportError:  # on Windows nothing is locked
+        return None
+    file = open(os.path.join(folder, ".training"), "w")  # noqa: SIM115 (the lock ends with it)
+    try:
+        # A lock of the process itself: its data workers do not hold it, and it ends with it.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RuntimeError(
+            f"another training runs in {folder}; wait for its end, or choose another --work-dir"
+        ) from error
+    return file

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
@@ -24,7 +24,8 @@ class DeepTrainingHook(Hook):
 
     λ depends only on the number of the epoch or iteration, so a resumed run continues as if it had
     not been interrupted, and the λ of loaded weights has no effect. The averaged model of an
-    ``EMAHook`` has the same λ, also when it is evaluated and saved. λ is logged with the losses, as
+    ``EMAHook`` gets the same λ; for averages that something else than mmengine keeps, call
+    :func:`mmvanilla.set_act_lambda` before they are used. λ is logged with the losses, as
     ``act_lambda``.
 
     A compiled model follows λ, too. Where torch.compile does not guard modules (torch 2.1), each
@@ -68,12 +69,15 @@ class DeepTrainingHook(Hook):
                 "DeepTrainingHook takes one of decay_epochs and decay_iters, found "
                 f"decay_epochs={decay_epochs} and decay_iters={decay_iters}"
             )
-        zero = "trains at λ = 1 from the start"
-        _require_length("decay_epochs", decay_epochs, zero)
-        _require_length("decay_iters", decay_iters, zero)
-        if begin is None:
-            raise TypeError("begin must be a whole number, found None; leave it out, or give 0")
-        _require_length("begin", begin, "lets λ rise from the start")
+        for name, length in (
+            ("decay_epochs", decay_epochs or 0),
+            ("decay_iters", decay_iters or 0),
+            ("begin", begin),
+        ):
+            if not isinstance(length, int) or isinstance(length, bool):
+                raise TypeError(f"{name} must be a whole number, found {length!r}")
+            if length < 0:
+                raise ValueError(f"{name} must be at least 0, found {length}")
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, found {schedule!r}")
         if by_epoch and decay_iters is not None:
@@ -101,7 +105,7 @@ class DeepTrainingHook(Hook):
                 "(IterBasedTrainLoop has one epoch only); give decay_iters"
             )
         start = self._lambda_at(runner.epoch, runner.iter, runner)
-        if not set_act_lambda(runner.model, start):
+        if not self._set(runner, start):
             raise RuntimeError(
                 f"DeepTrainingHook: no module of {type(runner.model).__name__} has a λ: it is "
                 "fused (deploy=True), or was built without pairs of convolutions; to fine-tune it "
@@ -115,7 +119,25 @@ class DeepTrainingHook(Hook):
                 f"this training ends at λ = {last:g}, and its model cannot be fused before λ is 1; "
                 "train longer, or shorten the decay"
             )
-        self._current = start
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume where λ would fall.
+
+        Raises:
+            ValueError: λ in the checkpoint is larger than where the run would go on.
+        """
+        meta = checkpoint.get("meta", {})
+        if not runner._resume or not {"epoch", "iter"} <= set(meta):
+            return
+        weights = checkpoint["state_dict"].items()
+        saved = max((float(w) for name, w in weights if name.endswith("act_lambda")), default=0.0)
+        start = self._lambda_at(meta["epoch"], meta["iter"], runner)
+        if start < saved - 1e-6:
+            raise ValueError(
+                f"λ would fall from {saved:g} to {start:g}: this DeepTrainingHook is longer, or "
+                "begins later, than the one that the checkpoint was trained with; give it the "
+                "lengths that it had"
+            )
 
     def before_train_epoch(self, runner: Any) -> None:
         """Set λ for this epoch."""
@@ -141,15 +163,9 @@ class DeepTrainingHook(Hook):
             return 0.0 if done < begin else 1.0
         return SCHEDULES[self.schedule]((done - begin) / length)
 
-    def _set(self, runner: Any, value: float) -> None:
-        set_act_lambda(runner.model, value)
+    def _set(self, runner: Any, value: float) -> int:
         self._current = value
-
-
-def _require_length(name: str, length: Any, zero: str) -> None:
-    if length is None:
-        return
-    if not isinstance(length, int) or isinstance(length, bool):
-        raise TypeError(f"{name} must be a whole number, found {length!r}")
-    if length < 0:
-        raise ValueError(f"{name} must be at least 0, found {length}; 0 {zero}")
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                set_act_lambda(hook.ema_model, value)
+        return set_act_lambda(runner.model, value)

@@ -6,7 +6,6 @@ MMPose, which puts one of its own there under the same name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
@@ -69,9 +68,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f"found {', '.join(unknown)}"
             )
         rate, num_layers = options["decay_rate"], options.get("num_layers")
-        if not _is_number(rate, (int, float)) or not 0 < rate <= 1:
+        if not isinstance(rate, int | float) or not 0 < rate <= 1:
             raise ValueError(f"decay_rate must be above 0 and at most 1, found {rate!r}")
-        if num_layers is not None and (not _is_number(num_layers, int) or num_layers < 1):
+        if num_layers is not None and (not isinstance(num_layers, int) or num_layers < 1):
             raise ValueError(f"num_layers must be an integer of at least 1, found {num_layers!r}")
         if self.base_lr is None:
             raise ValueError("layer-wise decay scales the optimizer's lr, which is missing; add it")
@@ -81,18 +80,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ) -> None:
         """Sort the parameters into groups, one for each layer with and without weight decay.
 
-        Args:
-            params: The list to which the groups are appended.
-            module: The model whose parameters are sorted.
-            prefix: Ignored; it is part of the signature of DefaultOptimWrapperConstructor.
-            kwargs: Ignored, for the same reason.
+        ``prefix`` and ``kwargs`` are ignored; the class above has them.
 
         Raises:
             TypeError: No module of the model has ``get_layer_depth``.
             ValueError: ``num_layers`` is larger than the number of blocks.
         """
         counters = _depth_counters(module)
-        groups: dict[str, dict[str, Any]] = {}
+        rate, groups = self.paramwise_cfg["decay_rate"], {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
@@ -101,13 +96,11 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             group_name = "rest" if layer_id == rest_id else f"layer_{layer_id}_of_{rest_id - 1}"
             group_name += "" if decays else "_no_decay"
             if group_name not in groups:
-                scale = self.paramwise_cfg["decay_rate"] ** (rest_id - layer_id)
+                scale = rate ** (rest_id - layer_id)
                 group = dict(params=[], group_name=group_name, lr_scale=scale)
                 group["lr"] = self.base_lr * scale
-                if not decays:
-                    group["weight_decay"] = 0.0
-                elif self.base_wd is not None:
-                    group["weight_decay"] = self.base_wd
+                if not decays or self.base_wd is not None:
+                    group["weight_decay"] = self.base_wd if decays else 0.0
                 groups[group_name] = group
             groups[group_name]["params"].append(param)
         for group in groups.values():
@@ -140,31 +133,6 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return min((depth - 1) * num_layers // num_blocks + 1, rest_id), rest_id
 
 
-def require_own_constructor(optim_wrapper: Any) -> None:
-    """Refuse a config that means this constructor and names another one.
-
-    MMPose registers a class for its vision transformers under the same name, and replaces ours in
-    mmengine's registry when it is imported. Call this in the config's default scope.
-
-    Args:
-        optim_wrapper: The config's ``optim_wrapper``.
-
-    Raises:
-        ValueError: Its options are those of this constructor, and its name leads to another class.
-    """
-    if not isinstance(optim_wrapper, Mapping) or optim_wrapper.get("constructor") != _NAME:
-        return
-    # The scope's own registry imports the toolbox's constructors before it looks one up.
-    with OPTIM_WRAPPER_CONSTRUCTORS.switch_scope_and_registry(None) as registry:
-        found = registry.get(_NAME)
-    options = optim_wrapper.get("paramwise_cfg") or {}
-    if "decay_rate" in options and not issubclass(found, LayerDecayOptimWrapperConstructor):
-        raise ValueError(
-            f"optim_wrapper.constructor={_NAME!r} is {found.__module__}'s here, which does not "
-            f"take decay_rate; set it to 'mmvanilla.{_NAME}'"
-        )
-
-
 def _depth_counters(model: nn.Module) -> dict[str, Any]:
     """Find the modules that tell depths, by the prefix of their parameters' names."""
     found = {
@@ -185,10 +153,6 @@ def _depth_counters(model: nn.Module) -> dict[str, Any]:
         for prefix, module in found.items()
         if not any(other != prefix and other.startswith(prefix) for other in found)
     }
-
-
-def _is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 if _NAME not in OPTIM_WRAPPER_CONSTRUCTORS.module_dict:

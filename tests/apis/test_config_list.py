@@ -3,7 +3,6 @@
 import pytest
 
 from mmvanilla.apis.config_list import list_configs
-from mmvanilla.utils import paths
 from mmvanilla.utils.paths import config_names
 
 
@@ -26,8 +25,6 @@ def test_numbers_are_in_their_order():
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [
-        ("rotated", "family/rotated_retinanet_vanillanet_dota.py"),
-        ("fcos3d", "family/fcos3d_vanillanet_nuscenes.py"),
         ("RetinaNet with", "retinanet_vanillanet.py"),
         ("small/*cifar*", "small/vanillanet6_cifar100.py"),
         ("*CIFAR100", "small/vanillanet6_cifar100.py"),
@@ -45,20 +42,3 @@ def test_a_pattern_may_be_a_task_or_a_toolbox(pattern):
 
 def test_a_pattern_that_fits_nothing():
     assert list_configs("nowhere") == []
-
-
-def test_configs_that_say_it_in_a_docstring_or_nowhere(tmp_path, monkeypatch):
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "setup.py").touch()
-    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "mmvanilla")
-    (tmp_path / "configs" / "doc.py").write_text('"""It says so.\n\nMore.\n"""\n')
-    (tmp_path / "configs" / "none.py").write_text("# \nx = 1\n")
-    (tmp_path / "configs" / "circle.py").write_text("_base_ = ['circle.py', 'far.py', 'seg.py']\n")
-    (tmp_path / "configs" / "seg.py").write_text("# mmdet\n_base_ = 'mmseg::x.py'  # mmpretrain\n")
-    found = {config.name: (config.about, config.toolbox) for config in list_configs()}
-    assert found == {
-        "doc.py": ("It says so", ""),
-        "none.py": ("", ""),
-        "circle.py": ("", "mmseg"),
-        "seg.py": ("mmdet", "mmseg"),
-    }

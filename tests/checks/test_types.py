@@ -57,10 +57,10 @@ def test_types_that_need_a_toolbox_need_their_own_module():
 
 
 def test_a_type_of_ours_comes_with_its_line():
-    hook = dict(type="CPUDistributedDataParallel")  # not a hook, so that it is not registered there
+    hook = dict(type="ExportedModel")  # not a hook, so that it is not registered there
     (found,) = check_types(Config(dict(custom_hooks=[hook])))
     assert "it is one of mmvanilla's: add custom_imports" in found.remedy
-    assert "'mmvanilla.engine.cpu_distributed'" in found.remedy
+    assert "'mmvanilla.deploy.exported_model'" in found.remedy
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Two processes over gloo train and test with the metrics that each toolbox really uses."""
+"""Two processes over gloo train, resume and test with the metrics of each toolbox."""
 
 from __future__ import annotations
 
@@ -10,27 +10,38 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODEL_WRAPPERS
+from torch import distributed
 
 from mmvanilla.datasets.shapes import make_shapes
+from mmvanilla.engine import cpu_distributed
+from tests import toy_training
 from tests.helpers import CONFIGS, ROOT
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="two processes of these would need two GPUs"
 )
 
-# The model is as small as its config allows, and learns nothing in the one step that it takes.
+# The model is as small as its config allows, and learns nothing in the few steps that it takes.
 COMMON = """
 _base_ = [{base!r}]
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader
-custom_hooks = []
+custom_hooks = [dict(type="ReseedHook")]
+randomness = dict(seed=0)
 """
 CONFIG = {
     "classifier": COMMON
     + """
-train_cfg = dict(max_epochs=1)
-model = dict(backbone=dict(width_mult=1 / 64), head=dict(in_channels=64))
+train_cfg = dict(max_epochs=2)
+default_hooks = dict(checkpoint=dict(interval=1))
+model = dict(
+    backbone=dict(width_mult=1 / 64, norm_cfg=dict(type="SyncBN", eps=1e-6)),
+    head=dict(in_channels=64, topk=(1,)),
+)
+custom_hooks += [dict(type="DeepTrainingHook", decay_epochs=2), dict(type="EMAHook")]
 """,
     "segmenter": COMMON
     + """
@@ -54,62 +65,161 @@ BASES = {
     "detector": "maskrcnn_vanillanet_shapes.py",
 }
 NUM_IMAGES = 6
+# What a launcher sets.
+RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID")
 
 
-def launch(program: str, *arguments: object, folder: Path, processes: int = 2) -> str:
-    """Start a program in several processes, which must not fail, and return what they printed."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-    # A port of its own, since several tests may run at once.
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", program]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+def environment(**changes: str) -> dict[str, str]:
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    kept = {key: value for key, value in os.environ.items() if key not in (*RANKS, "PYTHON")}
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    python = dict(PYTHONPATH=os.pathsep.join(paths), PATH=programs, OMP_NUM_THREADS="1")
+    return {**kept, **python, **changes}
+
+
+def start(*command: object, folder: Path, **changes: str) -> tuple[int, str]:
+    """Run a command, and return its exit status and all that it printed."""
     done = subprocess.run(
-        [*command, *map(str, arguments)],
+        [*map(str, command)],
         cwd=folder,
-        env=dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=paths),
+        env=environment(**changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=400,
     )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
+    return done.returncode, done.stdout
 
 
-def train_and_test(kind: str, layout: str, folder: Path) -> list[dict]:
-    make_shapes(
-        folder / "data" / "shapes", [layout], num_train=4, num_val=NUM_IMAGES, image_size=64
-    )
+def launch(*program: object, folder: Path) -> str:
+    """Start a program in two processes, which must not fail, and return what they printed."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    # A port of its own, since several tests may run at once.
+    torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    status, printed = start(*torchrun, *program, folder=folder)
+    assert status == 0, printed[-4000:]
+    return printed
+
+
+def write_config(kind: str, layout: str, folder: Path) -> Path:
+    shapes = folder / "data" / "shapes"
+    make_shapes(shapes, [layout], num_train=4, num_val=NUM_IMAGES, image_size=64)
     config = folder / "config.py"
     config.write_text(CONFIG[kind].format(base=str(CONFIGS / "shapes" / BASES[kind])))
-    program = str(ROOT / "tests" / "engine" / "train_and_test.py")
-    launch(program, config, folder / "work", folder=folder)
+    return config
+
+
+def train_and_test(kind: str, layout: str, folder: Path) -> tuple[dict, dict, str]:
+    program = ROOT / "tests" / "engine" / "train_and_test.py"
+    printed = launch(program, write_config(kind, layout, folder), folder / "work", folder=folder)
     files = [folder / "work" / f"rank{rank}.pth" for rank in range(2)]
     first, second = (torch.load(file, weights_only=False) for file in files)
-    # The gradients are averaged, so the parameters stay equal; each process has its own statistics.
-    for key, value in first["weights"].items():
-        if "running_" not in key:
-            assert torch.equal(second["weights"][key], value), key
+    assert first["metrics"] == second["metrics"]
+    # The gradients are averaged, so the weights stay equal; each process has its own statistics.
+    for ours, theirs in zip(first["weights"], second["weights"], strict=True):
+        for key, value in ours.items():
+            assert torch.equal(theirs[key], value) or "running_" in key, key
     # Every image was predicted once, by one of the processes.
-    predictions = pickle.loads((folder / "work" / "out.pkl").read_bytes())
-    assert len(predictions) == NUM_IMAGES
-    return [first["metrics"], second["metrics"]]
+    assert len(pickle.loads((folder / "work" / "out.pkl").read_bytes())) == NUM_IMAGES
+    return first, second, printed
 
 
 @pytest.mark.toolbox("mmpretrain")
 def test_a_classifier(tmp_path):
-    first, second = train_and_test("classifier", "imagenet", tmp_path)
-    assert first == second and 0 <= first["accuracy/top1"] <= 100
+    first, second, printed = train_and_test("classifier", "imagenet", tmp_path)
+    assert 0 <= first["metrics"]["accuracy/top1"] <= 100
+    assert first["lambdas"] == second["lambdas"] == [0.5, 0.5]
+    assert "no GPU: SyncBN layers become BN" in printed
+    # Of the statistics, a checkpoint has those of the first process.
+    for key, value in first["weights"][0].items():
+        assert torch.allclose(first["resumed"]["weights"][0][key], value, rtol=1e-3), key
 
 
 @pytest.mark.exhaustive
 @pytest.mark.toolbox("mmseg")
 def test_a_segmenter(tmp_path):
-    first, second = train_and_test("segmenter", "ade20k", tmp_path)
-    assert first == second and 0 <= first["mIoU"] <= 100
+    first, _, _ = train_and_test("segmenter", "ade20k", tmp_path)
+    assert 0 <= first["metrics"]["mIoU"] <= 100
 
 
 @pytest.mark.exhaustive
 @pytest.mark.toolbox("mmdet")
 def test_a_detector(tmp_path):
-    first, second = train_and_test("detector", "coco", tmp_path)
-    assert first == second and "coco/bbox_mAP" in first and "coco/segm_mAP" in first
+    first, _, _ = train_and_test("detector", "coco", tmp_path)
+    assert {"coco/bbox_mAP", "coco/segm_mAP"} <= first["metrics"].keys()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.toolbox("mmpretrain")
+def test_the_command_line(tmp_path):
+    config = write_config("classifier", "imagenet", tmp_path)
+    options = ("--launcher", "pytorch", "--work-dir", tmp_path / "work")
+    launch("-m", "mmvanilla", "train", config, *options, folder=tmp_path)
+    script = ("bash", ROOT / "tools" / "dist_test.sh", config, tmp_path / "work" / "epoch_2.pth", 2)
+    status, printed = start(*script, "--out", "x.pkl", folder=tmp_path, PORT=str(29511))
+    assert status == 0 and "accuracy/top1" in printed, printed[-4000:]
+    config.write_text(config.read_text().replace("decay_epochs", "decay_epoch"))
+    script = ("bash", ROOT / "tools" / "dist_train.sh", config, 2)
+    status, printed = start(*script, folder=tmp_path, PORT=str(29512))
+    assert status != 0 and "decay_epoch" in printed
+
+
+@pytest.mark.parametrize("script", ["train", "test"])
+def test_slurm_scripts(script, tmp_path):
+    """With a srun that only writes down what it was asked."""
+    srun = tmp_path / "srun"
+    srun.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/asked\n', encoding="utf-8")
+    srun.chmod(0o755)
+    command = ("bash", ROOT / "tools" / f"slurm_{script}.sh", "short", "my job", "a.py", "b", "--x")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    changes = dict(GPUS="4", SRUN_ARGS="--quiet --exclusive", PATH=path)
+    assert start(*command, folder=tmp_path, **changes)[0] == 0
+    asked = (tmp_path / "asked").read_text("utf-8").splitlines()
+    options, python = asked[: asked.index("python")], asked[asked.index("python") :]
+    assert options == [
+        *("-p", "short", "--job-name=my job", "--ntasks=4", "--gres=gpu:4", "--ntasks-per-node=4"),
+        *("--cpus-per-task=5", "--kill-on-bad-exit=1", "--quiet", "--exclusive"),
+    ]
+    assert python[:4] == ["python", "-u", str(ROOT / f"tools/{script}.py"), "a.py"]
+    given = ["--work-dir", "b"] if script == "train" else ["b"]
+    assert python[4:] == [*given, "--launcher", "slurm", "--x"]
+
+
+@pytest.mark.parametrize("script", ["dist_train", "dist_test", "slurm_train", "slurm_test"])
+def test_scripts_say_how_to_use_them(script, tmp_path):
+    status, printed = start("bash", ROOT / "tools" / f"{script}.sh", "config.py", folder=tmp_path)
+    assert status == 2
+    assert printed.startswith("usage: ") and "CONFIG" in printed
+
+
+@pytest.mark.parametrize("launcher", ["pytorch", "slurm", "mpi"])
+def test_one_process_under_each_launcher(launcher, monkeypatch):
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RuntimeError, match=rf"--launcher {launcher}: .* not set.*dist_train"):
+        cpu_distributed.prepare(Config(dict(launcher=launcher)))
+    for name, value in zip(cpu_distributed._LAUNCHERS[launcher], "010", strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    cfg = Config(dict(launcher=launcher, find_unused_parameters=True))
+    try:
+        cpu_distributed.prepare(cfg)
+        assert distributed.get_backend() == "gloo"
+        model = torch.nn.Conv2d(3, 4, 1)
+        wrapper = MODEL_WRAPPERS.build(
+            cfg.model_wrapper_cfg, default_args=dict(module=model, device_ids=[0])
+        )
+        assert wrapper.find_unused_parameters and not wrapper.broadcast_buffers
+        wrapper(torch.rand(2, 3, 32, 32)).sum().backward()
+    finally:
+        cpu_distributed.finish()
+    assert not distributed.is_initialized()
+
+
+def test_without_a_launcher_nothing_changes(tmp_path):
+    cfg = Config.fromfile(toy_training.write_config(tmp_path / "config.py"))
+    before = cfg.to_dict()
+    cpu_distributed.prepare(cfg)
+    cpu_distributed.finish()
+    assert cfg.to_dict() == before

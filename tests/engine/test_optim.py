@@ -7,8 +7,8 @@ import torch
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
-from mmvanilla.engine import bfloat16
-from mmvanilla.engine.bfloat16 import BFloat16OptimWrapper, computes_in_bfloat16
+from mmvanilla.engine import optim
+from mmvanilla.engine.optim import BFloat16OptimWrapper, computes_in_bfloat16
 
 
 def make(model: nn.Module, **kwargs) -> BFloat16OptimWrapper:
@@ -18,9 +18,9 @@ def make(model: nn.Module, **kwargs) -> BFloat16OptimWrapper:
 
 @pytest.mark.parametrize("has_it", [True, False])
 def test_computes_in_bfloat16_where_the_device_does(monkeypatch, has_it):
-    monkeypatch.setattr(bfloat16, "computes_in_bfloat16", lambda device: has_it)
+    monkeypatch.setattr(optim, "computes_in_bfloat16", lambda device: has_it)
     said: list[str] = []
-    monkeypatch.setattr(bfloat16, "print_log", lambda text, logger: said.append(text))
+    monkeypatch.setattr(optim, "print_log", lambda text, logger: said.append(text))
     model = nn.Linear(3, 4)
     wrapper = make(model)
     for _ in range(2):
@@ -37,7 +37,7 @@ def test_computes_in_bfloat16_where_the_device_does(monkeypatch, has_it):
 
 
 def test_gradients_are_accumulated(monkeypatch):
-    monkeypatch.setattr(bfloat16, "computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(optim, "computes_in_bfloat16", lambda device: True)
     model = nn.Linear(3, 4)
     wrapper = make(model, accumulative_counts=2)
     wrapper.initialize_count_status(model, 0, 4)

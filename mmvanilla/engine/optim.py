@@ -1,7 +1,8 @@
-"""Train in bfloat16 on CPUs that compute in it."""
+"""Train in bfloat16 on CPUs, and scale learning rates by the square root of the batch size."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
+from mmengine.runner import Runner
 from torch import nn
 
 
@@ -41,14 +43,13 @@ class BFloat16OptimWrapper(OptimWrapper):
         """Enter autocast, and do not synchronise gradients that are still accumulated."""
         device = next(model.parameters()).device.type
         enabled = computes_in_bfloat16(device)
-        if device not in self._checked:
-            self._checked.add(device)
-            if not enabled:
-                print_log(
-                    f"this {device} has no instructions for bfloat16, or this version of torch "
-                    "does not know them: the model trains in float32",
-                    logger="current",
-                )
+        if device not in self._checked and not enabled:
+            print_log(
+                f"this {device} has no instructions for bfloat16, or this version of torch does "
+                "not know them: the model trains in float32",
+                logger="current",
+            )
+        self._checked.add(device)
         with super().optim_context(model), torch.autocast(device, torch.bfloat16, enabled=enabled):
             yield
 
@@ -60,3 +61,28 @@ def computes_in_bfloat16(device: str) -> bool:
         return any(getattr(torch.cpu, check, bool)() for check in checks)
     # From compute capability 8.0 on; torch says yes for older ones, too, which emulate it.
     return device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+
+
+@RUNNERS.register_module()
+class SqrtLRRunner(Runner):
+    """A Runner that scales learning rates with sqrt(batch / base batch), not with their ratio.
+
+    Set ``runner_type='SqrtLRRunner'`` and ``auto_scale_lr=dict(base_batch_size=...)`` in a config;
+    the training tools of OpenMMLab then use this runner, and ``--auto-scale-lr`` enables scaling.
+    """
+
+    def scale_lr(
+        self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
+    ) -> None:
+        """Scale the learning rates if ``auto_scale_lr`` enables it."""
+        if not (auto_scale_lr or {}).get("enable"):
+            return
+        assert auto_scale_lr is not None
+        loader = self._train_dataloader
+        per_process = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
+        batch_size, base = per_process * self.world_size, auto_scale_lr["base_batch_size"]
+        # mmengine multiplies by batch / base; with this base the factor is the square root of that.
+        super().scale_lr(
+            optim_wrapper, dict(auto_scale_lr, base_batch_size=math.sqrt(batch_size * base))
+        )
+        self.logger.info(f"that is sqrt({batch_size} / {base:g}), as runner_type asks for")

@@ -1,0 +1,119 @@
+"""Write checkpoints of plain values, which every torch reads without running code, and whole."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import HOOKS
+from torch import Tensor
+
+from mmvanilla.checkpoints.writing import write_whole
+
+_BACKEND = "mmvanilla_whole_files"
+_PLAIN = (type(None), bool, int, float, str, bytes)
+_LEFT_OUT = object()
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Lets checkpoints hold nothing but tensors, numbers, texts, lists and dicts, in whole files.
+
+    ``torch.load(path, weights_only=True)`` reads them with every torch from 2.1 on, the state of
+    the optimiser and of the schedules included. The histories of the log become lists, and come
+    back when a run is resumed; values of numpy become numbers. Anything else, such as a function
+    that a schedule keeps, is left out, and the log says so once. A file appears when it is
+    complete: who kills the process finds the older one.
+
+    Our tools add this hook to each training. In ``custom_hooks`` it works with the toolboxes' own
+    tools, too; without it they can resume from such a file, and begin the histories anew.
+
+    Examples:
+        >>> custom_hooks = [dict(type="PlainCheckpointHook")]
+    """
+
+    # The last one: it changes what all other hooks have put into a checkpoint.
+    priority = "LOWEST"
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def before_train(self, runner: Any) -> None:
+        """Let checkpoints that are written to this machine appear as whole files."""
+        register_backend(_BACKEND, _WholeFiles, force=True)
+        for hook in _checkpoint_hooks(runner):
+            is_chosen = hook.backend_args is not None or hook.file_client_args is not None
+            if not is_chosen and "://" not in str(hook.out_dir):
+                hook.backend_args = dict(backend=_BACKEND)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Replace each value of the checkpoint by a plain one."""
+        left_out: list[str] = []
+        for key in list(checkpoint):
+            checkpoint[key] = _plain(checkpoint[key], key, left_out)
+        news = [name for name in left_out if name not in self._told]
+        self._told.update(news)
+        if news:
+            runner.logger.warning(
+                f"left out of the checkpoints, since they are no plain values: {', '.join(news)}"
+            )
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Bring the histories back, and drop the text that mmengine would execute on resuming."""
+        if not runner._resume:
+            return
+        checkpoint["meta"].pop("config", None)
+        hub = checkpoint["message_hub"]
+        for name, history in hub["log_scalars"].items():
+            if isinstance(history, dict):
+                hub["log_scalars"][name] = HistoryBuffer(history["log"], history["count"])
+        # The folder may be a copy: what its run removes later must not be the original's.
+        if all(hook.out_dir is None for hook in _checkpoint_hooks(runner)):
+            for name, value in hub["runtime_info"].items():
+                if name.startswith(("best_ckpt", "last_ckpt")) and isinstance(value, str):
+                    moved = os.path.join(runner.work_dir, os.path.basename(value))
+                    hub["runtime_info"][name] = moved
+
+
+def _checkpoint_hooks(runner: Any) -> list[CheckpointHook]:
+    return [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+
+
+class _WholeFiles(LocalBackend):
+    """mmengine's files on this machine, which appear when they are complete."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_whole(lambda file: file.write(obj), filepath, overwrite=True)
+
+
+def _plain(value: Any, name: str, left_out: list[str]) -> Any:
+    if type(value) in _PLAIN or isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, HistoryBuffer):
+        log, count = value.data
+        return dict(log=log.tolist(), count=count.tolist())
+    if isinstance(value, Mapping):
+        plain = {key: _plain(item, f"{name}.{key}", left_out) for key, item in value.items()}
+        kept = {key: item for key, item in plain.items() if item is not _LEFT_OUT}
+        if not isinstance(value, OrderedDict):
+            return kept
+        ordered = OrderedDict(kept)
+        vars(ordered).update(vars(value))  # a state dict has its versions there
+        return ordered
+    if isinstance(value, list | tuple | set):
+        items = [_plain(item, f"{name}.{index}", left_out) for index, item in enumerate(value)]
+        kept_items = [item for item in items if item is not _LEFT_OUT]
+        return tuple(kept_items) if isinstance(value, tuple) else kept_items
+    left_out.append(name)
+    return _LEFT_OUT
