@@ -63,6 +63,7 @@ def draw_predictions(
         raise ValueError(f"{config} is of {scope!r}; give a config of {', '.join(_VISUALIZERS)}")
     pictures = [Path(out_dir) / f"{image.stem}.png" for image in images]
     check_writable(pictures, overwrite, images)
+    model: Any
     model, meta = load_model(cfg, checkpoint, device)
     reader, visualizer = ImageReader(model, cfg), _build_visualizer(cfg, model, meta)
     for image, picture in zip(images, pictures, strict=True):
@@ -73,8 +74,7 @@ def draw_predictions(
         with tempfile.TemporaryDirectory() as folder:
             drawn = Path(folder, "drawn.png")
             _draw(visualizer, scope, pixels, sample, str(drawn), score_threshold)
-            content = drawn.read_bytes()
-        write_whole(lambda file, content=content: file.write(content), picture, overwrite)
+            _write(drawn.read_bytes(), picture, overwrite)
     return pictures
 
 
@@ -145,4 +145,8 @@ def draw_features(
         shown += [np.full_like(pixels, 255)] * (_STRONGEST + 1 - len(shown))
         rows.append(np.hstack([cv2.resize(picture, (width, height)) for picture in shown]))
     _, encoded = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
-    write_whole(lambda file: file.write(encoded.tobytes()), out, overwrite)
+    _write(encoded.tobytes(), out, overwrite)
+
+
+def _write(content: bytes, path: str | Path, overwrite: bool) -> None:
+    write_whole(lambda file: file.write(content), path, overwrite)

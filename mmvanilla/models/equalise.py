@@ -55,17 +55,16 @@ def equalise(model: nn.Module, inplace: bool = False) -> nn.Module:
             does not commute with a factor.
         RuntimeError: The outputs differ by more than 1e-10 of their maximum.
     """
-    places = [name for name, part in model.named_modules() if isinstance(part, VanillaNet)]
-    if not places:
+    exact: Any = copy.deepcopy(model).double().eval()
+    nets = [part for part in exact.modules() if isinstance(part, VanillaNet)]
+    if not nets:
         raise ValueError(f"there is no VanillaNet in this {type(model).__name__} to equalise")
-    exact = copy.deepcopy(model).double().eval()
-    for place in places:
-        links = _links(exact, exact.get_submodule(place))
-        inputs = _random_images(exact.get_submodule(place))
-        before = _outputs(exact, place, inputs)
+    for net in nets:
+        links, images = _links(exact, net), _random_images(net)
+        before = _outputs(exact, net, images)
         with torch.no_grad():
             _balance(links)
-        _require_same(before, _outputs(exact, place, inputs))
+        _require_same(before, _outputs(exact, net, images))
     result = model if inplace else copy.deepcopy(model)
     with torch.no_grad():
         for own, balanced in zip(result.parameters(), exact.parameters(), strict=True):
@@ -101,7 +100,7 @@ def _links(model: nn.Module, net: VanillaNet) -> list[_Link]:
 
 def _head_of(model: nn.Module, net: VanillaNet) -> nn.Conv2d | None:
     """Return the convolution of the classifier that pools the backbone's only output."""
-    head = getattr(model, "head", None)
+    head: Any = getattr(model, "head", None)
     is_ours = type(head).__name__ == "VanillaNetClsHead" and getattr(model, "backbone", None) is net
     return head.conv if is_ours and getattr(model, "neck", None) is None else None
 
@@ -139,12 +138,10 @@ def _random_images(net: VanillaNet) -> Tensor:
 
 
 @torch.no_grad()
-def _outputs(model: Any, place: str, images: Tensor) -> list[Tensor]:
+def _outputs(model: Any, net: VanillaNet, images: Tensor) -> list[Tensor]:
     """Run the backbone, or the whole classifier, of which the head takes part."""
-    net = model.get_submodule(place)
-    if _head_of(model, net) is not None:
-        return [model.head(net(images))]
-    return list(net(images))
+    maps = net(images)
+    return list(maps) if _head_of(model, net) is None else [model.head(maps)]
 
 
 def _require_same(before: list[Tensor], after: list[Tensor]) -> None:
