@@ -30,6 +30,8 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
         ValueError: The file cannot be read as a config or has no model, or the options do not fit.
     """
     path = resolve_config(path)
+    if has_toolbox("torchvision"):
+        import mmvanilla.ops  # noqa: F401  for MMCV without compiled operators
     cfg = _read(path, Config.fromfile, path)
     if options:
         what = f"{path} with --cfg-options {' '.join(options)}"
