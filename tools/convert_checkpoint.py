@@ -13,7 +13,7 @@ from typing import Any
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.stored_config import store_config
-from mmvanilla.checkpoints.authors_keys import BACKBONE, CLASSIFIER, KINDS
+from mmvanilla.checkpoints.authors_keys import BACKBONE, CLASSIFIER
 from mmvanilla.checkpoints.conversion import convert_and_write
 from mmvanilla.utils import cli
 
@@ -45,8 +45,8 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--target",
-        choices=KINDS,
-        help="what to write (default: what the file is; 'backbone' drops everything else)",
+        choices=[BACKBONE],
+        help="write the weights of the backbone alone (default: all of them)",
     )
     parser.add_argument(
         "--in-channels",

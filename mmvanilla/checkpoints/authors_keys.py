@@ -7,23 +7,50 @@ the deploy form that its ``switch_to_deploy`` gives. Their detectors have the sa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmvanilla.checkpoints.weights import check_weights
+from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.models.vanillanet import VanillaNet
 
-CLASSIFIER, BACKBONE, DETECTOR = KINDS = ("classifier", "backbone", "detector")
+CLASSIFIER, BACKBONE, DETECTOR = "classifier", "backbone", "detector"
 _BACKBONE = "backbone."
 _HEAD = "head."
 _FIRST = ".first.conv.weight"
-_BN = ("weight", "bias", "running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
 _NAMES_SHOWN = 8
+# How a name begins with the authors and here.
+_TRAINING_NAMES = (
+    (r"stem1\.0", "stem.conv.first.conv"),
+    (r"stem1\.1", "stem.conv.first.norm"),
+    (r"stem2\.0", "stem.conv.second.conv"),
+    (r"stem2\.1", "stem.conv.second.norm"),
+    (r"stem2\.2\.bn", "stem.act.conv.norm"),
+    (r"stem2\.2", "stem.act.conv.conv"),
+    (r"stages\.(\d+)\.conv1\.0", r"blocks.\1.conv.first.conv"),
+    (r"stages\.(\d+)\.conv1\.1", r"blocks.\1.conv.first.norm"),
+    (r"stages\.(\d+)\.conv2\.0", r"blocks.\1.conv.second.conv"),
+    (r"stages\.(\d+)\.conv2\.1", r"blocks.\1.conv.second.norm"),
+    (r"stages\.(\d+)\.act\.bn", r"blocks.\1.act.conv.norm"),
+    (r"stages\.(\d+)\.act", r"blocks.\1.act.conv.conv"),
+    (r"cls1\.2", "head.conv.first.conv"),
+    (r"cls1\.3", "head.conv.first.norm"),
+    (r"cls2\.0", "head.conv.second.conv"),
+)
+_DEPLOY_NAMES = (
+    (r"stem\.0", "stem.conv"),
+    (r"stem\.1", "stem.act.conv"),
+    (r"stages\.(\d+)\.conv", r"blocks.\1.conv"),
+    (r"stages\.(\d+)\.act", r"blocks.\1.act.conv"),
+    (r"cls\.2", "head.conv"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +60,7 @@ class Converted:
     Args:
         state_dict: Keys below ``backbone.`` and ``head.`` (classifier), bare (backbone), or below
             ``backbone.`` beside everything else (detector).
-        kind: Kind of the network, an entry of :data:`KINDS`.
+        kind: Kind of the network: classifier, backbone or detector.
         dims: Channels of the stem, then of each block.
         act_num: n of the series activation.
         num_classes: Number of classes of a classifier, K; None for other networks.
@@ -57,13 +84,12 @@ def convert_authors(
         state_dict: The weights of a classifier or backbone in training or deploy form, or of a
             detector (``backbone.`` and other keys), with or without the prefix ``module.`` of a
             distributed wrapper.
-        target: Kind of network to make weights for, an entry of :data:`KINDS`. None: the kind that
-            they are of. Weights of a classifier or detector can also become those of a backbone.
+        target: ``'backbone'`` to leave out everything else. None: all weights are taken.
         act_lambda: The λ at which the training form was saved. Default: 1, as after training.
 
     Raises:
         ValueError: The weights are of another network, have additional or missing keys or other
-            shapes, hold NaN or inf, or cannot become those of ``target``.
+            shapes, or hold NaN or inf.
     """
     given = {str(key).removeprefix("module."): value for key, value in state_dict.items()}
     wrong = [key for key, value in given.items() if not isinstance(value, Tensor)]
@@ -76,104 +102,55 @@ def convert_authors(
     else:
         theirs, others = others, {}
         kind = CLASSIFIER if any(key.startswith("cls") for key in theirs) else BACKBONE
-    target = kind if target is None else target
-    if target not in KINDS:
-        raise ValueError(f"target must be one of {', '.join(KINDS)}, found {target!r}")
-    if target not in (kind, BACKBONE):
-        raise ValueError(
-            f"these are the weights of a {kind}, without the parts that a {target} has besides the "
-            f"backbone; take target {kind} or {BACKBONE}"
-        )
-
     deploy, dims, act_num, num_classes, in_channels = _read_shapes(theirs, kind)
-    layout = authors_layout(dims, act_num, num_classes, deploy, in_channels)
-    _check_accounted(theirs, layout)
+    names = {key: our_name(key, deploy) for key in theirs}
+    expected = _expected_shapes(dims, act_num, num_classes, deploy, in_channels)
+    _check_accounted(theirs, names, expected)
     check_weights({**theirs, **others}, "the file")
 
+    kind = kind if target is None else target
     converted = {}
-    for key, (ours, _) in layout.items():
-        is_head = ours.startswith(_HEAD)
-        if key not in theirs or (is_head and target == BACKBONE):
+    for key, name in names.items():
+        is_head = name.startswith(_HEAD)
+        if is_head and kind == BACKBONE:
             continue
-        name = ours if is_head or target == BACKBONE else _BACKBONE + ours
+        name = name if is_head or kind == BACKBONE else _BACKBONE + name
         converted[name] = theirs[key]
         if name.endswith(_FIRST):
             # Each pair of ours has a λ, which the authors do not save in the state dict.
             name = name.removesuffix(_FIRST) + ".act.act_lambda"
             converted[name] = torch.tensor(act_lambda, dtype=torch.float64)
-    if target == DETECTOR:
+    if kind == DETECTOR:
         converted.update(others)
-    num_classes = num_classes if target == CLASSIFIER else None
-    return Converted(converted, target, dims, act_num, num_classes, deploy)
+    num_classes = num_classes if kind == CLASSIFIER else None
+    return Converted(converted, kind, dims, act_num, num_classes, deploy)
 
 
-def authors_layout(
-    dims: tuple[int, ...],
-    act_num: int = 3,
-    num_classes: int | None = None,
-    deploy: bool = False,
-    in_channels: int = 3,
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """List every key of the authors' model, with our name for it and its shape.
+def our_name(key: str, deploy: bool = False) -> str:
+    """Give our name for the authors' name of a weight; empty if they have no such name."""
+    for theirs, ours in _DEPLOY_NAMES if deploy else _TRAINING_NAMES:
+        match = re.match(theirs, key)
+        if match:
+            return match.expand(ours) + key[match.end() :]
+    return ""
 
-    Args:
-        dims: Channels of the stem, then of each block.
-        act_num: n of the series activation.
-        num_classes: Number of classes, K; None for a model without the classifier.
-        deploy: Whether to list the keys of their fused form. Default: False.
-        in_channels: Number of channels of the image. Default: 3.
 
-    Returns:
-        Our key and the shape for each of their keys. Our keys of the classifier have the prefix
-        ``head.``, those of the backbone have none.
-    """
-    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
-
-    def conv(theirs: str, ours: str, *shape: int, bias: bool = True) -> None:
-        layout[f"{theirs}.weight"] = (f"{ours}.weight", shape)
-        if bias:
-            layout[f"{theirs}.bias"] = (f"{ours}.bias", shape[:1])
-
-    def norm(theirs: str, ours: str, channels: int) -> None:
-        layout.update({f"{theirs}.{name}": (f"{ours}.{name}", (channels,)) for name in _BN})
-        layout[f"{theirs}.{_COUNTER}"] = (f"{ours}.{_COUNTER}", ())
-
-    def activation(theirs: str, ours: str, channels: int) -> None:
-        kernel = (channels, 1, 2 * act_num + 1, 2 * act_num + 1)
-        if deploy:
-            conv(theirs, f"{ours}.conv", *kernel)
-        else:
-            conv(theirs, f"{ours}.conv.conv", *kernel, bias=False)
-            norm(f"{theirs}.bn", f"{ours}.conv.norm", channels)
-
-    def pair(first: str, second: str, ours: str, mid: int, *shape: int) -> None:
-        conv(f"{first}.0", f"{ours}.first.conv", mid, *shape[1:])
-        norm(f"{first}.1", f"{ours}.first.norm", mid)
-        conv(f"{second}.0", f"{ours}.second.conv", shape[0], mid, 1, 1)
-        norm(f"{second}.1", f"{ours}.second.norm", shape[0])
-
-    stem_shape = (dims[0], in_channels, 4, 4)
-    if deploy:
-        conv("stem.0", "stem.conv", *stem_shape)
-        activation("stem.1", "stem.act", dims[0])
-    else:
-        pair("stem1", "stem2", "stem.conv", dims[0], *stem_shape)
-        activation("stem2.2", "stem.act", dims[0])
-    for block in range(len(dims) - 1):
-        theirs, ours = f"stages.{block}", f"blocks.{block}"
-        shape = (dims[block + 1], dims[block], 1, 1)
-        if deploy:
-            conv(f"{theirs}.conv", f"{ours}.conv", *shape)
-        else:
-            pair(f"{theirs}.conv1", f"{theirs}.conv2", f"{ours}.conv", dims[block], *shape)
-        activation(f"{theirs}.act", f"{ours}.act", dims[block + 1])
-    if num_classes is not None and deploy:
-        conv("cls.2", "head.conv", num_classes, dims[-1], 1, 1)
-    elif num_classes is not None:
-        conv("cls1.2", "head.conv.first.conv", num_classes, dims[-1], 1, 1)
-        norm("cls1.3", "head.conv.first.norm", num_classes)
-        conv("cls2.0", "head.conv.second.conv", num_classes, num_classes, 1, 1)
-    return layout
+def _expected_shapes(
+    dims: tuple[int, ...], act_num: int, num_classes: int | None, deploy: bool, in_channels: int
+) -> dict[str, torch.Size]:
+    """Read our names and their shapes from our own modules, which take no memory here."""
+    with torch.device("meta"):
+        net = VanillaNet(
+            dict(dims=dims, strides=[1] * (len(dims) - 1)),
+            in_channels=in_channels,
+            act_num=act_num,
+            deploy=deploy,
+        )
+        if num_classes is not None:
+            net.head = nn.Module()
+            net.head.conv = ConvPair(dims[-1], num_classes, 1, last_norm=False, deploy=deploy)
+    shapes = {key: value.shape for key, value in net.state_dict().items()}
+    return {key: shape for key, shape in shapes.items() if not key.endswith(".act_lambda")}
 
 
 def _read_shapes(
@@ -205,17 +182,17 @@ def _read_shapes(
 
 
 def _check_accounted(
-    theirs: Mapping[str, Tensor], layout: Mapping[str, tuple[str, tuple[int, ...]]]
+    theirs: Mapping[str, Tensor], names: Mapping[str, str], expected: Mapping[str, torch.Size]
 ) -> None:
-    misshaped = [
-        f"{key} {tuple(theirs[key].shape)} instead of {shape}"
-        for key, (_, shape) in layout.items()
-        if key in theirs and tuple(theirs[key].shape) != shape
-    ]
+    missing = expected.keys() - names.values()
     problems = {
-        "missing": [key for key in layout if key not in theirs and not key.endswith(_COUNTER)],
-        "unexpected": [key for key in theirs if key not in layout],
-        "of another shape": misshaped,
+        "missing": [key for key in expected if key in missing and not key.endswith(_COUNTER)],
+        "unexpected": [key for key, name in names.items() if name not in expected],
+        "of another shape": [
+            f"{key} {tuple(theirs[key].shape)} instead of {tuple(expected[name])}"
+            for key, name in names.items()
+            if name in expected and theirs[key].shape != expected[name]
+        ],
     }
     told = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in problems.items() if keys]
     if told:

@@ -31,17 +31,16 @@ def convert_checkpoint(
     Args:
         checkpoint: Content of the file. The weights are its entry ``model_ema``, else ``model``,
             else ``state_dict``; without these it is a state dict itself.
-        target: Kind of network to make weights for, as in
-            :func:`mmvanilla.checkpoints.authors_keys.convert_authors`.
-        in_channels: Number of image channels to which the stem is adapted, by
-            :func:`adapt_kernel`. None: it is not changed.
+        target: ``'backbone'`` to leave out everything else. None: all weights are taken.
+        in_channels: Number of image channels to which :func:`adapt_kernel` adapts the stem. None:
+            it is not changed.
 
     Returns:
         A checkpoint of plain types (``meta`` and ``state_dict``), and a description of its weights.
 
     Raises:
-        ValueError: :func:`mmvanilla.checkpoints.authors_keys.convert_authors` refuses the weights,
-            or ``in_channels`` is below 1.
+        ValueError: The weights are not those of a VanillaNet of the authors, or ``in_channels`` is
+            below 1.
     """
     key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
     act_lambda = _read_act_lambda(checkpoint)
@@ -72,12 +71,7 @@ def convert_file(
     map_location: MapLocation = "cpu",
     in_channels: int | None = None,
 ) -> tuple[dict[str, Any], Converted]:
-    """Read an authors' file and convert it.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: :func:`convert_checkpoint` refuses the content; the message names the file.
-    """
+    """Read an authors' file and convert it; errors name the file."""
     checkpoint = read_checkpoint(path, map_location)
     try:
         return convert_checkpoint(checkpoint, target, in_channels)
@@ -100,11 +94,11 @@ def convert_and_write(
     Args:
         source: Path of the authors' file.
         path: Path of the file to write; nothing is written unless all of it can be converted.
-        arch: The variant, if the user knows it, as in :func:`identify_arch`.
-        strides: Strides of the blocks, if the user knows them, as in :func:`identify_arch`.
-        target: Kind of network to make weights for, as in :func:`convert_checkpoint`.
+        arch: As in :func:`identify_arch`.
+        strides: As in :func:`identify_arch`.
+        target: As in :func:`convert_checkpoint`.
         overwrite: Whether to replace ``path`` if it exists. Default: False.
-        in_channels: Number of image channels to which the stem is adapted.
+        in_channels: As in :func:`convert_checkpoint`.
         complete: Function that is called with the converted checkpoint before it is written, and
             may add to its ``meta`` or refuse it.
 
@@ -112,10 +106,9 @@ def convert_and_write(
         What :func:`convert_checkpoint` returns; ``meta`` has the variant as ``arch``, too.
 
     Raises:
-        FileNotFoundError: ``source`` does not exist.
         FileExistsError: ``path`` exists, and ``overwrite`` is False.
-        ValueError: The file is not one of the authors', or its weights do not fit ``arch``, or
-            ``path`` is the same file as ``source``.
+        ValueError: The file is not one of the authors', its weights do not fit ``arch``, or it is
+            the file to write.
     """
     check_writable([path], overwrite, inputs=[source])  # before the work, not after it
     checkpoint = read_checkpoint(source)
@@ -195,13 +188,7 @@ def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
 
     Args:
         weight: The old kernel, (C_out, C_in, kh, kw).
-        in_channels: The new number of input channels.
-
-    Returns:
-        The new kernel, (C_out, in_channels, kh, kw), in the type of the old one.
-
-    Raises:
-        ValueError: ``in_channels`` is below 1.
+        in_channels: The new number of input channels, at least 1.
     """
     if in_channels < 1:
         raise ValueError(f"in_channels must be at least 1, found {in_channels}")

@@ -115,7 +115,6 @@ ALLOWED: dict[str, Any] = {
     "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
     "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-    "torch._utils._rebuild_tensor_v3": torch._utils._rebuild_tensor_v3,
 }
 for _package in ("numpy.core", "numpy._core"):  # as numpy 1 and numpy 2 write it
     ALLOWED[f"{_package}.multiarray.scalar"] = _scalar

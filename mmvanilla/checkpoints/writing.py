@@ -25,12 +25,7 @@ UNFINISHED = ".unfinished-"
 
 
 def refuse_existing(path: StrPath, overwrite: bool = False) -> None:
-    """Raise the errors of :func:`write_checkpoint` about an existing file before any work is done.
-
-    Raises:
-        FileExistsError: The file exists, and ``overwrite`` is False.
-        IsADirectoryError: The path is a folder.
-    """
+    """Raise an error if a path is a folder, or a file that may not be replaced."""
     path = Path(path).expanduser()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
@@ -53,7 +48,6 @@ def check_writable(
         ValueError: An output is also an input, or is named twice.
         FileExistsError: An output exists, and ``overwrite`` is False.
         IsADirectoryError: An output is a folder.
-        NotADirectoryError: A part of an output's path is a file.
         PermissionError: The folder of an output cannot be written to.
     """
     outputs = [Path(path).expanduser() for path in paths]
@@ -67,14 +61,9 @@ def check_writable(
             )
         refuse_existing(path, overwrite)
         folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not folder.is_dir():
-            raise NotADirectoryError(
-                f"{path} cannot be written: {folder} is a file, not a folder; choose another place"
-            )
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(
-                f"{path} cannot be written: no permission to make files in {folder}; choose "
-                "another place"
+                f"{path} cannot be written: {folder} is not a folder in which you may make files"
             )
 
 
@@ -85,16 +74,12 @@ def write_checkpoint(checkpoint: dict[str, Any], path: StrPath, overwrite: bool 
         checkpoint: Content to save with ``torch.save``.
         path: Path of the file. Its folder is created if it does not exist.
         overwrite: Whether to replace an existing file. Default: False.
-
-    Raises:
-        FileExistsError: The file exists, and ``overwrite`` is False.
-        IsADirectoryError: The path is a folder.
     """
 
     def write(file: IO[bytes]) -> None:
         try:
             torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch tries to end the archive after the error of the disk
+        except RuntimeError as error:  # after a full disk, torch still tries to end the archive
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -108,13 +93,7 @@ def write_text(text: str, path: StrPath, overwrite: bool = False) -> None:
 
 
 def write_whole(write: Callable[[IO[bytes]], Any], path: StrPath, overwrite: bool) -> None:
-    """Write any file in the same way as :func:`write_checkpoint`.
-
-    Args:
-        write: Function that is called once with the open file.
-        path: Path of the file.
-        overwrite: Whether to replace an existing file.
-    """
+    """Write any file in the same way: ``write`` is called once with the open file."""
     with appearing_together([path], overwrite) as (aside,), aside.open("wb") as file:
         write(file)
 
@@ -166,7 +145,8 @@ def appearing_together(
         for path in aside:
             if not path.is_file():
                 raise RuntimeError(f"{path.name} was not written, so none of the files appears")
-            _sync(path)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
         # Python runs its handlers of signals in the main thread alone, so nothing stops this one
         # between two files.
         with ThreadPoolExecutor(1) as pool:
@@ -191,7 +171,6 @@ def _put_in_place(aside: list[Path], targets: list[Path], overwrite: bool) -> No
             for target in appeared:
                 target.unlink()
             raise
-        _sync(targets[0].parent)
 
 
 def _link(path: Path, target: Path) -> None:
@@ -199,7 +178,6 @@ def _link(path: Path, target: Path) -> None:
     try:
         os.link(path, target)
     except FileExistsError:
-        refuse_existing(target)
         raise
     except OSError:  # a file system without links, as of memory cards: an empty file keeps the name
         os.close(os.open(target, os.O_CREAT | os.O_EXCL))
@@ -208,7 +186,7 @@ def _link(path: Path, target: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process puts files in place there, if the file system can tell."""
+    """Put files in place while no other process does, where the file system has locks."""
     if fcntl is None:
         yield
         return
@@ -217,17 +195,7 @@ def _locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
-    if os.name == "nt":  # which cannot open folders, nor sync what is open for reading
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some file systems cannot
+        with suppress(OSError):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

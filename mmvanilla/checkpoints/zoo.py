@@ -35,7 +35,7 @@ class PublishedFile:
         file: The file's name in the release.
         arch: The variant's name in :data:`mmvanilla.models.archs.ARCHS`.
         act_num: n of the series activation.
-        kind: Kind of the network, as in :mod:`mmvanilla.checkpoints.authors_keys`.
+        kind: Kind of the network: classifier or detector.
     """
 
     file: str
@@ -62,9 +62,8 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
     loads it with ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix='backbone.')``.
 
     Args:
-        filename: Address that begins with ``vanillanet://``. ``?in_channels=N`` at its end adapts
-            the weights to images of N channels, as
-            :func:`mmvanilla.checkpoints.conversion.adapt_kernel` says.
+        filename: The address. ``?in_channels=N`` at its end adapts the weights to images of N
+            channels, as :func:`mmvanilla.checkpoints.conversion.adapt_kernel` says.
         map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
 
     Raises:
@@ -90,15 +89,7 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
 
 
 def fetch_published(name: str) -> Path:
-    """Fetch a published file into the cache, unless it is there, and check it.
-
-    Args:
-        name: A name in :data:`PUBLISHED`.
-
-    Raises:
-        ValueError: The name is unknown.
-        RuntimeError: The file cannot be fetched, or another file came.
-    """
+    """Fetch a file of :data:`PUBLISHED` into the cache, unless it is there, and check it."""
     if name not in PUBLISHED:
         raise ValueError(
             f"unknown published weights '{name}'; choose from {', '.join(PUBLISHED)}, or "

@@ -224,11 +224,6 @@ def _truncate(path):
             ("--arch", "{dims"),
             "not valid JSON",
         ),
-        (
-            lambda path: torch.save(authors_weights(DIMS), path),
-            ("--target", "detector"),
-            "weights of a backbone",
-        ),
     ],
 )
 def test_tool_fails_in_one_line_and_writes_nothing(run_tool, tmp_path, write, args, message):

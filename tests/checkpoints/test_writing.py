@@ -189,13 +189,13 @@ class TestBeforeTheWork:
 
     def test_unwritable_places_are_found_and_nothing_is_made(self, tmp_path, monkeypatch):
         (tmp_path / "file").write_text("")
-        with pytest.raises(NotADirectoryError, match="is a file, not a folder"):
+        with pytest.raises(PermissionError, match="file is not a folder in which you may"):
             check_writable([tmp_path / "file" / "out.pth"])
         with pytest.raises(IsADirectoryError, match="is a folder"):
             check_writable([tmp_path])
         check_writable([tmp_path / "new" / "out.pth"])
         monkeypatch.setattr(writing.os, "access", lambda path, mode: False)  # as root may anything
-        with pytest.raises(PermissionError, match=r"out\.pth cannot be written: no permission"):
+        with pytest.raises(PermissionError, match=r"out\.pth cannot be written: "):
             check_writable([tmp_path / "new" / "out.pth"])
         assert names(tmp_path) == ["file"]
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from mmvanilla import fuse_model
-from mmvanilla.checkpoints.authors_keys import authors_layout, convert_authors
+from mmvanilla.checkpoints.authors_keys import convert_authors, our_name
 from mmvanilla.utils.numerics import relative_difference
+from tests.authors_model import authors_weights
 from tests.helpers import randomise
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -70,11 +71,12 @@ def test_every_form_of_a_classifier_answers_the_same(cfg, seed):
     backbone = cfg["backbone"]
     if backbone["deep_training"] and not backbone["shortcut"]:
         classes = cfg["head"]["num_classes"]
-        layout = authors_layout(backbone["arch"]["dims"], backbone["act_num"], classes)
         weights = model.state_dict()
+        names = authors_weights(backbone["arch"]["dims"], backbone["act_num"], classes)
+        ours = {key: our_name(key) for key in names}
         theirs = {
-            key: weights[ours if ours in weights else f"backbone.{ours}"]
-            for key, (ours, _) in layout.items()
+            key: weights[name if name in weights else f"backbone.{name}"]
+            for key, name in ours.items()
         }
         forms["converted from the authors' names"] = converted = build(cfg, False, seed + 2)
         converted.load_state_dict(convert_authors(theirs).state_dict)
