@@ -35,6 +35,7 @@ from mmvanilla.version import __version__
 _ODD_SIZE = (131, 97)  # what rounds a size in another way shows at one that 32 does not divide
 DEFAULT_TOLERANCE = 1e-4
 _LATENCY_ROUNDS = 9
+_MOST_BOXES = 50
 _KEPT_META = ("dataset_meta", "epoch", "iter")
 
 
@@ -124,7 +125,7 @@ def fuse_checkpoint(
 
     progress("loading")
     cfg = load_config(config, cfg_options)
-    model, meta = load_model(_keeping_all_detections(cfg), checkpoint)
+    model, meta = load_model(_compared_config(cfg), checkpoint)
     act_lambda = get_act_lambda(model)
     if act_lambda not in (None, 1.0):
         if not force:
@@ -169,25 +170,28 @@ def fuse_checkpoint(
     return FuseReport(num_fused, difference, compared, forms, measured, out_path, outputs[0])
 
 
-def _keeping_all_detections(cfg: Config) -> Config:
-    """Lower the thresholds of a detector's scores to 0: a random image gives only low ones."""
+def _compared_config(cfg: Config) -> Config:
+    """Let a detector keep boxes of all scores, since a random image gives low ones, but few."""
 
-    def lower(node: Any) -> None:
-        if isinstance(node, dict) and "score_thr" in node:
-            node["score_thr"] = 0.0
+    def change(node: Any) -> None:
+        if isinstance(node, dict):
+            if "score_thr" in node:
+                node["score_thr"] = 0.0
+            if "max_per_img" in node:
+                node["max_per_img"] = min(node["max_per_img"], _MOST_BOXES)
         for child in node.values() if isinstance(node, dict) else node:
             if isinstance(child, dict | list | tuple):
-                lower(child)
+                change(child)
 
     cfg = copy.deepcopy(cfg)
-    lower(cfg.model)
+    change(cfg.model)
     return cfg
 
 
 def _read_back(fused: nn.Module, aside: Sequence[Path]) -> nn.Module:
     """Build the model of the two files that were written, and check that it is the fused one."""
     try:
-        written, _ = load_model(_keeping_all_detections(load_config(str(aside[0]))), str(aside[1]))
+        written, _ = load_model(_compared_config(load_config(str(aside[0]))), str(aside[1]))
         mismatch = first_mismatch(fused, written)
     except Exception as error:
         reason = (str(error) or type(error).__name__).replace(f"{aside[0].parent}/", "")

@@ -20,7 +20,7 @@ def write_config(folder, scope, model):
 
 
 def fuse(folder, config, monkeypatch, **changes):
-    """Fuse random weights; returns the report, and both forms with all detections kept."""
+    """Fuse random weights; returns the report, and both forms as they are compared."""
     monkeypatch.setattr(module, "_LATENCY_ROUNDS", 2)
     cfg = Config.fromfile(str(config))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
@@ -31,6 +31,6 @@ def fuse(folder, config, monkeypatch, **changes):
     report = module.fuse_checkpoint(*files, **changes)
     forms = []
     for path, checkpoint in (files[:2], (str(report.config), files[2])):
-        cfg = module._keeping_all_detections(Config.fromfile(path))
+        cfg = module._compared_config(Config.fromfile(path))
         forms.append(load_model(cfg, checkpoint)[0])
     return report, *forms
