@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.apis.stored_config import store_config
+from mmvanilla.apis.model import store_config
 from mmvanilla.checkpoints.authors_keys import BACKBONE, CLASSIFIER
 from mmvanilla.checkpoints.conversion import convert_and_write
 from mmvanilla.utils import cli

@@ -7,12 +7,7 @@ _base_ = [
     "../_base_/schedules/shapes_dense.py",
 ]
 custom_imports = dict(
-    imports=[
-        "mmvanilla",
-        "mmvanilla.models.mask_tta",
-        "mmvanilla.engine.enlarging_visualizer",
-    ],
-    allow_failed_imports=False,
+    imports=["mmvanilla", "mmvanilla.models.mask_tta"], allow_failed_imports=False
 )
 
 norm_cfg = dict(type="BN")
@@ -89,7 +84,7 @@ default_hooks = dict(
     # Of the pictures of `test --show-dir`.
     visualization=dict(type="DetVisualizationHook", score_thr=0.7),
 )
-visualizer = dict(type="EnlargingVisualizer", min_side=256, line_width=2)
+visualizer = dict(line_width=1)
 # λ rises in every iteration of the first epoch.
 custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=1, by_epoch=False)]
 randomness = dict(seed=0)

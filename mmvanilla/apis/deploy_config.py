@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.model import PretrainedInit
 from mmengine.registry import HOOKS, MODELS, Registry
 from mmengine.utils import get_object_from_string
 
@@ -15,11 +15,8 @@ from mmvanilla.engine.deep_training_hook import DeepTrainingHook
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 
-# The arguments of a ConvPair that a plain convolution does not take.
-_OF_PAIRS_ALONE = ("type", "deploy", "mid_channels", "norm_cfg", "last_norm", "init_cfg")
 
-
-def deploy_config(cfg: Config, plain_networks: bool = False) -> Config:
+def deploy_config(cfg: Config) -> Config:
     """Make the config of the model that fusing the model of ``cfg`` gives.
 
     VanillaNet, its head, and every ``ConvPair`` get ``deploy=True``, whatever their key is and
@@ -29,11 +26,6 @@ def deploy_config(cfg: Config, plain_networks: bool = False) -> Config:
 
     Args:
         cfg: Config of a model in training form.
-        plain_networks: Whether to remove the pairs from the config instead, so that it describes
-            the plain network. Its convolutions then have a bias only where the network itself asks
-            for one, so the weights of ``fuse_model(model)`` fit only if every other bias moved into
-            a norm. Default: False: all convolutions have a bias, as after
-            ``fuse_model(model)``.
 
     Returns:
         A new config; ``cfg`` is not changed.
@@ -45,16 +37,15 @@ def deploy_config(cfg: Config, plain_networks: bool = False) -> Config:
             if isinstance(value, type) and value.__module__ != "builtins":
                 node[key] = _full_name(value)
     for node in list(_dicts(cfg.model)):
-        for key, child in list(node.items()):
-            if plain_networks and is_config_of(child, ConvPair):
-                node[key] = _plain_conv(key, child)
-        if is_config_of(node, (StrictLoadingMixin, ConvPair)):
+        if _is_config_of(node, (StrictLoadingMixin, ConvPair), MODELS):
             node["deploy"] = True
         if "init_cfg" in node:
             node["init_cfg"] = _without_pretrained(node["init_cfg"])
-    for name in ("default_hooks", "custom_hooks"):
-        if cfg.get(name):
-            cfg[name] = _without_deep_training(cfg[name])
+    if cfg.get("default_hooks"):
+        hooks = cfg.default_hooks.items()
+        cfg.default_hooks = {name: hook for name, hook in hooks if not _is_deep_training(hook)}
+    if cfg.get("custom_hooks"):
+        cfg.custom_hooks = [hook for hook in cfg.custom_hooks if not _is_deep_training(hook)]
     cfg.load_from = None
     cfg.resume = False
     return cfg
@@ -69,11 +60,9 @@ def _full_name(kind: type) -> str:
     module = kind.__module__
     while module:
         name = f"{module}.{kind.__qualname__}"
-        try:
+        with suppress(AttributeError):
             if get_object_from_string(name) is kind:
                 return name
-        except AttributeError:
-            pass
         module = module.rpartition(".")[0]
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -87,14 +76,11 @@ def _dicts(node: Any) -> Iterator[ConfigDict]:
             yield from _dicts(item)
 
 
-def is_config_of(node: Any, classes: Any, registry: Registry = MODELS) -> bool:
-    """Tell whether a value is the config of one of these classes or of a subclass.
+def _is_deep_training(hook: Any) -> bool:
+    return isinstance(hook, DeepTrainingHook) or _is_config_of(hook, DeepTrainingHook, HOOKS)
 
-    Args:
-        node: Any part of a config. Its ``type`` may be a class, or a name with or without a scope.
-        classes: A class, or a tuple of classes.
-        registry: Registry in which names are looked up. Default: that of the models.
-    """
+
+def _is_config_of(node: Any, classes: Any, registry: Registry) -> bool:
     kind = node.get("type") if isinstance(node, dict) else None
     if isinstance(kind, str):
         try:
@@ -104,28 +90,10 @@ def is_config_of(node: Any, classes: Any, registry: Registry = MODELS) -> bool:
     return isinstance(kind, type) and issubclass(kind, classes)
 
 
-def _without_deep_training(hooks: Any) -> Any:
-    if isinstance(hooks, dict):
-        return {name: hook for name, hook in hooks.items() if not _is_deep_training(hook)}
-    return [hook for hook in hooks if not _is_deep_training(hook)]
-
-
-def _is_deep_training(hook: Any) -> bool:
-    return isinstance(hook, DeepTrainingHook) or is_config_of(hook, DeepTrainingHook, HOOKS)
-
-
-def _plain_conv(key: str, pair_cfg: ConfigDict) -> ConfigDict | None:
-    rest = {name: value for name, value in pair_cfg.items() if name not in _OF_PAIRS_ALONE}
-    # With None a network uses its own default, which need not be the type Conv2d.
-    return None if key == "conv_cfg" and not rest else ConfigDict(type="Conv2d", **rest)
-
-
 def _without_pretrained(init_cfg: Any) -> Any:
     if isinstance(init_cfg, list | tuple):
         left = [_without_pretrained(item) for item in init_cfg]
         return [item for item in left if item is not None]
     kind = init_cfg.get("type") if isinstance(init_cfg, dict) else None
-    is_pretrained = kind in ("Pretrained", "PretrainedInit", PretrainedInit) or str(kind).endswith(
-        (".Pretrained", ".PretrainedInit")
-    )
-    return None if is_pretrained else init_cfg
+    name = str(getattr(kind, "__name__", kind)).rpartition(".")[2]
+    return None if name in ("Pretrained", "PretrainedInit") else init_cfg

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import linecache
-import traceback
+import re
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from mmvanilla.apis.config import use_scope
 from mmvanilla.checkpoints.reading import read_checkpoint, use_safe_loaders
 from mmvanilla.checkpoints.weights import check_weights
 from mmvanilla.models.vanillanet import VanillaNet
-from mmvanilla.utils.known_errors import Explanation, explain_known
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -26,7 +24,7 @@ def build_model(cfg: Config) -> nn.Module:
 
     A teacher stays as it is built, too: MMDetection's detectors with one would load
     ``teacher_ckpt`` at once, which only their training needs. Whatever else a constructor loads is
-    read by our reader, which runs no code.
+    read without running its code.
 
     Args:
         cfg: Config of a model of any of the three toolboxes.
@@ -36,16 +34,17 @@ def build_model(cfg: Config) -> nn.Module:
     """
     # Building does not initialise the model, so init_cfg fetches nothing.
     use_scope(cfg)
+    use_safe_loaders()
     # A copy, since some modules change the lists in their config.
     model_cfg = copy.deepcopy(cfg.model)
     if cfg.get("data_preprocessor"):  # as the Runner does, for classifiers
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
     model_cfg.pop("teacher_ckpt", None)
     try:
-        use_safe_loaders()
         return revert_sync_batchnorm(MODELS.build(model_cfg))
     except Exception as error:
-        raise explain_build_error(cfg, error) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{cfg.filename}: the model cannot be built: {reason}") from error
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
@@ -64,32 +63,6 @@ def build_on_meta(cfg: Config) -> nn.Module:
         # Some constructors read values of tensors, for stochastic depth for example.
         model = build_model(cfg)
     return model.to("meta")  # tensors that name their device are not there yet
-
-
-def explain_build_error(cfg: Config, error: Exception) -> ValueError:
-    """Say which config could not be built, why, and what to do about it.
-
-    Args:
-        cfg: The config whose model was built.
-        error: The exception that was raised.
-    """
-    reason = " ".join(str(error).split()) or _failed_assertion(error) or type(error).__name__
-    explanation = explain_known(reason) or Explanation(reason, "correct the config's model")
-    return ValueError(f"{cfg.filename}: the model cannot be built: {explanation}")
-
-
-def _failed_assertion(error: Exception) -> str:
-    """Describe an error without a message by the class and the line that raised it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1:]
-    built = [
-        frame.f_locals["cfg"].get("type")
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_name == "build_from_cfg" and isinstance(frame.f_locals.get("cfg"), dict)
-    ]
-    if not built or not frame or frame[0].lineno is None:
-        return ""
-    line = linecache.getline(frame[0].filename, frame[0].lineno).strip()
-    return f"{getattr(built[-1], '__name__', built[-1])} refuses its settings ({line})"
 
 
 def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Module, dict]:
@@ -112,9 +85,9 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     model = build_model(cfg)
     loaded = read_checkpoint(checkpoint)
     weights = loaded.get("state_dict", loaded)
-    if all(str(key).startswith("module.") for key in weights):  # as saved from a wrapped model
-        weights = {key.removeprefix("module."): value for key, value in weights.items()}
     check_weights(weights, checkpoint)
+    # As mmengine does with what a wrapped model has written.
+    weights = {re.sub(r"^module\.", "", name): value for name, value in weights.items()}
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -125,15 +98,32 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     return model.to(device).eval(), dict(loaded.get("meta") or {})
 
 
+def store_config(checkpoint: dict[str, Any], cfg: Config) -> None:
+    """Store the text of a config in ``meta['cfg']``, if its model takes all of the weights.
+
+    Then ``DetInferencer(weights=FILE)`` needs no config beside the file.
+
+    Args:
+        checkpoint: Dict with ``state_dict`` and ``meta``, to which the text is added.
+        cfg: Config of the model that the weights are for.
+
+    Raises:
+        RuntimeError: The weights do not fit it, or some are missing or left over.
+    """
+    try:
+        build_model(cfg).load_state_dict(checkpoint["state_dict"], strict=True)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"these weights do not fit the model of {cfg.filename}: {error}"
+        ) from error
+    checkpoint["meta"]["cfg"] = cfg.pretty_text
+
+
 #: Height and width in pixels that the tables of each toolbox are for.
 DEFAULT_SIZES: dict[str, tuple[int, int]] = {
     "mmdet": (800, 1280),
     "mmseg": (512, 512),
     "mmpretrain": (224, 224),
-    "mmrotate": (1024, 1024),
-    "mmpose": (256, 192),
-    "mmyolo": (640, 640),
-    "mmdet3d": (900, 1600),
 }
 
 #: The outputs that a :class:`TensorModel` can give, in words.
@@ -203,10 +193,7 @@ class TensorModel(nn.Module):
         if self.output == "backbone":
             return getattr(self.model, "backbone", self.model)(inputs)
         if self.output == "neck":
-            # MMDetection3D's models take more than images: a dict of all inputs.
-            return self.model.extract_feat(
-                dict(imgs=inputs) if _is_of(self.model, "mmdet3d") else inputs
-            )
+            return self.model.extract_feat(inputs)
         if self.output == "head":
             return self.model(inputs, None)  # MMPose's models have no default for data samples
         outputs = self.model(inputs)  # OpenMMLab's models return tensors by default
@@ -243,11 +230,8 @@ def is_pose_estimator(model: nn.Module) -> bool:
     Args:
         model: A model of any kind.
     """
-    return _is_of(model, "mmpose") and isinstance(getattr(model, "head", None), nn.Module)
-
-
-def _is_of(model: nn.Module, toolbox: str) -> bool:
-    return any(base.__module__.startswith(f"{toolbox}.") for base in type(model).__mro__)
+    is_of_mmpose = any(base.__module__.startswith("mmpose.") for base in type(model).__mro__)
+    return is_of_mmpose and isinstance(getattr(model, "head", None), nn.Module)
 
 
 def input_channels(model: Any) -> int:

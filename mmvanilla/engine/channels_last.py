@@ -66,8 +66,9 @@ class ChannelsLastHook(Hook):
         """Give every tensor of the checkpoint the usual strides."""
         # Dicts that mmengine made for this checkpoint; the tensors may be those of the model.
         for name in ("state_dict", "ema_state_dict", "optimizer"):
-            for holder, key, value in list(_tensors(checkpoint.get(name))):
-                holder[key] = with_plain_strides(value)
+            for holder, key, value in list(_tensors(checkpoint.get(name, {}))):
+                # Not contiguous(): a kernel of one pixel may call itself so with other strides.
+                holder[key] = value.clone(memory_format=torch.contiguous_format)
 
 
 def to_channels_last(model: nn.Module) -> int:
@@ -135,20 +136,6 @@ def _wrap_again(runner: Any) -> None:
         runner._maybe_compile("train_step")
 
 
-def with_plain_strides(tensor: Tensor) -> Tensor:
-    """Return a tensor with the strides of a new one of its shape; itself if it has them.
-
-    A kernel of one pixel may have other strides and still call itself contiguous.
-    """
-    if tensor.layout != torch.strided or tensor.stride() == _plain_strides(tensor.shape):
-        return tensor
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _plain_strides(shape: torch.Size) -> tuple[int, ...]:
-    return torch.empty(shape, device="meta").stride()
-
-
 def _strided_like(tensor: Tensor, like: Tensor) -> Tensor:
     if tensor.stride() == like.stride():
         return tensor
@@ -157,11 +144,9 @@ def _strided_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 def _tensors(node: Any) -> Iterator[tuple[Any, Any, Tensor]]:
     """Find the tensors in nested dicts and lists, each with its holder and its key."""
-    entries: Any = node.items() if isinstance(node, dict) else ()
-    if isinstance(node, list):
-        entries = enumerate(node)
+    entries = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in entries:
         if isinstance(value, Tensor):
             yield node, key, value
-        else:
+        elif isinstance(value, dict | list):
             yield from _tensors(value)

@@ -108,9 +108,8 @@ class DeepTrainingHook(Hook):
         if not self._set(runner, start):
             raise RuntimeError(
                 f"DeepTrainingHook: no module of {type(runner.model).__name__} has a λ: it is "
-                "fused (deploy=True), or was built without pairs of convolutions; to fine-tune it "
-                "as it is, leave the hook out; for deep training take a VanillaNet with "
-                "deploy=False and deep_training=True, or another network with "
+                "fused, or was built without pairs of convolutions; leave the hook out, or take a "
+                "VanillaNet with deep_training=True or a network with "
                 "conv_cfg=dict(type='ConvPair')"
             )
         last = self._lambda_at(runner.max_epochs - 1, runner.max_iters - 1, runner)

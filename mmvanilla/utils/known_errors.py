@@ -23,7 +23,6 @@ OUR_MODULES: dict[str, str] = {
     "SqrtLRRunner": "mmvanilla",
     "VanillaNet": "mmvanilla",
     "AlexNetOfPairs": "projects.studies.alexnet",
-    "EnlargingVisualizer": "mmvanilla.engine.enlarging_visualizer",
     "ExportedModel": "mmvanilla.deploy.exported_model",
     "MaskTTAModel": "mmvanilla.models.mask_tta",
     "VanillaNetClsHead": "mmvanilla.cls_head",

@@ -12,6 +12,7 @@ from mmvanilla.apis.model import (
     build_model,
     fixed_input_size,
     input_channels,
+    load_model,
 )
 from tests.helpers import TINY, randomise
 
@@ -165,3 +166,34 @@ def test_mmdetections_teachers_are_not_loaded_to_build_a_model(name, tmp_path, m
     model = build_model(cfg)
     assert isinstance(model.teacher_model.backbone, VanillaNet)
     assert cfg.model.teacher_ckpt
+
+
+def write_classifier(folder):
+    backbone = dict(type="mmvanilla.VanillaNet", arch=TINY)
+    text = f"default_scope = 'mmengine'\nmodel = {backbone!r}\n"
+    text += "custom_imports = dict(imports=['mmvanilla'])\n"
+    (folder / "config.py").write_text(text)
+    return load_config(str(folder / "config.py"))
+
+
+def test_weights_are_loaded_whole(tmp_path):
+    cfg = write_classifier(tmp_path)
+    weights = randomise(build_model(cfg)).state_dict()
+    for name, prefix in (("plain.pth", ""), ("wrapped.pth", "module.")):
+        torch.save({f"{prefix}{key}": value for key, value in weights.items()}, tmp_path / name)
+        model, _ = load_model(cfg, str(tmp_path / name))
+        assert not model.training
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, weights[key]), key
+    del weights["stem.conv.first.conv.weight"]
+    torch.save(weights, tmp_path / "less.pth")
+    with pytest.raises(RuntimeError, match=r"less\.pth does not fit the model of .*config\.py"):
+        load_model(cfg, str(tmp_path / "less.pth"))
+
+
+def test_a_model_that_cannot_be_built_is_one_line(tmp_path):
+    cfg = write_classifier(tmp_path)
+    cfg.model.arch = "99"
+    with pytest.raises(ValueError, match=r"config\.py: the model cannot be built: .*99") as caught:
+        build_model(cfg)
+    assert "\n" not in str(caught.value)

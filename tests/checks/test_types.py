@@ -46,11 +46,11 @@ def test_the_head_needs_its_own_module():
 
 
 def test_types_that_need_a_toolbox_need_their_own_module():
-    config = cfg(["mmvanilla"], visualizer=dict(type="EnlargingVisualizer"))
+    config = cfg(["mmvanilla"], model=dict(head=dict(type="VanillaNetClsHead")))
     config.tta_model = dict(type="MaskTTAModel")
     (found,) = check_imports(config)
     assert found.status != OK
-    modules = ["mmvanilla.engine.enlarging_visualizer", "mmvanilla.models.mask_tta"]
+    modules = ["mmvanilla.cls_head", "mmvanilla.models.mask_tta"]
     assert all(module in found.remedy for module in modules)
     config.custom_imports.imports.extend(modules)
     assert check_imports(config)[0].status == OK

@@ -8,10 +8,10 @@ from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
 from mmvanilla import VanillaNet, fuse_model
-from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
-from mmvanilla.engine.channels_last import ChannelsLastHook, to_channels_last, with_plain_strides
+from mmvanilla.apis.runners import build_test_runner, release
+from mmvanilla.engine.channels_last import ChannelsLastHook, to_channels_last
+from tests import toy_training
 from tests.helpers import TINY, randomise, relative_difference
-from tests.toy_training import config_text
 
 HOOK = dict(type="ChannelsLastHook")
 
@@ -28,16 +28,11 @@ def tensors(node):
             yield from tensors(child)
 
 
-def train(folder, name, options, epochs=4, resume=None):
+def train(folder, name, options, resume=None):
     """Train the toy; return what its hook saw, its checkpoints' folder and the Runner."""
-    config = folder / f"{name}.py"
-    config.write_text(config_text(folder / name / "seen", 4, epochs, norm="BN"))
-    runner = build_train_runner(
-        str(config), work_dir=str(folder / name), cfg_options=options, resume=resume
-    )
-    runner.train()
-    release(runner)
-    seen = torch.load(folder / name / "seen" / "rank0.pth", weights_only=False)
+    config = toy_training.write_config(folder / f"{name}.py", folder / name / "seen")
+    runner = toy_training.train(config, folder / name, cfg_options=options, resume=resume)
+    seen = torch.load(folder / name / "seen" / "rank0.pth", weights_only=True)
     return seen, folder / name, runner
 
 
@@ -77,7 +72,7 @@ def test_everything_that_runs_has_the_format(runs):
 
 def test_checkpoints_have_the_usual_strides(runs):
     for name in ("plain", "ours"):
-        saved = torch.load(runs[name][1] / "epoch_4.pth", weights_only=False)
+        saved = torch.load(runs[name][1] / "epoch_4.pth", weights_only=True)
         parts = ("state_dict", "ema_state_dict", "optimizer")
         found = [tensor for part in parts for tensor in tensors(saved[part])]
         assert len(found) > 100 and all(map(is_plain, found))
@@ -152,33 +147,6 @@ def test_a_fused_model_has_plain_strides():
     net = randomise(VanillaNet(TINY)).eval()
     to_channels_last(net)
     assert all(map(is_plain, fuse_model(net).state_dict().values()))
-
-
-def test_plain_strides():
-    plain = torch.randn(4, 3, 2, 2)
-    assert with_plain_strides(plain) is plain
-    # Issue 17 of the authors' repository: it calls itself contiguous.
-    pointwise = torch.randn(3, 4, 1, 1).transpose(0, 1).clone().transpose(0, 1)
-    for other in (plain.to(memory_format=torch.channels_last), pointwise, plain.expand(4, 3, 2, 2)):
-        assert is_plain(with_plain_strides(other))
-        assert torch.equal(with_plain_strides(other), other)
-
-
-def test_only_four_dimensions_are_touched():
-    model = nn.Sequential(nn.Conv3d(2, 2, 2), nn.Linear(2, 2), nn.Conv2d(2, 2, 2))
-    model.register_buffer("ids", torch.zeros(2, 3, 4, 5, dtype=torch.long))
-    before = [p.data_ptr() for p in model[:2].parameters()]
-    to_channels_last(model)
-    assert [p.data_ptr() for p in model[:2].parameters()] == before
-    assert model.ids.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_it_comes_after_the_hooks_that_fill_a_checkpoint():
-    from mmengine.hooks import CheckpointHook, EMAHook
-    from mmengine.runner import get_priority
-
-    assert get_priority(ChannelsLastHook.priority) > get_priority(EMAHook.priority)
-    assert get_priority(CheckpointHook.priority) > get_priority(EMAHook.priority)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

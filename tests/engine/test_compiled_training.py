@@ -6,8 +6,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
-from tests.toy_training import config_text
+from mmvanilla.apis.runners import build_test_runner, release
+from tests import toy_training
 
 pytestmark = [
     pytest.mark.slow,
@@ -18,14 +18,9 @@ pytestmark = [
 
 def train(folder, name, options):
     """Train the toy with λ, EMA, layer decay and channels_last; return what its hook saw."""
-    config = folder / f"{name}.py"
-    config.write_text(config_text(folder / name / "seen", 4, 4, norm="BN"))
-    runner = build_train_runner(
-        str(config), work_dir=str(folder / name), cfg_options=options, channels_last=True
-    )
-    runner.train()
-    release(runner)
-    return torch.load(folder / name / "seen" / "rank0.pth", weights_only=False)
+    config = toy_training.write_config(folder / f"{name}.py", folder / name / "seen")
+    toy_training.train(config, folder / name, cfg_options=options, channels_last=True)
+    return torch.load(folder / name / "seen" / "rank0.pth", weights_only=True)
 
 
 @pytest.fixture

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
-import torch
-from mmengine.config import Config, DictAction
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
@@ -101,31 +97,6 @@ def test_none_means_not_given():
     assert_settings(found, settings(model, build(model, decay_rate=0.6)))
 
 
-def test_the_remedy_of_the_error_works_for_a_smaller_arch_under_an_inherited_recipe(tmp_path):
-    (tmp_path / "base.py").write_text(
-        "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3),"
-        "constructor='LayerDecayOptimWrapperConstructor',"
-        "paramwise_cfg=dict(decay_rate=0.6, num_layers=6))"
-    )
-    (tmp_path / "child.py").write_text("_base_ = 'base.py'")
-    model = WithHead(tiny("5"))
-    with pytest.raises(ValueError, match="has only 3 blocks") as error:
-        build_optim_wrapper(model, Config.fromfile(tmp_path / "child.py").optim_wrapper)
-    line = re.search(r"in a config: (.*)\)$", str(error.value))
-    assert line is not None
-    (tmp_path / "child.py").write_text(f"_base_ = 'base.py'\n{line[1]}\n")
-    expected = settings(model, build(model, decay_rate=0.6))
-    wrapper = build_optim_wrapper(model, Config.fromfile(tmp_path / "child.py").optim_wrapper)
-    assert {name: lr for name, (lr, _) in settings(model, wrapper).items()} == {
-        name: lr for name, (lr, _) in expected.items()
-    }
-    # The same on a command line, as --cfg-options takes it.
-    option, value = re.search(r"set (\S+)=(None) ", str(error.value)).groups()
-    cfg = Config.fromfile(tmp_path / "base.py")
-    cfg.merge_from_dict({option: DictAction._parse_iterable(value)})
-    build_optim_wrapper(model, cfg.optim_wrapper)
-
-
 def test_detection_mapping():
     model = WithHead(tiny("13", act_num=4))
     wrapper = build(model, decay_rate=0.6, num_layers=6)
@@ -135,13 +106,6 @@ def test_detection_mapping():
     expected = {f"layer_{layer}_of_6": 0.6 ** (7 - layer) for layer in range(7)} | {"rest": 1.0}
     expected |= {f"{name}_no_decay": scale for name, scale in expected.items()}
     assert scales == pytest.approx(expected, rel=1e-12)
-
-
-def test_bare_backbone_and_even_spread():
-    model = tiny("13")
-    found = settings(model, build(model, decay_rate=0.5, num_layers=1))
-    assert {lr for name, (lr, _) in found.items() if name.startswith("blocks")} == {LR * 0.5}
-    assert {lr for name, (lr, _) in found.items() if name.startswith("stem")} == {LR * 0.25}
 
 
 def test_deploy_form_and_frozen_stages():
@@ -154,24 +118,6 @@ def test_deploy_form_and_frozen_stages():
     found = settings(deployed, build(deployed, decay_rate=0.8))
     assert found["feature.net.stem.conv.weight"] == (pytest.approx(LR * 0.8**6), WEIGHT_DECAY)
     assert found["feature.net.blocks.4.act.conv.bias"] == (pytest.approx(LR * 0.8), 0.0)
-
-
-def test_no_weight_decay_given_leaves_the_optimizers_own():
-    model = WithHead(tiny("6"))
-    optimizer = dict(type="AdamW", lr=LR)
-    wrapper = build_optim_wrapper(
-        model,
-        dict(
-            optimizer=optimizer,
-            constructor="LayerDecayOptimWrapperConstructor",
-            paramwise_cfg=dict(decay_rate=0.8),
-        ),
-    )
-    decays = {group["weight_decay"] for group in wrapper.optimizer.param_groups}
-    assert decays == {
-        0.0,
-        torch.optim.AdamW([nn.Parameter(torch.ones(1))]).defaults["weight_decay"],
-    }
 
 
 DET_HEADS = dict(

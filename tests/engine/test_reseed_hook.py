@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -20,9 +19,9 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mmvanilla import DeepTrainingHook, ReseedHook
-from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.engine.reseed_hook import _ReseedAfterSkipped
 from mmvanilla.models.conv_pair import ConvPair
+from tests import toy_training
 from tests.helpers import ROOT
 
 
@@ -177,85 +176,29 @@ class Killer(Hook):
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
-CONFIG = """
-_base_ = [{base!r}]
-custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head", "killer"])
-model = dict(
-    backbone=dict(width_mult=1 / 64),
-    head=dict(in_channels=64, dropout=0.3),
-    train_cfg=dict(augments=[dict(type="Mixup", alpha=0.5)]),
-)
-train_dataloader = dict(batch_size=4, dataset=dict(data_root={train!r}))
-train_cfg = dict(max_epochs=6)
-val_dataloader = None
-val_cfg = None
-val_evaluator = None
-custom_hooks = [
-    dict(type="DeepTrainingHook", decay_epochs=5),
-    dict(type="ReseedHook"),
-    dict(type="EMAHook", momentum=0.1, update_buffers=True),
-    dict(type="Killer"),
-]
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1), logger=dict(interval=1))
-"""
 
-
-@pytest.mark.slow
-@pytest.mark.toolbox("mmpretrain")
-class TestKilled:
+@pytest.mark.exhaustive
+def test_a_killed_training_ends_with_the_same_weights(tmp_path):
     """kill -9 in the middle of the decay, then --resume, as a user does it."""
+    (tmp_path / "killer.py").write_text(KILLER)
+    extra = 'custom_imports["imports"].append("killer")\n'
+    extra += 'custom_hooks += [dict(type="ReseedHook"), dict(type="Killer")]\n'
+    config = toy_training.write_config(tmp_path / "config.py", extra=extra)
 
-    def tool(self, folder: Path, work_dir: str, *options: str, kill_at: str = "") -> int:
-        paths = [str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = dict(
-            os.environ,
-            PYTHONPATH=os.pathsep.join(filter(None, paths)),
-            KILL_AT=kill_at,
-            OMP_NUM_THREADS="1",
-        )
-        command = [sys.executable, str(ROOT / "tools" / "train.py"), str(folder / "config.py")]
-        command += ["--work-dir", str(folder / work_dir), *options]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        return done.returncode
+    def tool(work_dir, *options, kill_at=""):
+        paths = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-m", "mmvanilla", "train", config, "--work-dir"]
+        command += [str(tmp_path / work_dir), *options]
+        env = dict(os.environ, PYTHONPATH=paths, KILL_AT=kill_at)
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True).returncode
 
-    @pytest.mark.exhaustive
-    def test_ends_with_the_same_weights(self, tmp_path):
-        make_shapes(tmp_path / "data", layouts=["imagenet"], num_train=12, num_val=1, image_size=48)
-        (tmp_path / "killer.py").write_text(KILLER)
-        (tmp_path / "config.py").write_text(
-            CONFIG.format(
-                base=str(ROOT / "configs" / "shapes" / "vanillanet_shapes.py"),
-                train=str(tmp_path / "data" / "imagenet" / "train"),
-            )
-        )
-        assert self.tool(tmp_path, "whole") == 0
-        assert self.tool(tmp_path, "cut", kill_at="3 1") == -signal.SIGKILL
-        assert (tmp_path / "cut" / "epoch_3.pth").is_file()
-        assert not (tmp_path / "cut" / "epoch_4.pth").exists()
-        assert self.tool(tmp_path, "cut", "--resume") == 0
-
-        whole, cut = (
-            torch.load(tmp_path / name / "epoch_6.pth", weights_only=False)
-            for name in ("whole", "cut")
-        )
-        # With EMA, state_dict holds the averaged weights and ema_state_dict the raw ones.
-        assert same(whole["state_dict"], cut["state_dict"])
-        assert same(whole["ema_state_dict"], cut["ema_state_dict"])
-        assert not same(
-            {f"module.{key}": value for key, value in cut["state_dict"].items()},
-            {k: v for k, v in cut["ema_state_dict"].items() if k.startswith("module.")},
-        )
-        lambdas = [v for k, v in cut["state_dict"].items() if k.endswith("act_lambda")]
-        assert len(lambdas) == 5
-        assert set(map(float, lambdas)) == {1.0}
-
-        logs = sorted((tmp_path / "cut").glob("*/vis_data/scalars.json"))
-        seen = [
-            [json.loads(line)["act_lambda"] for line in log.read_text().splitlines()]
-            for log in logs
-        ]
-        assert seen == [
-            pytest.approx([0.0] * 3 + [0.2] * 3 + [0.4] * 3 + [0.6]),
-            pytest.approx([0.6] * 3 + [0.8] * 3 + [1.0] * 3),
-        ]
+    assert tool("whole") == 0
+    assert tool("cut", kill_at="2 1") == -signal.SIGKILL
+    assert not (tmp_path / "cut" / "epoch_3.pth").exists()
+    assert tool("cut", "--resume") == 0
+    whole, cut = (
+        torch.load(tmp_path / name / "epoch_4.pth", weights_only=True) for name in ("whole", "cut")
+    )
+    # With EMA, state_dict holds the averaged weights and ema_state_dict the raw ones.
+    assert same(whole["state_dict"], cut["state_dict"])
+    assert same(whole["ema_state_dict"], cut["ema_state_dict"])

@@ -1,0 +1,131 @@
+"""What a command line switches on or off in a config."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.model import build_model
+from mmvanilla.apis.options import (
+    set_channels_last,
+    set_compiled,
+    set_mixed_precision,
+    set_pictures,
+    set_tta,
+)
+from mmvanilla.apis.runners import build_test_runner, release
+from mmvanilla.datasets.shapes import make_shapes
+from mmvanilla.engine.channels_last import ChannelsLastHook
+from tests.helpers import CONFIGS, randomise
+
+HOOK = dict(type="ChannelsLastHook")
+OTHER = dict(type="EMAHook")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        dict(default_hooks=dict(layout=HOOK)),
+        dict(custom_hooks=[OTHER, HOOK]),
+        dict(custom_hooks=[dict(type="mmengine.ChannelsLastHook")]),
+        dict(custom_hooks=(dict(type=ChannelsLastHook),)),
+        dict(custom_hooks=[ChannelsLastHook()]),
+        dict(),
+    ],
+    ids=["default", "custom", "scope", "class", "object", "none"],
+)
+def test_channels_last(content):
+    cfg = Config(content)
+    before = cfg.to_dict()
+    set_channels_last(cfg, None)
+    assert cfg.to_dict() == before
+    for _ in range(2):
+        set_channels_last(cfg, True)
+        assert [hook for hook in cfg.custom_hooks if hook != OTHER] == [HOOK]
+    set_channels_last(cfg, False)
+    assert not cfg.default_hooks
+    assert cfg.custom_hooks == ([OTHER] if OTHER in content.get("custom_hooks", ()) else [])
+
+
+def test_compiled():
+    cfg = Config(dict(compile=dict(backend="eager")))
+    for compiled, expected in ((None, dict(backend="eager")), (True, dict(backend="eager"))):
+        set_compiled(cfg, compiled)
+        assert cfg.compile == expected
+    set_compiled(cfg, False)
+    assert cfg.compile is False
+    set_compiled(cfg, True)
+    assert cfg.compile is True
+
+
+def test_mixed_precision():
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type="SGD"), accumulative_counts=2)))
+    plain = dict(cfg.optim_wrapper, type="OptimWrapper")
+    set_mixed_precision(cfg, True)
+    assert cfg.optim_wrapper == dict(plain, type="AmpOptimWrapper", loss_scale="dynamic")
+    set_mixed_precision(cfg, None)
+    set_mixed_precision(cfg, False)
+    assert cfg.optim_wrapper == plain
+
+
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmpretrain"])
+def test_pictures_are_in_the_folder_that_is_named(scope, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config(dict(default_scope=scope, default_hooks=dict(visualization=dict(type="X"))))
+    set_pictures(cfg, False, "show", 0.0)
+    hook = cfg.default_hooks.visualization
+    places = [
+        hook.get("test_out_dir"),
+        hook.get("out_dir"),
+        cfg.get("visualizer", {}).get("save_dir"),
+    ]
+    assert [place for place in places if place] == [str(tmp_path / "show")]
+    assert hook.get("draw") or hook.get("enable")
+
+
+def test_what_a_config_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="nothing can be shown; leave --show"):
+        set_pictures(Config(dict(default_scope="mmpose", model={})), True, None, 0.0)
+    with pytest.raises(ValueError, match="has no tta_model and tta_pipeline"):
+        set_tta(Config(dict(model={})))
+    draws = dict(default_hooks=dict(visualization=dict(enable=True)))
+    with pytest.raises(ValueError, match="cannot draw the augmented images"):
+        set_tta(Config(dict(model={}, tta_model={}, tta_pipeline=[], **draws)))
+
+
+# The pictures below the folder that --show-dir names, and what is measured.
+RUNS = {
+    "maskrcnn_vanillanet": ("mmdet", "*.png", {"coco/bbox_mAP", "coco/segm_mAP"}),
+    "upernet_vanillanet": ("mmseg", "vis_data/vis_image/*.png", {"mIoU"}),
+    "vanillanet": ("mmpretrain", "*.png", {"accuracy/top1"}),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.toolbox(RUNS[n][0])) for n in RUNS]
+)
+def test_tta_and_pictures_in_each_toolbox(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_shapes("data/shapes", num_train=6, num_val=6, image_size=64)
+    toolbox, pictures, measured = RUNS[name]
+    config = str(CONFIGS / "shapes" / f"{name}_shapes.py")
+    model = randomise(build_model(load_config(config)))
+    torch.save(dict(state_dict=model.state_dict()), "weights.pth")
+    # Views and pictures at once, where the toolbox can.
+    passes = [(True, None), (False, "show")] if toolbox == "mmpretrain" else [(True, "show")]
+    few = {"num_workers": 0, "persistent_workers": False, "dataset.indices": 2, "batch_size": 1}
+    options = {f"test_dataloader.{key}": value for key, value in few.items()}
+    if toolbox == "mmdet":
+        options["model.test_cfg.rcnn.max_per_img"] = 2
+    for tta, show_dir in passes:
+        runner = build_test_runner(
+            config, "weights.pth", show_dir=show_dir, tta=tta, cfg_options=options
+        )
+        metrics = runner.test()
+        release(runner)
+        assert type(runner.model).__name__.endswith(("TTA", "TTAModel")) == tta
+        assert measured <= set(metrics)
+    assert len(list(Path("show").glob(pictures))) == 2
