@@ -1,29 +1,28 @@
 """Fuse a model and export it to ONNX, OpenVINO, TorchScript or torch.export.
 
-A classifier gives logits, a segmenter logit maps, a detector the features of its backbone; with
---part detector the whole detector is exported to ONNX through MMDeploy, if that is installed. The
-file is run in its own runtime and compared with PyTorch before it appears. The graph takes
-normalised images; the file's metadata says how to read and normalise them, and names the classes.
+A classifier gives logits, a segmenter logit maps, a detector the features of its backbone (whole
+detectors are exported by projects/mmdeploy, in a clone). The file is run in its own runtime and
+compared with PyTorch before it appears. The graph takes normalised images; the file's metadata
+says how to read and normalise them, and names the classes.
 """
 
 import sys
-from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.apis.images import find_images
 from mmvanilla.apis.model import load_model
+from mmvanilla.checkpoints.writing import check_writable
 from mmvanilla.deploy.exportable import PARTS
-from mmvanilla.deploy.exporting import RUNNER_NAME, check_out, export_model, runner_copies
+from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, export_model
 from mmvanilla.deploy.formats import FORMATS, find_format
 from mmvanilla.deploy.onnx_export import EXPORTERS
+from mmvanilla.deploy.runner_copy import RUNNER_NAME, runner_files
 from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
 from mmvanilla.utils import cli
-
-_COMPARED_IMAGES = 8
 
 
 def build_parser() -> ArgumentParser:
@@ -39,9 +38,6 @@ def build_parser() -> ArgumentParser:
         help="default: the whole classifier or segmenter; for a detector its backbone",
     )
     parser.add_argument(
-        "--images", help="--part detector: an image or folder with objects to compare on"
-    )
-    parser.add_argument(
         "--shape",
         nargs=2,
         type=int,
@@ -49,22 +45,19 @@ def build_parser() -> ArgumentParser:
         metavar=("H", "W"),
         help="height and width in pixels to export with (default: 224 224)",
     )
-    parser.add_argument("--size", nargs=2, type=int, help=SUPPRESS)  # the old name of --shape
     parser.add_argument(
         "--fixed-size",
         action="store_true",
-        help="accept only --shape; default: any height and width",
+        help="accept only --shape; default: any height and width, where the format can",
     )
     parser.add_argument(
-        "--softmax", action="store_true", help="classifier: probabilities instead of logits"
+        "--softmax",
+        action="store_true",
+        help="classifier: the scores of its own predict instead of logits (softmax; sigmoid where "
+        "a thing may have several labels)",
     )
     parser.add_argument(
         "--full-size", action="store_true", help="segmenter: logits at the size of the input"
-    )
-    parser.add_argument(
-        "--fp16",
-        action="store_true",
-        help="onnx: compute in half precision, for GPUs; openvino: store weights in it",
     )
     parser.add_argument(
         "--with-runner",
@@ -79,66 +72,27 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--tolerance",
         type=float,
-        help="largest difference from PyTorch, relative (default: 1e-4; with --fp16 1e-2)",
+        default=DEFAULT_TOLERANCE,
+        help="largest difference from PyTorch, relative (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     cli.add_cfg_options(parser)
     return parser
 
 
-def export_whole_detector(args: Namespace, console: Console) -> None:
-    if not args.images:
-        raise ValueError("--part detector needs --images; give images with objects to compare on")
-    with console.status("loading") as status:
-        report = export_detector(  # noqa: F821
-            load_config(args.config, args.cfg_options),
-            args.checkpoint,
-            args.out,
-            find_images(args.images, _COMPARED_IMAGES),
-            overwrite=args.overwrite,
-            with_runner=args.with_runner,
-            progress=status.update,
-        )
-    print(f"{report.path}: whole detector, {report.size_bytes / 1e6:.1f} MB")
-    print(f"outputs: {', '.join(report.output_names)}")
-    print(
-        f"of {report.compared} confident detections of PyTorch and ONNX Runtime {report.exact} "
-        f"have an equal one on the other side, within {report.tolerance:g}"
-    )
-    print("normalisation is not inside; masks are those of the head, to be pasted into their boxes")
-    report_runner(args, report.runner_refuses)
-
-
-def report_runner(args: Namespace, refuses: str | None) -> None:
-    if args.with_runner:
-        print(f"beside it: {RUNNER_NAME}")
-    if refuses is not None:
-        print(f"warning: {RUNNER_NAME} will refuse this file: {refuses}", file=sys.stderr)
-
-
 def export(args: Namespace) -> None:
-    console = Console()
-    if args.size is not None:
-        print("warning: --size is deprecated; use --shape", file=sys.stderr)
-        args.shape = args.size
     target = find_format(args.out, args.format, args.exporter)
+    if args.part == "detector":
+        raise ValueError("whole detectors are exported by projects/mmdeploy, in a clone; see there")
     if args.with_runner and not target.has_runner:
         served = ", ".join(entry.name for entry in FORMATS.values() if entry.has_runner)
         raise ValueError(
             f"{RUNNER_NAME} serves {served}, not {target.name}; leave --with-runner out"
         )
-    if args.part == "detector":
-        if target.name != "onnx":
-            raise ValueError(
-                f"MMDeploy exports whole detectors to onnx, not to {target.name}; take --format "
-                "onnx, or another --part"
-            )
-        export_whole_detector(args, console)
-        return
     out = Path(args.out)
-    files = [*target.files(out), *runner_copies(out, args.with_runner)]
-    check_out(out, target.suffix, args.overwrite, (args.config, args.checkpoint), files)
-    with console.status("loading") as status:
+    files = [*target.files(out), *runner_files(out, args.with_runner)]
+    check_writable(files, args.overwrite, (args.config, args.checkpoint))
+    with Console().status("loading") as status:
         cfg = load_config(args.config, args.cfg_options)
         model, meta = load_model(cfg, args.checkpoint)
         described = describe_for_runner(model, cfg, meta, args.part, args.softmax)
@@ -151,26 +105,25 @@ def export(args: Namespace) -> None:
             softmax=args.softmax,
             full_size=args.full_size,
             dynamic=not args.fixed_size,
-            fp16=args.fp16,
             tolerance=args.tolerance,
             overwrite=args.overwrite,
             metadata={"config": Path(args.config).name, **described},
             with_runner=args.with_runner,
             progress=status.update,
         )
+    size = sum(path.stat().st_size for path in target.files(out))
     shapes = ", ".join("x".join(map(str, shape)) for shape in report.compared_shapes)
-    print(f"{report.path}: {report.part}, {report.size_bytes / 1e6:.1f} MB")
+    print(f"{out}: {report.part}, {size / 1e6:.1f} MB")
     print(f"outputs: {', '.join(report.output_names)}")
-    sizes = {True: f"{report.input_size} height and width", False: "one size only"}
-    print(f"input: any batch, {sizes[report.dynamic]}")
-    if report.node_counts:
-        nodes = [f"{count} {name}" for name, count in sorted(report.node_counts.items())]
-        print(f"nodes: {', '.join(nodes)}")
+    print(f"input: any batch, {report.input_size} height and width")
     print(f"differs from PyTorch by at most {report.max_difference:.1e} of each output's maximum,")
-    print(f"run by {report.runtime} on inputs of {shapes}")
+    print(f"run by {target.runtime} on inputs of {shapes}")
     print("normalisation is not inside: see the file's metadata, entry preprocessing")
-    if target.has_runner and report.part != "backbone":
-        report_runner(args, refusal(described))
+    refuses = refusal(described)
+    if args.with_runner:
+        print(f"beside it: {RUNNER_NAME}")
+    if target.has_runner and report.part != "backbone" and refuses is not None:
+        print(f"warning: {RUNNER_NAME} will refuse this file: {refuses}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,8 +1,7 @@
 """Predict with an exported model, without its config and without PyTorch.
 
-MODEL is an .onnx or .xml file of export; all settings come from its metadata. It
-classifies, segments or, for what MMDeploy exported, detects. On a device without PyTorch run the
-predict.py that `export --with-runner` writes beside the model: it is the same.
+MODEL is an .onnx or .xml file of export; all settings come from its metadata. On a device without
+PyTorch run the predict.py that `export --with-runner` writes beside the model: it is the same.
 """
 
 import sys

@@ -1,24 +1,36 @@
-"""Prepare a model for the exporters.
+"""Prepare a model for the exporters: what is exported, and what it is compared with.
 
-A detector is reduced to its backbone; a classifier gives logits and a segmenter maps of logits.
-Modules that can be exported for one height and width only are replaced by equal ones without that
-limitation.
+A detector is reduced to its backbone; a classifier gives logits or scores, and a segmenter maps of
+logits. Modules that can be exported for one height and width only are replaced by equal ones
+without that limitation.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.apis.model import TensorModel, fixed_input_size, is_pose_estimator
+from mmvanilla.apis.model import (
+    TensorModel,
+    fixed_input_size,
+    input_channels,
+    is_pose_estimator,
+)
+from mmvanilla.deploy.verification import random_images
+from mmvanilla.models.block import SeriesActivation, VanillaBlock
 from mmvanilla.models.fusion import count_fusable, fuse_model
-from mmvanilla.models.vanillanet import VanillaNet
+from mmvanilla.utils.numerics import relative_difference
 
 PARTS = ("backbone", "classifier", "segmenter")
+_SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(dim=1),
+    "sigmoid": lambda logits: logits.sigmoid(),
+}
 
 
 @dataclass(frozen=True)
@@ -28,13 +40,15 @@ class Exportable:
     Attributes:
         module: Module from images, (N, C, H, W), to one or several tensors; in eval mode, on the
             CPU, in float32.
+        reference: What the model computes as it was given, before it was fused.
         part: Name of the part, an entry of :data:`PARTS`.
         output_names: Names of the output tensors.
         has_maps: True if the outputs have a height and a width.
         fixed_size: The only height and width in pixels that it accepts; None if it accepts any.
     """
 
-    module: TensorModel
+    module: nn.Module
+    reference: Callable[[Tensor], Any]
     part: str
     output_names: tuple[str, ...]
     has_maps: bool
@@ -50,7 +64,8 @@ def make_exportable(
         model: A detector, segmenter, classifier or bare backbone, in eval mode.
         part: Part to export, an entry of :data:`PARTS`. None: the whole classifier or segmenter, or
             the backbone of any other model.
-        softmax: Whether a classifier gives probabilities instead of logits. Default: False.
+        softmax: Whether a classifier gives the scores of its own ``predict`` instead of logits:
+            softmax, or sigmoid where a thing may have several labels. Default: False.
         full_size: Whether a segmenter resizes its logits to the size of the input, instead of
             giving them at the size of the decode head. Default: False.
 
@@ -63,26 +78,36 @@ def make_exportable(
         raise ValueError(f"softmax works for classifiers, but this exports a {part}; leave it out")
     if full_size and part != "segmenter":
         raise ValueError(f"full_size works for segmenters, but this exports a {part}; leave it out")
-    fused = copy.deepcopy(model).cpu().float()
+    given = copy.deepcopy(model).cpu().float()
+    fused = copy.deepcopy(given)
     if count_fusable(fused):
         fuse_model(fused, inplace=True)
     fused.eval()
     fixed_size = fixed_input_size(fused)
     for parent in list(fused.modules()):
         _free_adaptive_pools(parent)
-    if fixed_size is not None:
-        _fix_adaptive_pools(fused, fixed_size)
+        if type(parent) is VanillaBlock:
+            if isinstance(parent.pool, nn.AdaptiveMaxPool2d):
+                parent.pool = HalvingPool(parent.pool.output_size)
+            _pool_behind_relu(parent)
+    output = {"backbone": "backbone", "classifier": "logits", "segmenter": "logits"}[part]
+    names: tuple[str, ...] = ("logits",)
     if part == "backbone":
-        backbone = getattr(fused, "backbone", fused)
-        module = TensorModel(backbone, "backbone")
-        names = _level_names(backbone)
-    elif part == "classifier":
-        module = TensorModel(fused, "probabilities" if softmax else "logits")
-        names = (module.output,)
-    else:
-        module = TensorModel(fused, "full_size_logits" if full_size else "logits")
-        names = ("logits",)
-    return Exportable(module.eval(), part, names, part != "classifier", fixed_size)
+        names = _level_names(getattr(fused, "backbone", fused))
+    if full_size:
+        output = "full_size_logits"
+    module: nn.Module = TensorModel(fused, output)
+    reference: Callable[[Tensor], Any] = TensorModel(given, output)
+    if softmax:
+        scores_of = score_function(given)
+        if scores_of is None:
+            raise ValueError(
+                f"the scores that {type(model.head).__name__} predicts are neither softmax nor "
+                "sigmoid of its logits; leave softmax out"
+            )
+        module, names = _Scores(module, scores_of), ("probabilities",)
+        reference = predicted_scores(given)
+    return Exportable(module.eval(), reference, part, names, part != "classifier", fixed_size)
 
 
 def resolve_part(model: nn.Module, part: str | None = None) -> str:
@@ -100,14 +125,53 @@ def resolve_part(model: nn.Module, part: str | None = None) -> str:
         found = "classifier"
     if part is None:
         return found
-    if part not in PARTS:
-        raise ValueError(f"part must be one of {', '.join(PARTS)}, found {part!r}")
     if part not in (found, "backbone"):
-        raise ValueError(
-            f"{type(model).__name__} is not a {part}; choose {found}"
-            + ("" if found == "backbone" else " or backbone")
-        )
+        raise ValueError(f"{type(model).__name__} is not a {part}; choose backbone or {found}")
     return part
+
+
+def predicted_scores(model: Any) -> Callable[[Tensor], Tensor]:
+    """Make a function from images to the scores, (N, K), that a classifier's ``predict`` gives."""
+
+    @torch.no_grad()
+    def predict(images: Tensor) -> Tensor:
+        samples = model(images, mode="predict")
+        return torch.stack([sample.pred_score for sample in samples])
+
+    return predict
+
+
+def score_function(model: nn.Module) -> str | None:
+    """Find by measurement how a classifier's own ``predict`` makes scores of logits.
+
+    Args:
+        model: A classifier in eval mode.
+
+    Returns:
+        ``'softmax'`` or ``'sigmoid'``; None if it is neither, or there are no scores.
+    """
+    size = fixed_input_size(model) or (64, 64)
+    images = random_images((2, input_channels(model), *size), seed=0)
+    images = images.to(next(model.parameters(), images))
+    try:
+        scores = predicted_scores(model)(images)
+        with torch.no_grad():
+            logits = TensorModel(model, "logits")(images)
+        for name, function in _SCORES.items():
+            if relative_difference(scores, function(logits)) < 1e-5:
+                return name
+    except Exception:  # whatever a head raises that predicts something else
+        return None
+    return None
+
+
+class _Scores(nn.Module):
+    def __init__(self, logits: nn.Module, scores_of: str) -> None:
+        super().__init__()
+        self.logits, self.scores_of = logits, scores_of
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _SCORES[self.scores_of](self.logits(images))
 
 
 def _level_names(backbone: nn.Module) -> tuple[str, ...]:
@@ -120,14 +184,41 @@ def _level_names(backbone: nn.Module) -> tuple[str, ...]:
     return tuple(f"level{index}" for index in indices)
 
 
+def _pool_behind_relu(block: Any) -> None:
+    """Exchange max pooling and the ReLU behind it, which changes no value: ReLU never decreases.
+
+    Behind the pooling, ReLU keeps runtimes from pooling in int8; before it, it becomes a part of
+    the convolution.
+    """
+    owner = block.act if isinstance(block.act, SeriesActivation) else block
+    if type(owner.act) is nn.ReLU and block.pool is not None:
+        block.pool = nn.Sequential(nn.ReLU(), block.pool)
+        owner.act = nn.Identity()
+
+
+class HalvingPool(nn.Module):
+    """Adaptive max pooling to half the size, rounded up, as max pooling that exporters know."""
+
+    def __init__(self, output_size: Any) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, H) to (N, C, output_size, output_size)."""
+        size = int(x.shape[-1])
+        if (size + 1) // 2 != self.output_size:
+            raise ValueError(
+                f"adaptive pooling from {size} to {self.output_size} pixels has no equal in the "
+                "formats of files; take output sizes of half the input, rounded up"
+            )
+        return nn.functional.max_pool2d(x, 2 + size % 2, 2, size % 2)
+
+
 class SizeFreeAvgPool(nn.Module):
     """Adaptive average pooling as two matrix products, one for each axis.
 
     It equals ``nn.AdaptiveAvgPool2d``, whose bins an exporter can write only for one input size.
     Here the graph itself computes the bins from the input size.
-
-    Args:
-        output_size: Height and width of the output in pixels.
     """
 
     def __init__(self, output_size: tuple[int, int]) -> None:
@@ -160,43 +251,3 @@ def _free_adaptive_pools(parent: nn.Module) -> None:
             # ONNX has global pooling for one pixel; None keeps an axis as it is.
             if height is not None and width is not None and (height, width) != (1, 1):
                 parent._modules[name] = SizeFreeAvgPool((height, width))
-
-
-def _fix_adaptive_pools(model: nn.Module, size: tuple[int, int]) -> None:
-    """Replace adaptive max pooling by plain max pooling that equals it at the given size."""
-    backbone = next(module for module in model.modules() if isinstance(module, VanillaNet))
-    x = torch.zeros(1, backbone.stem.conv.in_channels, *size)
-    with torch.no_grad():
-        x = backbone.stem(x)
-        for block in backbone.blocks:
-            pool = block.pool
-            if isinstance(pool, nn.AdaptiveMaxPool2d):
-                assert isinstance(pool.output_size, int)
-                block.pool = equal_max_pool(x.shape[-1], pool.output_size)
-            x = block(x)
-
-
-def equal_max_pool(size: int, output_size: int) -> nn.MaxPool2d:
-    """Find the plain max pooling that equals adaptive max pooling at one input size.
-
-    Args:
-        size: Height and width of the input in pixels.
-        output_size: Height and width of the output in pixels.
-
-    Raises:
-        ValueError: No kernel, stride and padding give these bins.
-    """
-    bins = [
-        (index * size // output_size, -(-(index + 1) * size // output_size))
-        for index in range(output_size)
-    ]
-    for stride in (size // output_size, -(-size // output_size)):
-        for kernel in range(1, 2 * stride + 2):
-            for padding in range(kernel // 2 + 1):
-                starts = range(-padding, size + padding - kernel + 1, stride)
-                if [(max(at, 0), min(at + kernel, size)) for at in starts] == bins:
-                    return nn.MaxPool2d(kernel, stride, padding)
-    raise ValueError(
-        f"adaptive pooling from {size} to {output_size} pixels has bins with uneven steps, which "
-        "max pooling in ONNX does not support; use output sizes of half the input, rounded up"
-    )

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import PixelData
 
-from mmvanilla.deploy.runner import MODEL_SUFFIXES, Predictor
+from mmvanilla.deploy.runner import Predictor
+from mmvanilla.deploy.runner_runtimes import RUNTIMES
 
 
 def is_exported(path: str) -> bool:
     """Tell by its suffix whether a file is an exported model that can be tested."""
-    return Path(path).suffix in MODEL_SUFFIXES
+    return Path(path).suffix in RUNTIMES
 
 
 def options_to_test(path: str) -> dict[str, Any]:
     """Return the options that put an exported model in the place of a config's model.
 
     Args:
-        path: Path of the ``.onnx`` or ``.xml`` file.
+        path: Path of the exported file.
     """
     return {"model": dict(_delete_=True, type="ExportedModel", path=path), "load_from": None}
 
@@ -37,7 +37,7 @@ class ExportedModel(BaseModel):
     ``mmvanilla predict`` does; the inputs that the config's pipeline made are not used.
 
     Args:
-        path: Path of the ``.onnx`` or ``.xml`` file.
+        path: Path of the exported file.
         data_preprocessor: Ignored: the file's own settings count.
 
     Raises:
@@ -47,7 +47,7 @@ class ExportedModel(BaseModel):
 
     def __init__(self, path: str, data_preprocessor: Any = None) -> None:
         super().__init__()
-        self.predictor = Predictor(path)
+        self.predictor = Predictor.load(path)
 
     def forward(self, inputs: Any, data_samples: Sequence[Any] = (), mode: str = "predict") -> Any:
         """Predict on the images of data samples, and add the predictions to these.
@@ -70,12 +70,12 @@ class ExportedModel(BaseModel):
                     "img_path; test the checkpoint instead"
                 )
             result = self.predictor(self.predictor.read(path))
-            _FILL[self.predictor.task](sample, result)
+            ADD_RESULT[self.predictor.settings["task"]](sample, result)
         return list(data_samples)
 
 
 def _classify(sample: Any, result: dict[str, Any]) -> None:
-    sample.set_pred_score(torch.from_numpy(np.asarray(result["pred_scores"])))
+    sample.set_pred_score(torch.from_numpy(result["pred_scores"]))
     sample.set_pred_label(result["pred_label"])
 
 
@@ -83,10 +83,8 @@ def _segment(sample: Any, result: dict[str, Any]) -> None:
     sample.pred_sem_seg = PixelData(data=torch.from_numpy(result["labels"])[None])
 
 
-def _detect(sample: Any, result: dict[str, Any]) -> None:
-    sample.pred_instances = InstanceData(
-        **{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in result.items()}
-    )
-
-
-_FILL = {"classification": _classify, "segmentation": _segment, "detection": _detect}
+#: For each task the function that adds a prediction to a data sample.
+ADD_RESULT: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+    "classification": _classify,
+    "segmentation": _segment,
+}

@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from mmvanilla.deploy.exporting import Format, Job
 from mmvanilla.deploy.onnx_export import write_onnx
-from mmvanilla.deploy.onnx_runtime import require_onnx
-from mmvanilla.deploy.openvino_runtime import open_openvino, require_openvino, save_model
+from mmvanilla.deploy.runner_runtimes import open_openvino
 
 
-def _require() -> None:
-    require_openvino()
-    require_onnx()
-
-
-def write_openvino(job: Job, path: Path) -> dict[str, int]:
-    """Write a model for OpenVINO, with its metadata, and count the graph's nodes by type.
-
-    The ONNX graph is the one that has been tested most, so OpenVINO converts that.
-    """
+def write_openvino(job: Job, path: Path) -> None:
+    """Write a model for OpenVINO, with its metadata: the ONNX graph is what it converts best."""
     import openvino
 
     between = path.with_suffix(".onnx")
-    write_onnx(job._replace(fp16=False), between)
+    write_onnx(job, between)
     model = openvino.convert_model(str(between))
     between.unlink()
-    save_model(model, path, job.metadata, job.fp16)
-    counts = Counter(node.get_type_name() for node in model.get_ops())
-    uncounted = ("Parameter", "Constant", "Result")
-    return {name: count for name, count in counts.items() if name not in uncounted}
+    save_model(model, path, job.metadata)
+
+
+def save_model(model: Any, path: Path, metadata: dict[str, str]) -> None:
+    """Write a model and its metadata to an ``.xml`` and a ``.bin`` file.
+
+    Args:
+        model: An ``openvino.Model``.
+        path: Path of the ``.xml`` file.
+        metadata: Entries by name, written into ``rt_info`` under ``mmvanilla``.
+    """
+    import openvino
+
+    for name, value in metadata.items():
+        model.set_rt_info(value, ["mmvanilla", name])
+    openvino.save_model(model, str(path), compress_to_fp16=False)
 
 
 OPENVINO = Format(
     "openvino",
     ".xml",
     "OpenVINO",
-    _require,
+    ("openvino", "onnx", "onnxscript"),
     write_openvino,
-    open_openvino,
+    lambda path: open_openvino(path)[0],
     companions=(".bin",),
-    has_fp16=True,
     has_runner=True,
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mmvanilla.deploy.onnx_quantize import check_layers
-from mmvanilla.deploy.openvino_runtime import read_metadata, save_model
+from mmvanilla.deploy.openvino_export import save_model
+from mmvanilla.deploy.runner_runtimes import read_rt_info
 
 
 def quantize_openvino(
@@ -45,4 +46,4 @@ def quantize_openvino(
             ignored_scope=nncf.IgnoredScope(names=list(keep_float)),
             advanced_parameters=AdvancedQuantizationParameters(weights_quantization_params=weights),
         )
-    save_model(quantized, out, read_metadata(read))
+    save_model(quantized, out, read_rt_info(read))

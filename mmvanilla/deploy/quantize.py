@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
 
-from mmvanilla.checkpoints.writing import appearing_together
+from mmvanilla.checkpoints.writing import appearing_together, check_writable
 from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms
-from mmvanilla.deploy.exporting import INPUT_NAME, Format, check_out
+from mmvanilla.deploy.exporting import Format, require_packages
 from mmvanilla.deploy.formats import FORMATS
 from mmvanilla.deploy.onnx_quantize import quantize_onnx
-from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
 from mmvanilla.deploy.openvino_quantize import quantize_openvino
-from mmvanilla.deploy.openvino_runtime import compile_model, require_openvino
+from mmvanilla.deploy.runner_runtimes import open_onnx, open_openvino
 from mmvanilla.utils.paths import tool_command
 
 MAX_DROP = 5.0
@@ -46,21 +45,26 @@ class Runtime(NamedTuple):
         return Form(self.open(path, torch.get_num_threads()), size)
 
 
-def _open_onnx(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    session = open_session(path, threads)
-    return lambda images: session.run(None, {INPUT_NAME: images})[0]
-
-
-def _open_openvino(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    request = compile_model(path, threads).create_infer_request()
-    return lambda images: request.infer([images]).to_tuple()[0].copy()
+def _open(
+    open_file: Callable[..., Any], path: Path, threads: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    run, _ = open_file(path, threads=threads)
+    return lambda images: run(images)[0]
 
 
 #: The runtimes that have int8, by the suffixes of their files.
 RUNTIMES: dict[str, Runtime] = {
-    ".onnx": Runtime(FORMATS["onnx"], require_onnx, quantize_onnx, _open_onnx),
+    ".onnx": Runtime(
+        FORMATS["onnx"],
+        partial(require_packages, "onnx", "onnxruntime"),
+        quantize_onnx,
+        partial(_open, open_onnx),
+    ),
     ".xml": Runtime(
-        FORMATS["openvino"], partial(require_openvino, "nncf"), quantize_openvino, _open_openvino
+        FORMATS["openvino"],
+        partial(require_packages, "openvino", "nncf"),
+        quantize_openvino,
+        partial(_open, open_openvino),
     ),
 }
 
@@ -121,7 +125,7 @@ def quantize_classifier(
         raise ValueError(f"max_drop must be a number of points, at least 0, found {max_drop}")
     runtime = RUNTIMES[model.suffix]
     files = runtime.target.files(out)
-    check_out(out, model.suffix, overwrite, runtime.target.files(model), files)
+    check_writable(files, overwrite, runtime.target.files(model))
     runtime.require()
     calibration = Samples(cfg, "train", calibration_images)
     test = Samples(cfg, "test", test_images)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS, init_default_scope
-from PIL import Image
-from PIL import __version__ as PIL_VERSION
+from mmengine.registry import TRANSFORMS
 from torch import nn
 
-from mmvanilla.apis.images import describe_preprocessing
+from mmvanilla.apis.config import use_scope
+from mmvanilla.apis.images import ImageReader, describe_preprocessing
+from mmvanilla.apis.model import TensorModel, input_channels
 from mmvanilla.deploy import runner
-from mmvanilla.deploy.exportable import resolve_part
+from mmvanilla.deploy.exportable import resolve_part, score_function
+from mmvanilla.deploy.runner_steps import STEPS, prepare_image
+from mmvanilla.utils.numerics import relative_difference
 
-_TOOLBOXES = ("mmcv", "mmdet", "mmseg", "mmpretrain")
-_READ_FLAGS = ("color", "grayscale", "unchanged", "color_ignore_orientation")
-_PILLOW = ("bilinear", "bicubic", "lanczos", "box")
+#: What the runner needs to know of each step of a pipeline: attributes of the toolboxes' classes.
+_ATTRIBUTES = {
+    "Resize": ("scale", "scale_factor", "keep_ratio", "backend", "interpolation"),
+    "ResizeEdge": ("edge", "scale", "backend", "interpolation"),
+    "CenterCrop": ("crop_size",),
+    "Pad": ("size", "size_divisor", "pad_to_square", "pad_val"),
+}
+#: Height and width in pixels of the images on which the settings are tried.
+_TRIED_SIZES = ((96, 130), (150, 70))
 
 
 class Unsupported(ValueError):
@@ -36,36 +46,31 @@ def describe_for_runner(
 ) -> dict[str, str]:
     """Make the metadata entries ``classes`` and ``runner``, which a device needs.
 
+    The settings are tried before they are given out: on two images the runner must make the input
+    that the config's pipeline makes, bit by bit, and find what the model's own ``predict`` finds.
     What the runner cannot do makes no error here: the entry says it, and the runner refuses.
 
     Args:
-        model: Model of any toolbox.
+        model: Model of any toolbox, in eval mode on the CPU.
         cfg: Config of the model.
         meta: Entry ``meta`` of its checkpoint.
-        part: Exported part, as in :func:`mmvanilla.deploy.exportable.make_exportable`, or
-            ``'detector'``. None: the one that is exported by default.
-        softmax: Whether the graph of a classifier gives probabilities. Default: False.
+        part: Exported part, as in :func:`mmvanilla.deploy.exportable.make_exportable`.
+        softmax: Whether the file of a classifier gives scores instead of logits. Default: False.
 
     Returns:
         Entries for the metadata of an exported file, as JSON.
     """
-    dataset_meta = meta.get("dataset_meta") or {}
-    classes = dataset_meta.get("classes") or ()
-    classes = [classes] if isinstance(classes, str) else [str(name) for name in classes]
-    settings: dict[str, Any] = {"version": runner.VERSION}
+    known = describe_data(meta)
     try:
-        settings.update(_task(model, part, softmax))
-        settings.update(_reading(model, cfg, settings["task"]))
-        palette = dataset_meta.get("palette") or ()
-        settings["classes"] = classes
-        settings["palette"] = [
-            [int(value) for value in colour] for colour in palette if not isinstance(colour, str)
-        ]
+        settings = {**known, **_describe_task(model, part), **describe_reading(model, cfg)}
+        _try_settings(settings, model, cfg)
+        if softmax:
+            settings["scores_of"] = None
     except Unsupported as error:
-        settings = {"version": runner.VERSION, "refuses": str(error)}
+        settings = {**known, "refuses": str(error)}
     entries = {"runner": json.dumps(settings)}
-    if classes:
-        entries["classes"] = json.dumps(classes)
+    if known["classes"]:
+        entries["classes"] = json.dumps(known["classes"])
     return entries
 
 
@@ -74,186 +79,120 @@ def refusal(entries: dict[str, str]) -> str | None:
     return json.loads(entries["runner"]).get("refuses")
 
 
-def _task(model: Any, part: str | None, softmax: bool) -> dict[str, Any]:
-    part = part if part == "detector" else resolve_part(model, part)
-    if part == "backbone":
-        raise Unsupported("it gives the features of a backbone, which are no predictions")
-    if part == "detector":
-        head = getattr(getattr(model, "roi_head", None), "mask_head", None)
-        rcnn = (model.test_cfg or {}).get("rcnn") or {}
-        threshold = rcnn.get("mask_thr_binary", 0.5) if head is not None else 0.5
-        if threshold < 0:
-            raise Unsupported("its masks are not binary (mask_thr_binary is negative)")
-        return dict(task="detection", mask_threshold=threshold)
+def describe_data(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the names and colours of the classes that a checkpoint's ``meta`` has."""
+    dataset_meta = meta.get("dataset_meta") or {}
+    classes = dataset_meta.get("classes") or ()
+    classes = [classes] if isinstance(classes, str) else [str(name) for name in classes]
+    palette = [colour for colour in dataset_meta.get("palette") or () if len(colour) == 3]
+    palette = [[int(value) for value in colour] for colour in palette]
+    return dict(version=runner.VERSION, classes=classes, palette=palette)
+
+
+def _describe_task(model: Any, part: str | None) -> dict[str, Any]:
+    part = resolve_part(model, part)
     if part == "classifier":
-        from mmpretrain.models.heads import ClsHead
-
-        if not isinstance(model.head, ClsHead):
-            raise Unsupported(f"its head, {type(model.head).__name__}, is no ClsHead")
-        return dict(task="classification", softmax=not softmax)
-    from mmseg.models import EncoderDecoder
-    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-
-    head = model.decode_head
-    is_known = type(model) is EncoderDecoder and isinstance(head, BaseDecodeHead)
-    if not is_known or type(head).predict is not BaseDecodeHead.predict:
-        raise Unsupported(
-            f"{type(model).__name__} with {type(head).__name__} turns logits into classes in a way "
-            "of its own"
+        scores_of, head = score_function(model), model.head
+        return dict(
+            task="classification",
+            scores_of=scores_of,
+            multi_label=scores_of == "sigmoid",
+            threshold=getattr(head, "thr", None),
+            topk=head.topk if scores_of == "sigmoid" else None,
         )
-    test_cfg = model.test_cfg or {}
-    slide = None
-    if test_cfg.get("mode", "whole") == "slide":
-        slide = [[int(value) for value in test_cfg[key]] for key in ("crop_size", "stride")]
-    return dict(
-        task="segmentation",
-        slide=slide,
-        align_corners=bool(model.align_corners),
-        threshold=head.threshold,
-    )
+    if part == "segmenter":
+        test_cfg = model.test_cfg or {}
+        sliding = test_cfg.get("mode") == "slide"
+        return dict(
+            task="segmentation",
+            slide=[test_cfg[key] for key in ("crop_size", "stride")] if sliding else None,
+            align_corners=bool(model.align_corners),
+            threshold=getattr(model.decode_head, "threshold", None),
+        )
+    raise Unsupported("it gives the features of a backbone, which are no predictions")
 
 
-def _reading(model: Any, cfg: Config, task: str) -> dict[str, Any]:
+def describe_reading(model: nn.Module, cfg: Config) -> dict[str, Any]:
+    """Describe how the test pipeline and the data preprocessor turn a file into an input.
+
+    Args:
+        model: Model of any toolbox.
+        cfg: Config of the model.
+
+    Raises:
+        Unsupported: The runner does not know a step of the pipeline.
+    """
+    from mmcv.image.io import imread_flags
+
+    use_scope(cfg)
+    try:
+        built = [TRANSFORMS.build(dict(step)) for step in ImageReader(model, cfg).steps]
+    except Exception as error:  # whatever a step raises
+        raise Unsupported(f"its pipeline cannot be built: {error}") from error
+    load, *rest = built
+    names = [type(step).__name__ for step in built]
+    if names[0] != "LoadImageFromFile" or load.imdecode_backend not in (None, "cv2"):
+        raise Unsupported("its pipeline does not begin with LoadImageFromFile, by OpenCV")
+    steps = []
+    for name, step in zip(names[1:], rest, strict=True):
+        if name in _ATTRIBUTES:
+            found = {key: getattr(step, key) for key in _ATTRIBUTES[name]}
+            steps.append({"type": name, **found})
+        elif not name.startswith(("Pack", "Load")):
+            raise Unsupported(f"its pipeline has the step {name}; known are {', '.join(STEPS)}")
     preprocessing = describe_preprocessing(model)
-    load, *steps = _transforms(cfg)
-    settings = dict(
-        read_flag=_read_flag(load),
+    preprocessor: Any = getattr(model, "data_preprocessor", None)
+    # mmseg pads test images only if its test_cfg says so.
+    pad: Any = getattr(preprocessor, "test_cfg", None) or {}
+    value = getattr(preprocessor, "pad_val", getattr(preprocessor, "pad_value", 0))
+    divisor = pad.get("size_divisor") or getattr(preprocessor, "pad_size_divisor", None)
+    size = pad.get("size")
+    return dict(
+        channels=input_channels(model),
+        read_flag=int(imread_flags[load.color_type]),
         to_float32=bool(load.to_float32),
-        steps=[_step(step, task) for step in steps],
+        steps=steps,
         channel_order=preprocessing["channel_order"],
         mean=preprocessing["mean"],
         std=preprocessing["std"],
-        pad=_padding(getattr(model, "data_preprocessor", None), task),
-    )
-    names = [step["type"] for step in settings["steps"]]
-    if settings["to_float32"] and any(s.get("backend") == "pillow" for s in settings["steps"]):
-        raise Unsupported("its pipeline resizes float images with Pillow")
-    if "Pad" in names and task == "detection" and names.index("Pad") < len(names) - 1:
-        raise Unsupported("its pipeline pads before its last step")
-    return settings
-
-
-def _transforms(cfg: Config) -> list[Any]:
-    """Build the steps of the test pipeline, from the one that reads the file on."""
-    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
-    while "dataset" in dataset:
-        dataset = dataset["dataset"]
-    if "pipeline" not in dataset:
-        raise Unsupported("its config has no test_dataloader.dataset.pipeline, which reads images")
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    built = []
-    for step in dataset["pipeline"]:
-        kind = step["type"] if isinstance(step["type"], str) else step["type"].__name__
-        name = kind.rpartition(".")[2]
-        if name.startswith("Pack") or name in ("LoadAnnotations", "LoadPanopticAnnotations"):
-            continue
-        try:
-            transform = TRANSFORMS.build(dict(step))
-        except Exception as error:
-            raise Unsupported(
-                f"the step {kind} of its pipeline cannot be built: {error}"
-            ) from error
-        root = type(transform).__module__.partition(".")[0]
-        if root not in _TOOLBOXES or type(transform).__name__ != name:
-            raise Unsupported(f"its pipeline has the step {kind}, which is none of OpenMMLab's")
-        built.append(transform)
-    if not built or type(built[0]).__name__ != "LoadImageFromFile":
-        raise Unsupported("its pipeline does not begin with LoadImageFromFile")
-    return built
-
-
-def _read_flag(load: Any) -> int:
-    from mmcv.image.io import imread_flags
-
-    if load.imdecode_backend not in (None, "cv2"):
-        raise Unsupported(f"its pipeline reads images with {load.imdecode_backend}, not OpenCV")
-    if load.color_type not in _READ_FLAGS:
-        raise Unsupported(f"its pipeline reads images with color_type {load.color_type!r}")
-    return int(imread_flags[load.color_type])
-
-
-def _step(transform: Any, task: str) -> dict[str, Any]:
-    name = type(transform).__name__
-    if name not in _STEPS:
-        raise Unsupported(f"its pipeline has the step {name}; known are {', '.join(_STEPS)}")
-    if name == "CenterCrop" and task != "classification":
-        raise Unsupported("its pipeline crops images, so results would not lie where they belong")
-    return {"type": name, **_STEPS[name](transform)}
-
-
-def _resampling(transform: Any) -> dict[str, Any]:
-    backend = transform.backend or "cv2"
-    known = runner.INTERPOLATIONS if backend == "cv2" else _PILLOW
-    if transform.interpolation not in known:
-        raise Unsupported(f"its pipeline resizes by {transform.interpolation} with {backend}")
-    settings = dict(backend=backend, interpolation=transform.interpolation)
-    if backend == "pillow":
-        settings["vertical_first"] = _pillow_shrinks_height_first()
-    return settings
-
-
-@functools.cache
-def _pillow_shrinks_height_first() -> bool:
-    """Find out in which order the Pillow of this environment resizes the two sides."""
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 20, 3), dtype=np.uint8)
-    expected = np.asarray(Image.fromarray(pixels).resize((30, 10), Image.Resampling.BICUBIC))
-    step = dict(type="Resize", scale=(30, 10), keep_ratio=False, backend="pillow")
-    for first in (True, False):
-        settings = dict(step, interpolation="bicubic", vertical_first=first)
-        if np.array_equal(runner.STEPS["Resize"](pixels, settings), expected):
-            return first
-    raise Unsupported(f"Pillow {PIL_VERSION} resizes in a way that it does not know")
-
-
-def _resize(transform: Any) -> dict[str, Any]:
-    factor = transform.scale_factor
-    return dict(
-        scale=None if transform.scale is None else [int(value) for value in transform.scale],
-        scale_factor=None if factor is None else [float(value) for value in factor],
-        keep_ratio=bool(transform.keep_ratio),
-        **_resampling(transform),
+        pad=dict(size=size and size[::-1], size_divisor=divisor, pad_val=value),
     )
 
 
-def _resize_edge(transform: Any) -> dict[str, Any]:
-    return dict(edge=transform.edge, scale=int(transform.scale), **_resampling(transform))
+def _try_settings(settings: dict[str, Any], model: Any, cfg: Config) -> None:
+    """Let the runner and the toolbox predict on two images, and compare."""
+    network = TensorModel(model)
+    reader = ImageReader(model, cfg)
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return [network(torch.from_numpy(images)).numpy()]
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder, "image.png")
+        for size in _TRIED_SIZES:
+            cv2.imwrite(str(path), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+            try:
+                inputs, samples = reader.batch(path)
+                (expected,) = model(inputs, samples, mode="predict")
+                predictor = runner.Predictor(run, json.loads(json.dumps(settings)))
+                image = predictor.read(path)
+                same_input = np.array_equal(prepare_image(image, predictor.settings)[0], inputs)
+                same_result = _agree(expected, predictor(image))
+            except Exception as error:  # whatever a toolbox raises
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise Unsupported(f"it was tried and failed: {reason}") from error
+            if not same_input:
+                raise Unsupported("its pipeline or data preprocessor changes images in another way")
+            if not same_result:
+                raise Unsupported("its predict makes something else of the network's outputs")
 
 
-def _center_crop(transform: Any) -> dict[str, Any]:
-    if transform.auto_pad:
-        raise Unsupported("its pipeline pads images that are smaller than the crop (auto_pad)")
-    return dict(size=[int(value) for value in transform.crop_size])
-
-
-def _pad(transform: Any) -> dict[str, Any]:
-    if transform.padding_mode != "constant":
-        raise Unsupported(f"its pipeline pads images by {transform.padding_mode}")
-    value: Any = transform.pad_val.get("img", 0)
-    return dict(
-        size=None if transform.size is None else [int(side) for side in transform.size[::-1]],
-        divisor=transform.size_divisor,
-        square=bool(transform.pad_to_square),
-        value=value if isinstance(value, int | float) else [float(each) for each in value],
-    )
-
-
-_STEPS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "Resize": _resize,
-    "ResizeEdge": _resize_edge,
-    "CenterCrop": _center_crop,
-    "Pad": _pad,
-}
-
-
-def _padding(preprocessor: Any, task: str) -> dict[str, Any]:
-    """Describe what the data preprocessor adds below and right of a normalised image."""
-    if task == "segmentation":
-        # mmseg pads test images only if its test_cfg says so.
-        test_cfg = getattr(preprocessor, "test_cfg", None) or {}
-        size, divisor = test_cfg.get("size"), test_cfg.get("size_divisor")
-        value = getattr(preprocessor, "pad_val", 0)
-        size = None if size is None else [int(side) for side in size]
-    else:
-        size, divisor = None, getattr(preprocessor, "pad_size_divisor", 1)
-        value = getattr(preprocessor, "pad_value", 0)
-    return dict(size=size, divisor=divisor, value=float(value))
+def _agree(expected: Any, found: dict[str, Any]) -> bool:
+    if "pred_scores" in found:
+        labels = np.atleast_1d(found["pred_label"]).tolist()
+        same = sorted(labels) == sorted(expected.pred_label.flatten().tolist())
+        return same and relative_difference(expected.pred_score, found["pred_scores"]) < 1e-4
+    labels = expected.pred_sem_seg.data[0].numpy()
+    # Where two classes are equal within float32, either may win.
+    return labels.shape == found["labels"].shape and (labels != found["labels"]).mean() < 1e-3

@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import json
-import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmvanilla.deploy.exporting import Format, Job
-from mmvanilla.deploy.verification import RunFile
+from mmvanilla.deploy.runner_runtimes import RunFile
 
 #: Name of the metadata inside of the file, as JSON; torch.jit.load reads it with ``_extra_files``.
 METADATA_FILE = "mmvanilla.json"
 
 
-def write_torchscript(job: Job, path: Path) -> dict[str, int]:
-    """Write a traced model with its metadata; its nodes are not counted."""
-    with warnings.catch_warnings(), torch.no_grad():
-        # Of shapes that Python looks at, which the comparison judges, and of torch.export.
-        warnings.simplefilter("ignore")
-        try:
-            traced = torch.jit.trace(job.exportable.module, job.example, check_trace=False)
-        except Exception as error:  # the tracer's errors have no common class
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise RuntimeError(f"torch.jit.trace cannot trace this: {reason}") from error
-        torch.jit.save(traced, str(path), _extra_files={METADATA_FILE: json.dumps(job.metadata)})
-    return {}
+def write_torchscript(job: Job, path: Path) -> None:
+    """Write a traced model with its metadata."""
+    traced = torch.jit.trace(job.exportable.module, job.example, check_trace=False)
+    torch.jit.save(traced, str(path), _extra_files={METADATA_FILE: json.dumps(job.metadata)})
 
 
-def open_torchscript(path: Path) -> RunFile:
-    """Load a file to run it with tensors on the CPU."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loaded = torch.jit.load(str(path), map_location="cpu")
+def run_in_torch(program: Callable[[Tensor], Any]) -> RunFile:
+    """Make a function of arrays of a program that torch has loaded."""
 
-    @torch.no_grad()
-    def run(images: Tensor) -> list[Tensor]:
-        outputs = loaded(images)
-        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with torch.no_grad():
+            outputs = program(torch.from_numpy(images))
+        return [each.numpy() for each in ([outputs] if isinstance(outputs, Tensor) else outputs)]
 
     return run
 
@@ -48,7 +39,7 @@ TORCHSCRIPT = Format(
     "torchscript",
     ".pt",
     "TorchScript",
-    lambda: None,
+    (),
     write_torchscript,
-    open_torchscript,
+    lambda path: run_in_torch(torch.jit.load(str(path), map_location="cpu")),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, export_model
 from mmvanilla.deploy.formats import find_format
-from mmvanilla.deploy.onnx_runtime import open_session
-from mmvanilla.deploy.openvino_runtime import compile_model
 from mmvanilla.deploy.quantize import RUNTIMES
+from mmvanilla.deploy.runner_runtimes import silence_telemetry
 from projects.benchmark.graphs import Run, Unmeasurable, first_line
 from projects.benchmark.profiling import RUNS, Operator, group_operators
+
+_CUDA = "CUDAExecutionProvider"
 
 
 @contextlib.contextmanager
@@ -69,6 +70,96 @@ def exported(
             yield path
         except (RuntimeError, ImportError, ValueError) as error:
             raise Unmeasurable(first_line(error)) from error
+
+
+def open_session(
+    path: str | Path,
+    threads: int = 0,
+    cuda: bool = False,
+    device_id: int = 0,
+    profile_prefix: str = "",
+) -> Any:
+    """Load a file into ONNX Runtime.
+
+    Args:
+        path: Path of the ``.onnx`` file.
+        threads: Number of threads within one operator. 0 (default): ONNX Runtime chooses.
+        cuda: Whether to run on a GPU instead of the CPU. Default: False.
+        device_id: Number of the GPU. Default: 0.
+        profile_prefix: Beginning of the path of the profile that ``session.end_profiling()``
+            writes; the graph that runs is written beside it, with the suffix ``.onnx``. Empty
+            (default): no profile.
+
+    Returns:
+        The ``onnxruntime.InferenceSession`` of the file.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        RuntimeError: ONNX Runtime cannot load the file, was built without CUDA, or does not find
+            the libraries of CUDA.
+    """
+    silence_telemetry()
+    import onnxruntime
+
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if cuda:
+        providers = [(_CUDA, {"device_id": device_id})]
+    if cuda and _CUDA not in onnxruntime.get_available_providers():
+        raise RuntimeError(
+            "this onnxruntime has no CUDAExecutionProvider; install onnxruntime-gpu instead"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if profile_prefix:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+        options.optimized_model_filepath = f"{profile_prefix}.onnx"
+    options.log_severity_level = 4  # errors are raised, so they need not be printed
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        raise RuntimeError(f"ONNX Runtime cannot load {path}: {error}") from error
+    # Without the libraries of CUDA it takes the CPU, and only its log says so.
+    if cuda and _CUDA not in session.get_providers():
+        raise RuntimeError(
+            "ONNX Runtime does not find the CUDA and cuDNN libraries that it was built for and "
+            "would run on the CPU; install a version of onnxruntime-gpu that fits, or add the "
+            "folder of the libraries to LD_LIBRARY_PATH"
+        )
+    return session
+
+
+def compile_model(path: str | Path, threads: int = 0, profiled_shape: Sequence[int] = ()) -> Any:
+    """Load and compile a model for the CPU, in float32 where it is not quantised.
+
+    Args:
+        path: Path of an ``.xml`` or ``.onnx`` file.
+        threads: Number of threads. 0 (default): OpenVINO chooses.
+        profiled_shape: Shape of the images, (N, C, H, W), for which each request counts the time of
+            its operators. Empty (default): any shape, and nothing is counted.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+        RuntimeError: OpenVINO cannot load the file.
+    """
+    silence_telemetry()
+    import openvino
+
+    # On some CPUs OpenVINO would take bfloat16 by default.
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if profiled_shape:
+        options["PERF_COUNT"] = True
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    try:
+        core = openvino.Core()
+        model = core.read_model(str(path))
+        if profiled_shape:
+            model.reshape(list(profiled_shape))
+        return core.compile_model(model, "CPU", options)
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or ["no details"])[-1]
+        raise RuntimeError(f"OpenVINO cannot load {path}: {reason}") from error
 
 
 def run_in_onnxruntime(path: Path, images: Tensor, threads: int) -> Run:

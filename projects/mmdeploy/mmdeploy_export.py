@@ -28,14 +28,16 @@ from torch import nn
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.apis.images import ImageReader, describe_preprocessing
 from mmvanilla.apis.model import load_model
-from mmvanilla.checkpoints.writing import appearing_together
-from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, check_out, copy_runner, runner_copies
-from mmvanilla.deploy.onnx_runtime import open_session, require_onnx
-from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
+from mmvanilla.checkpoints.writing import appearing_together, check_writable
+from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, require_packages
+from mmvanilla.deploy.onnx_export import ONNX
+from mmvanilla.deploy.runner_metadata import refusal
+from mmvanilla.deploy.runner_runtimes import open_onnx
 from mmvanilla.models.fusion import fuse_model
 from mmvanilla.utils.scratch import scratch_folder
 from mmvanilla.version import __version__
 from projects.mmdeploy.detector_rewriters import exact_two_stage, require_plain_nms
+from projects.mmdeploy.detector_runner import describe_detector
 from projects.mmdeploy.mmdeploy_recipe import FILE, make_recipe, nms_of
 
 # MMDeploy's other requirements are installed already, or pinned to releases that conflict with
@@ -63,7 +65,7 @@ class DetectorReport:
         compared: Number of confident detections of both sides.
         size_bytes: Size of the file in bytes.
         tolerance: Difference up to which detections are equal.
-        runner_refuses: Why :mod:`mmvanilla.deploy.runner` will refuse the file; None if it serves
+        runner_refuses: Why ``detector_runner`` will refuse the file; None if it serves
             it.
     """
 
@@ -86,7 +88,6 @@ def export_detector(
     score: float = DEFAULT_SCORE,
     tolerance: float = DEFAULT_TOLERANCE,
     overwrite: bool = False,
-    with_runner: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> DetectorReport:
     """Fuse a detector, export it with its post-processing, and write it if it gives equal results.
@@ -104,7 +105,6 @@ def export_detector(
         score: Score above which detections are compared.
         tolerance: Largest difference of scores, and of boxes relative to the image's size.
         overwrite: Whether to replace existing files. Default: False.
-        with_runner: Whether to copy :mod:`mmvanilla.deploy.runner` beside the file. Default: False.
         progress: Function that is called with the name of each step.
 
     Raises:
@@ -116,8 +116,7 @@ def export_detector(
         RuntimeError: ONNX Runtime disagrees with PyTorch, or nothing was detected.
     """
     out = Path(out)
-    files = [out, *runner_copies(out, with_runner)]
-    check_out(out, ".onnx", overwrite, (checkpoint, *images), files)
+    check_writable(ONNX.files(out), overwrite, (checkpoint, *images))
     if cfg.get("default_scope") != "mmdet":
         raise ValueError(
             f"default_scope is {cfg.get('default_scope')!r}, expected 'mmdet'; give the config of "
@@ -125,7 +124,7 @@ def export_detector(
         )
     for where, test_cfg in nms_of(cfg):
         require_plain_nms(test_cfg, where)
-    require_onnx()
+    require_packages("onnx", "onnxruntime")
     require_mmdeploy()
     progress("fusing")
     model, meta = load_model(cfg, checkpoint)
@@ -154,11 +153,10 @@ def export_detector(
                 f"Runtime within {tolerance:g}, fewer than {REQUIRED_AGREEMENT:.0%} ({close} "
                 "overlap one of the same class); nothing was written"
             )
-        described = describe_for_runner(fused, cfg, meta, "detector")
+        described = describe_detector(fused, cfg, meta)
         names = tuple(recipe["onnx_config"]["output_names"])
-        with appearing_together(files, overwrite) as aside:
+        with appearing_together([out], overwrite) as aside:
             _copy_with_metadata(path, aside[0], fused, names, described)
-            copy_runner(aside)
     return DetectorReport(
         out, names, exact, close, total, out.stat().st_size, tolerance, refusal(described)
     )
@@ -260,7 +258,7 @@ def compare_detections(
     """
     from torchvision.ops import box_iou  # type: ignore[import-untyped]
 
-    session = open_session(path)
+    run, _ = open_onnx(Path(path))
     reader = ImageReader(model, cfg)
     exact, close, total = 0, 0, 0
     for image in images:
@@ -269,7 +267,7 @@ def compare_detections(
         samples[0].set_metainfo(dict(img_shape=tuple(inputs.shape[-2:])))
         with torch.no_grad():
             found = model(inputs, samples, mode="predict")[0].pred_instances
-        dets, labels = session.run(["dets", "labels"], {"input": inputs.numpy()})
+        dets, labels = run(inputs.numpy())[:2]
         # MMDetection's boxes are in pixels of the file, the graph's in pixels of the network's
         # input.
         scale = np.array(tuple(samples[0].metainfo.get("scale_factor", (1.0, 1.0))) * 2)

@@ -165,7 +165,7 @@ def test_a_quantised_file_still_knows_its_images_and_classes(exported, tmp_path,
     out = tmp_path / f"int8{suffix}"
     quantize_classifier(cfg, path.with_suffix(suffix), out, **FEW)
     (image, *_) = sorted((path.parent / "imagenet" / "val").rglob("*.*"))
-    full, small = Predictor(path), Predictor(out)
+    full, small = Predictor.load(path), Predictor.load(out)
     expected, found = full(full.read(image)), small(small.read(image))
     assert found["pred_class"] in "abcdef"
     np.testing.assert_allclose(found["pred_scores"], expected["pred_scores"], atol=0.1)

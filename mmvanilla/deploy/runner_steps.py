@@ -1,0 +1,133 @@
+"""Turn an image file into a network's input as OpenMMLab does, without it: a part of the runner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+_CV2 = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+
+
+def prepare_image(
+    image: np.ndarray, settings: dict[str, Any]
+) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
+    """Turn an image into a network's input.
+
+    Args:
+        image: (H, W), or (H, W, C) in the order of OpenCV, BGR.
+        settings: What a file's metadata says about its pipeline and data preprocessor.
+
+    Returns:
+        The input, (1, C, H, W) float32; its height and width without the padding behind
+        normalisation; and how much the last resizing changed width and height.
+    """
+    if settings["to_float32"]:
+        image = image.astype(np.float32)
+    scale = (1.0, 1.0)
+    for step in settings["steps"]:
+        height, width = image.shape[:2]
+        image = STEPS[step["type"]](image, step)
+        if "interpolation" in step:
+            scale = (image.shape[1] / width, image.shape[0] / height)
+    pixels = image[..., None] if image.ndim == 2 else image
+    if pixels.shape[2] not in (1, settings["channels"]):
+        raise ValueError(
+            f"the model takes images of {settings['channels']} channels, and this one has "
+            f"{pixels.shape[2]}; convert it"
+        )
+    if settings["channel_order"] == "RGB" and pixels.shape[2] == 3:
+        pixels = pixels[..., ::-1]
+    inputs = pixels.transpose(2, 0, 1).astype(np.float32)
+    if settings["mean"] is not None:
+        mean, std = (np.array(settings[key], np.float32)[:, None, None] for key in ("mean", "std"))
+        inputs = (inputs - mean) / std
+    height, width = inputs.shape[1:]
+    below, right = _padding(height, width, settings["pad"])
+    value = settings["pad"]["pad_val"]
+    inputs = np.pad(inputs, ((0, 0), (0, below), (0, right)), constant_values=value)
+    return np.ascontiguousarray(inputs[None]), (height, width), scale
+
+
+def _padding(height: int, width: int, pad: dict[str, Any]) -> tuple[int, int]:
+    """Return how many pixels to add below and on the right; a size is (width, height), as there."""
+    divisor = pad["size_divisor"] or 1
+    sides = (max(height, width),) * 2 if pad.get("pad_to_square") else (height, width)
+    right, below = pad["size"] or [math.ceil(side / divisor) * divisor for side in sides[::-1]]
+    return max(below - height, 0), max(right - width, 0)
+
+
+def _resize_to(image: np.ndarray, size: tuple[int, int], step: dict[str, Any]) -> np.ndarray:
+    if step["backend"] == "pillow":
+        from PIL import Image
+
+        way = Image.Resampling[step["interpolation"].upper()]
+        return np.asarray(Image.fromarray(image).resize(size, way))
+    return cv2.resize(image, size, interpolation=_CV2[step["interpolation"]])
+
+
+def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
+    height, width = image.shape[:2]
+    size = tuple(step["scale"] or ())
+    if not size:
+        x, y = step["scale_factor"]
+        size = (int(width * float(x) + 0.5), int(height * float(y) + 0.5))
+    if step["keep_ratio"]:
+        factor = min(max(size) / max(height, width), min(size) / min(height, width))
+        size = (int(width * factor + 0.5), int(height * factor + 0.5))
+    return _resize_to(image, size, step)
+
+
+def _resize_edge(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
+    (height, width), edge, scale = image.shape[:2], step["edge"], step["scale"]
+    if {"width": True, "short": width < height, "long": width > height}.get(edge):
+        return _resize_to(image, (scale, int(scale * height / width)), step)
+    return _resize_to(image, (int(scale * width / height), scale), step)
+
+
+def _center_crop(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
+    width, height = (min(size, old) for size, old in zip(step["crop_size"], image.shape[1::-1]))
+    top = max(0, round((image.shape[0] - height) / 2.0))
+    left = max(0, round((image.shape[1] - width) / 2.0))
+    return image[top : top + height, left : left + width]
+
+
+def _pad(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
+    height, width = image.shape[:2]
+    below, right = _padding(height, width, step)
+    value = np.broadcast_to(step["pad_val"].get("img", 0), image.shape[2:] or (1,)).tolist()
+    return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=value)
+
+
+#: The steps of a pipeline that the runner knows, by the names of OpenMMLab's.
+STEPS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
+    "Resize": _resize,
+    "ResizeEdge": _resize_edge,
+    "CenterCrop": _center_crop,
+    "Pad": _pad,
+}
+
+
+def interpolate(maps: np.ndarray, size: Sequence[int], align_corners: bool) -> np.ndarray:
+    """Resize maps, (K, H, W), to a height and width as PyTorch's bilinear interpolation does."""
+    for axis in (2, 1):
+        old, new = maps.shape[axis], size[axis - 1]
+        steps = np.arange(new, dtype=np.float32)
+        if align_corners:
+            at = steps * np.float32((old - 1) / (new - 1) if new > 1 else 0)
+        else:
+            at = np.maximum(np.float32(old / new) * (steps + np.float32(0.5)) - np.float32(0.5), 0)
+        low = np.minimum(at.astype(int), old - 1)
+        part = (at - low).clip(0, 1).reshape((-1, 1) if axis == 1 else (-1,))
+        high = np.minimum(low + 1, old - 1)
+        maps = maps.take(low, axis=axis) * (1 - part) + maps.take(high, axis=axis) * part
+    return maps

@@ -1,0 +1,82 @@
+"""Small models of all kinds, with nothing left at its initial value."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.registry import MODELS, init_default_scope
+
+from mmvanilla import VanillaNet
+from tests.helpers import randomise
+
+TINY = dict(dims=(8, 16, 24, 32, 32), strides=(2, 2, 2, 1))
+ADAPTIVE = dict(
+    dims=(8, 16, 32),
+    strides=(2, 2),
+    adaptive_pools=(5, 3),
+    stem_stride=3,
+    stem_padding=1,
+    input_size=26,
+)
+
+
+def build_backbone(arch=TINY):
+    return randomise(VanillaNet(arch)).eval()
+
+
+def build_classifier(head="VanillaNetClsHead", **options):
+    """A classifier of five classes; a head of MMPretrain's own gets pooled features."""
+    pytest.importorskip("mmpretrain.models")
+    pytest.importorskip("mmvanilla.cls_head")
+    init_default_scope("mmpretrain")
+    cfg = dict(
+        type="ImageClassifier",
+        backbone=dict(type="VanillaNet", arch=TINY, out_indices=(3,)),
+        neck=None if head == "VanillaNetClsHead" else dict(type="GlobalAveragePooling"),
+        head=dict(type=head, in_channels=32, num_classes=5, **options),
+        data_preprocessor=dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=True),
+    )
+    return randomise(MODELS.build(cfg)).eval()
+
+
+def build_segmenter():
+    """A segmenter with pyramid pooling."""
+    pytest.importorskip("mmseg.models")
+    init_default_scope("mmseg")
+    cfg = dict(
+        type="EncoderDecoder",
+        data_preprocessor=dict(type="SegDataPreProcessor"),
+        backbone=dict(type="VanillaNet", arch=TINY),
+        decode_head=dict(
+            type="UPerHead",
+            in_channels=[8, 16, 24, 32],
+            in_index=[0, 1, 2, 3],
+            pool_scales=(1, 2, 3, 6),
+            channels=8,
+            num_classes=4,
+            norm_cfg=dict(type="BN"),
+            align_corners=False,
+            loss_decode=dict(type="CrossEntropyLoss"),
+        ),
+        test_cfg=dict(mode="whole"),
+    )
+    return randomise(MODELS.build(cfg)).eval()
+
+
+def build_detector():
+    pytest.importorskip("mmdet.models")
+    init_default_scope("mmdet")
+    cfg = dict(
+        type="RetinaNet",
+        backbone=dict(type="VanillaNet", arch=TINY),
+        neck=dict(type="FPN", in_channels=[8, 16, 24, 32], out_channels=8, num_outs=5),
+        bbox_head=dict(
+            type="RetinaHead",
+            num_classes=3,
+            in_channels=8,
+            feat_channels=8,
+            anchor_generator=dict(
+                type="AnchorGenerator", ratios=[1.0], scales=[8], strides=[4, 8, 16, 32, 64]
+            ),
+        ),
+    )
+    return randomise(MODELS.build(cfg)).eval()
