@@ -18,13 +18,14 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 # PYTHON only creates the environment; tools/*.sh, which run in it, use a variable of the same name.
 unexport PYTHON
 
-.PHONY: help env demo test test-all test-original reproduce-fashion lint format docs clean
+.PHONY: help env demo test test-all test-original gpu-report reproduce-fashion lint format docs clean
 
 help:
 	@echo 'make demo           set up, then train, test and fuse a small Mask R-CNN on made-up data'
 	@echo 'make test           set up, then run the tests (PYTEST_ARGS="-m \"not slow\"" for fewer)'
 	@echo 'make test-all       run all tests, including those that take minutes'
 	@echo 'make test-original  run the tests with the last releases of the original OpenMMLab'
+	@echo 'make gpu-report     benchmark on a GPU, and write work_dirs/benchmark/benchmark.md'
 	@echo 'make reproduce-fashion  train what docs/fashion_mnist.md has in tables, and write them anew'
 	@echo 'make lint           check style, format and types'
 	@echo 'make format         let ruff correct style and format'
@@ -69,6 +70,13 @@ test-all: env
 
 test-original:
 	@$(MAKE) --no-print-directory test STACK=original VENV=.venv-original
+
+# Sets nothing up: on a machine with a GPU, torch is what its driver wants. It takes $(VENV) if that
+# is there, or else PYTHON.
+gpu-report:
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(or $(PYTHON),python3)) \
+	    -m projects.benchmark.main --device cuda --modes forward features train --batches 1 64 \
+	    --peers resnet50 swin-t convnext-t --dtypes fp32 tf32 fp16 bf16 $(ARGS)
 
 # Hours on two cores; each training is kept, and the same command goes on where it was stopped. The
 # data is Debian's and Ubuntu's package dataset-fashion-mnist.

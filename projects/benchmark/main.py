@@ -5,157 +5,83 @@ the published ones. Writes benchmark.json, benchmark.md and, if classification w
 benchmark.png.
 """
 
+from __future__ import annotations
+
 import json
 import sys
-from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+import torch
+from mmengine.logging import MMLogger
 
 from mmvanilla.checkpoints.writing import check_writable, write_text
 from mmvanilla.utils import cli
+from projects.benchmark.measure import MODES, Plan, run_benchmark
 from projects.benchmark.networks import PEERS
-from projects.benchmark.report import can_plot, make_tables, save_plot, to_markdown
-from projects.benchmark.run import MODES, Plan, run_benchmark
-from projects.benchmark.runtimes import DTYPES, RUNTIMES
-
-
-def parse_old_size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    return int(height), int(width or height)
+from projects.benchmark.report import save_plot, to_markdown
+from projects.benchmark.runtimes import DTYPES, FORMS, forms_of
 
 
 def build_parser() -> ArgumentParser:
-    forms = "\n".join(f"  {name}: {runtime.meaning}" for name, runtime in RUNTIMES.items())
+    """Build the parser of the command line."""
+    meanings = "\n".join(f"  {name}: {meaning}" for name, meaning in FORMS.items())
     parser = ArgumentParser(
-        description=f"{__doc__}\nforms:\n{forms}", formatter_class=RawDescriptionHelpFormatter
+        description=f"{__doc__}\nforms:\n{meanings}", formatter_class=RawDescriptionHelpFormatter
     )
-    plan = Plan()
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(plan.modes))
-    parser.add_argument(
-        "--archs", nargs="*", default=list(plan.archs), help="VanillaNets (default: 5 9 13)"
-    )
-    parser.add_argument(
-        "--peers",
-        nargs="*",
-        default=[],
-        metavar="NAME",
-        help=f"{', '.join(PEERS)}, or a name of MMPretrain's model zoo (default: none)",
-    )
-    parser.add_argument("--no-reference", action="store_true", help="leave the reference out")
-    parser.add_argument(
-        "--forms", nargs="+", choices=list(RUNTIMES), help="default: all that the device has"
-    )
-    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(plan.dtypes))
-    parser.add_argument("--batches", nargs="+", type=int, default=list(plan.batches), metavar="N")
-    parser.add_argument(
-        "--shape",
-        nargs=2,
-        type=int,
-        action="append",
-        metavar=("H", "W"),
-        help="height and width for forward and train; may be repeated (default: 224 224)",
-    )
-    parser.add_argument(
-        "--feature-shape",
+    add, plan = parser.add_argument, Plan()
+    add("--modes", nargs="+", choices=MODES, default=plan.modes)
+    add("--archs", nargs="*", default=plan.archs, help="VanillaNets (default: 5 9 13)")
+    add("--peers", nargs="*", choices=list(PEERS), default=plan.peers, metavar="NAME")
+    add("--no-reference", action="store_true", help="leave the reference out")
+    add("--forms", nargs="+", choices=list(FORMS), help="default: all that the device has")
+    add("--dtypes", nargs="+", choices=list(DTYPES), default=plan.dtypes)
+    add("--batches", nargs="+", type=int, default=plan.batches, metavar="N")
+    add("--size", nargs=2, type=int, default=plan.size, metavar=("H", "W"), help="of the images")
+    add(
+        "--feature-size",
         nargs=2,
         type=int,
         default=plan.feature_size,
         metavar=("H", "W"),
-        help="height and width for features (default: 800 1333)",
+        help="of the images in the mode features (default: 800 1333)",
     )
-    # The old names of the two.
-    parser.add_argument("--sizes", nargs="+", type=parse_old_size, help=SUPPRESS)
-    parser.add_argument("--feature-size", type=parse_old_size, help=SUPPRESS)
-    parser.add_argument("--device", default="cpu", help="default: cpu")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="number of threads on the CPU (default: torch's)"
-    )
-    parser.add_argument("--rounds", type=int, default=plan.rounds, help="default: 15")
-    parser.add_argument("--warmup", type=int, default=plan.warmup, help="default: 2")
-    parser.add_argument(
-        "--profile", action="store_true", help="also list the operators that take the time"
-    )
-    parser.add_argument(
-        "--channels-last",
-        action="store_true",
-        help="--modes train: also in the memory format channels_last, which is one of the forms of "
-        "the other modes",
-    )
-    parser.add_argument(
-        "--out",
-        default="work_dirs/benchmark",
-        help="folder to write (default: work_dirs/benchmark)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add("--device", default=plan.device, help="default: cpu")
+    add("--threads", type=int, default=0, help="threads on the CPU (default: torch's)")
+    add("--rounds", type=int, default=plan.rounds, help="default: 15")
+    add("--warmup", type=int, default=plan.warmup, help="default: 2")
+    add("--width-mult", type=float, default=plan.width_mult, help="to try it with narrow networks")
+    add("--out", default="work_dirs/benchmark", help="folder to write (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace existing files")
     return parser
 
 
-def make_plan(args: Namespace) -> Plan:
-    if args.sizes or args.feature_size:
-        print(
-            "warning: --sizes and --feature-size are deprecated; use --shape and --feature-shape",
-            file=sys.stderr,
-        )
-    shapes = args.shape or args.sizes or Plan().sizes
-    forms = args.forms or [
-        name for name, runtime in RUNTIMES.items() if not runtime.for_gpu or "cuda" in args.device
-    ]
-    return Plan(
-        modes=tuple(args.modes),
-        archs=tuple(args.archs),
-        peers=tuple(args.peers),
-        reference=not args.no_reference,
-        forms=tuple(forms),
-        dtypes=tuple(args.dtypes),
-        batches=tuple(args.batches),
-        sizes=tuple((height, width) for height, width in shapes),
-        feature_size=tuple(args.feature_size or args.feature_shape),
-        device=args.device,
-        threads=args.threads,
-        rounds=args.rounds,
-        warmup=args.warmup,
-        profile=args.profile,
-        channels_last=args.channels_last,
-    )
-
-
 def benchmark(args: Namespace) -> None:
-    plan = make_plan(args)
-    plan.check()
-    folder = Path(args.out)
-    written = [folder / f"benchmark.{ending}" for ending in ("json", "md", "png")]
-    check_writable(written, args.overwrite)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # in a file the tables may be as wide as they need
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    # The bar is redrawn between runs only; automatic redrawing would disturb the measurements.
-    with Progress(*columns, console=console, auto_refresh=False) as progress:
-        task = progress.add_task("starting", total=None)
-
-        def step(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total, refresh=True)
-
-        report = run_benchmark(plan, step)
-    console.print(make_tables(report))
-    numbers, tables, plot = written
+    """Measure, and write the report."""
+    numbers, tables, plot = (Path(args.out, f"benchmark.{end}") for end in ("json", "md", "png"))
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    check_writable([numbers, tables, plot], args.overwrite)
+    MMLogger.get_instance("benchmark", log_level="WARNING")  # it tells of every initial weight
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    given = {**vars(args), "reference": not args.no_reference}
+    given["forms"] = args.forms or forms_of(torch.device(args.device))
+    given = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+    }
+    report = run_benchmark(Plan(**{field.name: given[field.name] for field in fields(Plan)}))
+    text = to_markdown(report)
+    print(f"\n{text}")
     write_text(json.dumps(report, indent=2) + "\n", numbers, args.overwrite)
-    write_text(to_markdown(report), tables, args.overwrite)
-    print(f"written: {numbers} and .md")
-    if can_plot(report):
-        save_plot(report, plot)
-        print(f"written: {plot}")
+    write_text(text, tables, args.overwrite)
+    written = [numbers, tables, *([plot] if save_plot(report, plot) else [])]
+    print(f"written: {', '.join(map(str, written))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool."""
     return cli.run(build_parser(), benchmark, argv)
 
 

@@ -1,20 +1,24 @@
-"""Build the networks of ``mmvanilla benchmark``: VanillaNets, the plain reference, and peers."""
+"""Build the networks of the benchmark in plain PyTorch: VanillaNets, the reference, and peers."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+import torchvision
+from mmcv.cnn.utils import fuse_conv_bn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla.models.archs import resolve_arch
+from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.fusion import fuse_model
-from mmvanilla.utils.dependencies import require
+from mmvanilla.models.vanillanet import VanillaNet
 from projects.benchmark.reference import ReferenceVanillaNet
 
-#: Top-1 accuracy in % on ImageNet-1k, published with the paper (arXiv 2305.12972).
+#: Top-1 accuracy in % on ImageNet-1k of a VanillaNet, published with the paper (arXiv 2305.12972).
 PUBLISHED_TOP1: dict[str, float] = {
     "5": 72.49,
     "6": 76.36,
@@ -28,46 +32,28 @@ PUBLISHED_TOP1: dict[str, float] = {
     "13-1.5x": 82.53,
     "13-1.5x-ada": 83.11,
 }
-
-#: Latency in ms of one 224×224 image, published by the authors, on a GPU of theirs.
-PUBLISHED_LATENCY: dict[str, float] = {
-    "5": 1.61,
-    "6": 2.01,
-    "7": 2.27,
-    "8": 2.56,
-    "9": 2.91,
-    "10": 3.24,
-    "11": 3.59,
-    "12": 3.82,
-    "13": 4.26,
-    "13-1.5x": 7.83,
-    "13-1.5x-ada": 9.72,
-    "resnet50": 7.64,
-    "swin-t": 20.25,
+#: Peers: their names in torchvision, and their top-1 accuracy in % in MMPretrain's model zoo.
+PEERS: dict[str, tuple[str, float]] = {
+    "resnet18": ("resnet18", 69.90),
+    "resnet50": ("resnet50", 76.55),
+    "resnet101": ("resnet101", 77.97),
+    "swin-t": ("swin_t", 81.18),
+    "convnext-t": ("convnext_tiny", 82.14),
 }
-
-#: Short names of peers, and their names in MMPretrain's model zoo.
-PEERS: dict[str, str] = {
-    "resnet18": "resnet18_8xb32_in1k",
-    "resnet50": "resnet50_8xb32_in1k",
-    "resnet101": "resnet101_8xb32_in1k",
-    "swin-t": "swin-tiny_16xb64_in1k",
-    "convnext-t": "convnext-tiny_32xb128_in1k",
-}
+_NUM_CLASSES = 1000
 
 
 @dataclass(frozen=True)
-class Contender:
+class Network:
     """One network of a benchmark.
 
     Attributes:
         name: Name in tables and plots.
         kind: Kind of the network: ``'ours'``, ``'reference'`` or ``'peer'``.
-        arch: Variant of a VanillaNet, or name of a peer in MMPretrain's model zoo.
+        arch: Variant of a VanillaNet, or name of a peer.
         model: Training form with random weights, in eval mode, on the CPU.
         fused: Form for inference; the batch norms of a peer are folded into its convolutions.
-        published_top1: Published top-1 accuracy in %; None if unknown.
-        width_mult: Factor for every width of a VanillaNet. Default: 1.
+        top1: Published top-1 accuracy in %.
     """
 
     name: str
@@ -75,91 +61,92 @@ class Contender:
     arch: str
     model: nn.Module
     fused: nn.Module
-    published_top1: float | None
-    width_mult: float = 1.0
-
-    @property
-    def has_reference(self) -> bool:
-        """True if there is a plain reference network to compare with."""
-        return self.kind == "ours" and not resolve_arch(self.arch).is_adaptive
+    top1: float
 
 
-def build_ours(arch: str, with_cp: bool = False, width_mult: float = 1.0) -> Contender:
-    """Build a VanillaNet classifier of 1000 classes at λ = 1.
+class PairHead(nn.Module):
+    """Global average pooling and a pair of 1×1 convolutions."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.conv = ConvPair(
+            in_channels, _NUM_CLASSES, 1, mid_channels=_NUM_CLASSES, last_norm=False
+        )
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Map the backbone's outputs to logits, (N, K)."""
+        return self.conv(feats[-1].mean(dim=(2, 3), keepdim=True)).flatten(1)
+
+
+class Classifier(nn.Module):
+    """A backbone and a head."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images, (N, 3, H, W), to logits, (N, K)."""
+        return self.head(self.backbone(images))
+
+
+class Part(nn.Module):
+    """A classifier, or its backbone alone, in eval mode."""
+
+    def __init__(self, model: nn.Module, features: bool) -> None:
+        super().__init__()
+        self.model: Any = model.eval()
+        self.features = features
+
+    def forward(self, images: Tensor) -> Any:
+        """Map images, (N, 3, H, W), to logits, or to what the backbone gives."""
+        return self.model.backbone(images) if self.features else self.model(images)
+
+
+def build(name: str, with_cp: bool = False, width_mult: float = 1.0) -> Network:
+    """Build a classifier of 1000 classes.
 
     Args:
-        arch: Name of a variant.
-        with_cp: Whether to recompute activations in backward instead of keeping them.
-            Default: False.
-        width_mult: Factor for every width. Default: 1.
+        name: A variant of VanillaNet, ``'reference-'`` and a variant, or a key of :data:`PEERS`.
+        with_cp: Whether a VanillaNet recomputes activations in backward. Default: False.
+        width_mult: Factor for every width of a VanillaNet. Default: 1.
 
     Raises:
-        ValueError: The variant is unknown.
-        ImportError: MMPretrain is not installed.
+        ValueError: There is no such network.
     """
-    require("mmpretrain")
-    from mmpretrain.models import ImageClassifier
-
-    import mmvanilla.models.cls_head  # noqa: F401
-
+    if name in PEERS:
+        return _build_peer(name)
+    arch = name.removeprefix("reference-")
     resolved = resolve_arch(arch, width_mult)
-    model = ImageClassifier(
-        backbone=dict(type="VanillaNet", arch=arch, width_mult=width_mult, with_cp=with_cp),
-        head=dict(type="VanillaNetClsHead", num_classes=1000, in_channels=resolved.dims[-1]),
-    )
+    top1 = PUBLISHED_TOP1.get(arch, float("nan"))
+    if arch != name:
+        model, fused = (ReferenceVanillaNet(resolved, deploy).eval() for deploy in (False, True))
+        calibrate(model, 64)
+        return Network(name, "reference", arch, model, fused, top1)
+    backbone = VanillaNet(arch, width_mult=width_mult, with_cp=with_cp)
+    backbone.init_weights()
+    model = Classifier(backbone, PairHead(resolved.dims[-1]))
     calibrate(model, resolved.input_size or 64)
-    top1 = PUBLISHED_TOP1.get(arch)
-    name = f"VanillaNet-{arch}" + (" with_cp" if with_cp else "")
-    return Contender(name, "ours", arch, model, fuse_model(model), top1, width_mult)
+    title = f"VanillaNet-{arch}{', with_cp' if with_cp else ''}"
+    return Network(title, "ours", arch, model, fuse_model(model), top1)
 
 
-def build_reference(ours: Contender) -> Contender:
-    """Build the plain network that computes the same function as one of ours, with its weights.
-
-    Args:
-        ours: Network from :func:`build_ours`.
-
-    Raises:
-        ValueError: The variant pools adaptively, which the reference does not.
-    """
-    arch = resolve_arch(ours.arch, ours.width_mult)
-    model, fused = (ReferenceVanillaNet(arch, deploy=deploy).eval() for deploy in (False, True))
-    model.load_ours(ours.model.state_dict())
-    fused.load_ours(ours.fused.state_dict())
-    name = f"reference-{ours.arch}"
-    return Contender(name, "reference", ours.arch, model, fused, ours.published_top1)
-
-
-def build_peer(name: str) -> Contender:
-    """Build a classifier of MMPretrain's model zoo, untrained.
-
-    Args:
-        name: Key of :data:`PEERS`, or a name in the zoo.
-
-    Raises:
-        ValueError: MMPretrain's zoo has no such model.
-        ImportError: MMPretrain is not installed.
-    """
-    require("mmpretrain")
-    from mmcv.cnn.utils import fuse_conv_bn
-    from mmpretrain.apis import ModelHub, get_model
-
-    zoo_name = PEERS.get(name, name)
-    try:
-        results = ModelHub.get(zoo_name).results or []
-        model = get_model(zoo_name, pretrained=False)
-    except ValueError as error:
-        raise ValueError(
-            f"unknown peer {name!r}; choose from {', '.join(PEERS)}, or a name of MMPretrain's zoo"
-        ) from error
-    top1 = [
-        float(result.metrics["Top 1 Accuracy"])
-        for result in results
-        if "Top 1 Accuracy" in (result.metrics or {})
+def _build_peer(name: str) -> Network:
+    torchvision_name, top1 = PEERS[name]
+    whole = getattr(torchvision.models, torchvision_name)(weights=None)
+    children = dict(whole.named_children())
+    # A ResNet's forward flattens without a module of its own.
+    tail = [
+        children.pop(part)
+        for part in ("avgpool", "flatten", "head", "classifier", "fc")
+        if part in children
     ]
+    if name.startswith("resnet"):
+        tail.insert(1, nn.Flatten(1))
+    model = Classifier(nn.Sequential(*children.values()), nn.Sequential(*tail))
     calibrate(model, 224)
-    fused = fuse_conv_bn(copy.deepcopy(model))
-    return Contender(name, "peer", zoo_name, model, fused, top1[0] if top1 else None)
+    return Network(name, "peer", name, model, fuse_conv_bn(copy.deepcopy(model)), top1)
 
 
 def calibrate(model: nn.Module, size: int) -> None:
@@ -175,11 +162,9 @@ def calibrate(model: nn.Module, size: int) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    backbone = model.backbone
-    assert isinstance(backbone, nn.Module)
-    backbone.train()
+    model.train()
     with torch.no_grad():
-        backbone(torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)))
+        model(torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(0)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

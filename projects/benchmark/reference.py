@@ -1,14 +1,11 @@
-"""A plain implementation of the paper's network, as a reference without optimisations.
+"""The paper's network written down plainly, as a reference without optimisations.
 
 The training form has two convolutions and two norms in each layer, and computes every leaky ReLU,
-also at λ = 1. The deploy form has convolution, pooling, ReLU and depthwise convolution, all in
-NCHW. ``mmvanilla benchmark`` compares our networks with it. Its weights come from a classifier of
-ours, so that both compute the same function.
+also at λ = 1. The deploy form has convolution, pooling, ReLU and depthwise convolution. Both have
+the keys of the authors' checkpoints, so that their weights convert to those of our classifier.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,86 +18,49 @@ _NUM_CLASSES = 1000
 _ACT_NUM = 3
 
 
-class ReferenceActivation(nn.Module):
+class Activation(nn.Module):
     """ReLU and a depthwise convolution, followed by batch norm in the training form."""
 
-    def __init__(self, channels: int, act_num: int, deploy: bool) -> None:
+    def __init__(self, channels: int, deploy: bool) -> None:
         super().__init__()
-        self.padding = act_num
-        kernel = 2 * act_num + 1
+        kernel = 2 * _ACT_NUM + 1
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel, kernel))
-        self.bias = nn.Parameter(torch.empty(channels)) if deploy else None
-        self.norm = None if deploy else nn.BatchNorm2d(channels, eps=_EPS)
+        nn.init.trunc_normal_(self.weight, std=0.02)
+        self.bias = nn.Parameter(torch.zeros(channels)) if deploy else None
+        self.bn = nn.Identity() if deploy else nn.BatchNorm2d(channels, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
         x = functional.conv2d(
-            torch.relu(x), self.weight, self.bias, padding=self.padding, groups=len(self.weight)
+            torch.relu(x), self.weight, self.bias, padding=_ACT_NUM, groups=len(self.weight)
         )
-        return x if self.norm is None else self.norm(x)
+        return self.bn(x)
 
 
-class ReferencePair(nn.Module):
-    """Two convolutions with norms and a leaky ReLU between; in deploy form one convolution."""
+def _conv_norm(*args: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(*args), nn.BatchNorm2d(args[1], eps=_EPS))
 
-    def __init__(
-        self,
-        channels: tuple[int, int, int],
-        kernel: int,
-        stride: int,
-        padding: int,
-        deploy: bool,
-        last_norm: bool = True,
-    ) -> None:
+
+class Stage(nn.Module):
+    """A pair of 1×1 convolutions, or one in the deploy form, then pooling and activation."""
+
+    def __init__(self, channels: int, out_channels: int, stride: int, deploy: bool) -> None:
         super().__init__()
-        before, between, after = channels
-        self.act_lambda = 1.0
         self.deploy = deploy
         if deploy:
-            self.conv = nn.Conv2d(before, after, kernel, stride, padding)
-            return
-        self.conv1 = nn.Conv2d(before, between, kernel, stride, padding)
-        self.norm1 = nn.BatchNorm2d(between, eps=_EPS)
-        self.conv2 = nn.Conv2d(between, after, 1)
-        self.norm2 = nn.BatchNorm2d(after, eps=_EPS) if last_norm else nn.Identity()
+            self.conv = nn.Conv2d(channels, out_channels, 1)
+        else:
+            self.conv1 = _conv_norm(channels, channels, 1)
+            self.conv2 = _conv_norm(channels, out_channels, 1)
+        self.pool = nn.MaxPool2d(stride) if stride > 1 else nn.Identity()
+        self.act = Activation(out_channels, deploy)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
+        """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
         if self.deploy:
-            return self.conv(x)
-        x = functional.leaky_relu(self.norm1(self.conv1(x)), self.act_lambda)
-        return self.norm2(self.conv2(x))
-
-
-class ReferenceBackbone(nn.Module):
-    """Stem and blocks of a plain VanillaNet.
-
-    Args:
-        arch: Variant without adaptive pooling.
-        deploy: Whether to build the deploy form instead of the training form.
-    """
-
-    def __init__(self, arch: Arch, deploy: bool) -> None:
-        super().__init__()
-        dims = arch.dims
-        self.stem = ReferencePair(
-            (3, dims[0], dims[0]), 4, arch.stem_stride, arch.stem_padding, deploy
-        )
-        self.stem_act = ReferenceActivation(dims[0], _ACT_NUM, deploy)
-        self.pairs = nn.ModuleList()
-        self.pools = nn.ModuleList()
-        self.acts = nn.ModuleList()
-        for before, after, stride in zip(dims, dims[1:], arch.strides, strict=False):
-            self.pairs.append(ReferencePair((before, before, after), 1, 1, 0, deploy))
-            self.pools.append(nn.MaxPool2d(stride) if stride > 1 else nn.Identity())
-            self.acts.append(ReferenceActivation(after, _ACT_NUM, deploy))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images, (N, 3, H, W), to the last layer's output, (N, C, H', W')."""
-        x = self.stem_act(self.stem(x))
-        for pair, pool, act in zip(self.pairs, self.pools, self.acts, strict=True):
-            x = act(pool(pair(x)))
-        return x
+            return self.act(self.pool(self.conv(x)))
+        x = self.conv2(functional.leaky_relu(self.conv1(x), 1.0))
+        return self.act(self.pool(x))
 
 
 class ReferenceVanillaNet(nn.Module):
@@ -118,46 +78,35 @@ class ReferenceVanillaNet(nn.Module):
         super().__init__()
         if arch.is_adaptive:
             raise ValueError("the reference network does not pool adaptively; take another arch")
-        self.backbone = ReferenceBackbone(arch, deploy)
-        channels = (arch.dims[-1], _NUM_CLASSES, _NUM_CLASSES)
-        self.head = ReferencePair(channels, 1, 1, 0, deploy, last_norm=False)
+        self.deploy = deploy
+        dims = arch.dims
+        stem = (3, dims[0], 4, arch.stem_stride, arch.stem_padding)
+        if deploy:
+            self.stem = nn.Sequential(nn.Conv2d(*stem), Activation(dims[0], deploy))
+        else:
+            self.stem1 = _conv_norm(*stem)
+            self.stem2 = _conv_norm(dims[0], dims[0], 1).append(Activation(dims[0], deploy))
+        self.stages = nn.ModuleList(
+            Stage(before, after, stride, deploy)
+            for before, after, stride in zip(dims, dims[1:], arch.strides, strict=False)
+        )
+        head = (nn.AdaptiveAvgPool2d(1), nn.Dropout(0.0))
+        if deploy:
+            self.cls = nn.Sequential(*head, nn.Conv2d(dims[-1], _NUM_CLASSES, 1))
+        else:
+            self.cls1 = nn.Sequential(*head, *_conv_norm(dims[-1], _NUM_CLASSES, 1))
+            self.cls2 = nn.Sequential(nn.Conv2d(_NUM_CLASSES, _NUM_CLASSES, 1))
+
+    def backbone(self, x: Tensor) -> Tensor:
+        """Map images, (N, 3, H, W), to the last stage's output, (N, C, H', W')."""
+        x = self.stem(x) if self.deploy else self.stem2(functional.leaky_relu(self.stem1(x), 1.0))
+        for stage in self.stages:
+            x = stage(x)
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images, (N, 3, H, W), to logits, (N, 1000)."""
-        x = functional.adaptive_avg_pool2d(self.backbone(x), 1)
-        return self.head(x).flatten(1)
-
-    def load_ours(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load the weights of a classifier of ours in the same form.
-
-        Args:
-            state_dict: Weights of the classifier, with keys below ``backbone.`` and ``head.``.
-
-        Raises:
-            RuntimeError: The weights are those of another form or arch.
-        """
-        renamed = {}
-        for key, value in state_dict.items():
-            if not key.endswith("act_lambda"):
-                renamed[_reference_key(key)] = value
-        self.load_state_dict(renamed)
-
-
-def _reference_key(key: str) -> str:
-    """Translate a key of our classifier to a key of the reference."""
-    parts = key.split(".")
-    if parts[0] == "head":  # head.conv.…
-        prefix, rest = "head", parts[2:]
-    elif parts[1] == "stem":  # backbone.stem.conv.… or backbone.stem.act.…
-        prefix, rest = f"backbone.{'stem' if parts[2] == 'conv' else 'stem_act'}", parts[3:]
-    else:  # backbone.blocks.I.conv.… or backbone.blocks.I.act.…
-        kind = "pairs" if parts[3] == "conv" else "acts"
-        prefix, rest = f"backbone.{kind}.{parts[2]}", parts[4:]
-    if prefix.startswith(("backbone.acts", "backbone.stem_act")):
-        # In deploy form conv.weight and conv.bias, else conv.conv.weight and conv.norm.…
-        inner = rest[1:]
-        return ".".join([prefix, *(inner[1:] if inner[0] == "conv" else inner)])
-    if rest[0] in ("first", "second"):
-        number = "1" if rest[0] == "first" else "2"
-        return ".".join([prefix, rest[1] + number, rest[2]])
-    return ".".join([prefix, "conv", *rest])
+        x = self.backbone(x)
+        if self.deploy:
+            return self.cls(x).flatten(1)
+        return self.cls2(functional.leaky_relu(self.cls1(x), 1.0)).flatten(1)

@@ -1,16 +1,16 @@
-"""The forms in which ``mmvanilla benchmark`` runs a network's forward pass."""
+"""The forms in which the benchmark runs a network's forward pass."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from mmvanilla.apis import complexity
 from mmvanilla.apis.model import TensorModel
 from projects.benchmark.exported import (
@@ -30,91 +30,106 @@ from projects.benchmark.graphs import (
 )
 from projects.benchmark.networks import Contender
 from projects.benchmark.profiling import Operator, profile_operators
+=======
+from mmvanilla.deploy.exporting import export_model
+from mmvanilla.deploy.formats import FORMATS
+from mmvanilla.deploy.quantize import RUNTIMES
+from projects.benchmark.networks import Network, Part
+>>>>>>> f20449c (Benchmark networks, forms and runtimes by a quarter of the code, on any device)
 
-_Result = TypeVar("_Result")
+#: One forward pass, ready to be timed.
+Run = Callable[[], object]
 
+#: What each form is. All but ``training`` use the network for inference.
+FORMS: dict[str, str] = {
+    "training": "as trained, in eval mode",
+    "fused": "fused, NCHW",
+    "channels_last": "fused, whole model channels_last",
+    "compiled": "fused, channels_last, torch.compile (CPU: with freezing; GPU: max-autotune)",
+    "cuda_graph": "fused, channels_last, torch.compile in mode reduce-overhead (GPU only)",
+    "torchscript": "fused, exported to TorchScript and frozen",
+    "onnxruntime": "fused, exported to ONNX, in ONNX Runtime (CPU only)",
+    "int8": "the same, quantised as `mmvanilla quantize` does; for its speed only",
+    "openvino": "fused, exported to OpenVINO (CPU only)",
+    "openvino_int8": "the same, quantised by NNCF; for its speed only",
+}
+_GPU_ONLY = {"cuda_graph"}
+_FILES = {
+    "onnxruntime": ("onnx", ".onnx"),
+    "int8": ("onnx", ".onnx"),
+    "openvino": ("openvino", ".xml"),
+    "openvino_int8": ("openvino", ".xml"),
+}
+#: Data types by name; ``tf32`` is float32 with TF32 in convolutions and products, on GPUs.
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
+    "tf32": torch.float32,
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
 
 
-class Job(NamedTuple):
-    """A network, its input, and the output to compute.
-
-    Attributes:
-        contender: Network to run.
-        images: Images, (N, 3, H, W); the network is moved to their device and data type.
-        output: Name of the output, as in :class:`~mmvanilla.apis.model.TensorModel`.
-        threads: Number of threads for ONNX Runtime and OpenVINO. 0: they choose.
-    """
-
-    contender: Contender
-    images: Tensor
-    output: str
-    threads: int
-
-    @property
-    def on_gpu(self) -> bool:
-        """True if the images are on a GPU."""
-        return self.images.device.type == "cuda"
-
-    def network(self, form: str) -> nn.Module:
-        """Copy the network, in training form or fused, to the device of the images."""
-        return _network(self.contender, form, self.output).to(self.images.device, self.images.dtype)
+def forms_of(device: torch.device) -> list[str]:
+    """List the forms that a device has."""
+    left_out = _GPU_ONLY if device.type == "cpu" else set(_FILES)
+    return [form for form in FORMS if form not in left_out]
 
 
-def prepare(
-    contender: Contender, form: str, images: Tensor, features: bool = False, threads: int = 0
-) -> Run:
+def prepare(network: Network, form: str, images: Tensor, features: bool = False) -> Run:
     """Prepare a network to run in one form.
 
     Args:
-        contender: Network to run.
-        form: Name of the form, a key of :data:`RUNTIMES`.
+        network: Network to run.
+        form: Name of the form, a key of :data:`FORMS`.
         images: Images, (N, 3, H, W); the network is moved to their device and data type.
         features: Whether to run only the backbone. Default: False.
-        threads: Number of threads for ONNX Runtime and OpenVINO. 0 (default): they choose.
 
     Returns:
-        A function that runs one forward pass.
-
-    Raises:
-        ValueError: The form is unknown.
-        Unmeasurable: The form cannot be run here.
+        A function that runs one forward pass. What goes wrong, such as a missing compiler or
+        package, is raised here as whatever the library raises.
     """
-    return _runtime(form).prepare(Job(contender, images, _output(features), threads))
+    if form in _FILES:
+        return _exported(network, form, images, features)
+    model = network.model if form == "training" else network.fused
+    net: nn.Module = Part(copy.deepcopy(model), features).to(images.device, images.dtype)
+    if form in ("channels_last", "compiled", "cuda_graph"):
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        images = images.to(memory_format=torch.channels_last)
+    if form == "torchscript":
+        net = torch.jit.freeze(torch.jit.trace(net, images))
+    if form in ("compiled", "cuda_graph"):
+        return _compiled(net, form, images)
+
+    @torch.no_grad()
+    def run() -> object:
+        return net(images)
+
+    return run
 
 
-def find_operators(
-    run: Run,
-    contender: Contender,
-    form: str,
-    images: Tensor,
-    features: bool = False,
-    threads: int = 0,
-) -> list[Operator]:
-    """Find the operators that take the time of a forward pass.
+def _compiled(net: nn.Module, form: str, images: Tensor) -> Run:
+    import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
 
-    Args:
-        run: What :func:`prepare` returned for the same other arguments.
-        contender: Network that runs.
-        form: Name of the form, a key of :data:`RUNTIMES`.
-        images: Images, (N, 3, H, W).
-        features: Whether only the backbone runs. Default: False.
-        threads: Number of threads for ONNX Runtime and OpenVINO. 0 (default): they choose.
+    on_gpu = images.is_cuda
+    modes = {"compiled": "max-autotune" if on_gpu else None, "cuda_graph": "reduce-overhead"}
+    compiled = torch.compile(net, mode=modes[form])
 
-    Returns:
-        As :func:`~projects.benchmark.profiling.profile_operators`, in PyTorch, ONNX Runtime or
-        OpenVINO. Empty if the form has no profiler: ONNX Runtime on a GPU.
+    @torch.no_grad()
+    def run() -> object:
+        if on_gpu:  # the last output of a CUDA graph is given back by this
+            torch.compiler.cudagraph_mark_step_begin()
+        return compiled(images)
 
-    Raises:
-        ValueError: The form is unknown.
-    """
-    return _runtime(form).profile(run, Job(contender, images, _output(features), threads))
+    # As an option of torch.compile, freezing would be ignored without a warning. And no more than
+    # eight variants of one piece of code, which all networks here share, would be compiled.
+    with inductor.patch(freezing=not on_gpu), dynamo.patch(cache_size_limit=1000):
+        for _ in range(3):  # a CUDA graph is recorded in the second or third call
+            run()
+    return run
 
 
+<<<<<<< HEAD
 def _runtime(form: str) -> Runtime:
     if form not in RUNTIMES:
         raise ValueError(f"unknown form {form!r}; choose from {', '.join(RUNTIMES)}")
@@ -254,3 +269,29 @@ RUNTIMES: dict[str, Runtime] = {
         "fused, channels_last, torch.compile(mode='max-autotune')", _max_autotune, for_gpu=True
     ),
 }
+=======
+def _exported(network: Network, form: str, images: Tensor, features: bool) -> Run:
+    if images.is_cuda or images.dtype != torch.float32:
+        raise ValueError("exported files are run in fp32 on a CPU")
+    target, suffix = _FILES[form]
+    runtime = RUNTIMES[suffix]
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"net{suffix}")
+        export_model(
+            network.fused,
+            path,
+            FORMATS[target],
+            size=(images.shape[-2], images.shape[-1]),
+            part="backbone" if features else None,
+            dynamic=False,  # the graphs of some peers depend on the input size
+            tolerance=1e-3,  # random weights amplify differences
+        )
+        if form.endswith("int8"):
+            # The accuracy of random weights does not matter, so one image is enough.
+            full, path = path, path.with_name(f"int8{suffix}")
+            runtime.quantize(full, path, [images[:1].numpy()])
+        session = runtime.open(path, torch.get_num_threads())
+        array = images.numpy()
+        session(array)  # OpenVINO reads the weights lazily, from the file
+    return lambda: session(array)
+>>>>>>> f20449c (Benchmark networks, forms and runtimes by a quarter of the code, on any device)
