@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,11 +31,9 @@ from mmvanilla.apis.images import ImageReader, describe_preprocessing
 from mmvanilla.apis.model import load_model
 from mmvanilla.checkpoints.writing import appearing_together, check_writable
 from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, require_packages
-from mmvanilla.deploy.onnx_export import ONNX
 from mmvanilla.deploy.runner_metadata import refusal
 from mmvanilla.deploy.runner_runtimes import open_onnx
 from mmvanilla.models.fusion import fuse_model
-from mmvanilla.utils.scratch import scratch_folder
 from mmvanilla.version import __version__
 from projects.mmdeploy.detector_rewriters import exact_two_stage, require_plain_nms
 from projects.mmdeploy.detector_runner import describe_detector
@@ -109,14 +108,15 @@ def export_detector(
 
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
-        FileNotFoundError: The folder of ``out`` does not exist.
         ImportError: MMDeploy, onnx or onnxruntime is not installed.
         ValueError: The config is not a detector's, its NMS is not the plain one, or ``out`` is an
             input.
         RuntimeError: ONNX Runtime disagrees with PyTorch, or nothing was detected.
     """
     out = Path(out)
-    check_writable(ONNX.files(out), overwrite, (checkpoint, *images))
+    if out.suffix != ".onnx":
+        raise ValueError(f"whole detectors are written as .onnx, found {out}")
+    check_writable([out], overwrite, (checkpoint, *images))
     if cfg.get("default_scope") != "mmdet":
         raise ValueError(
             f"default_scope is {cfg.get('default_scope')!r}, expected 'mmdet'; give the config of "
@@ -129,8 +129,7 @@ def export_detector(
     progress("fusing")
     model, meta = load_model(cfg, checkpoint)
     fused = fuse_model(model)
-    with scratch_folder(out.parent, "exporting") as scratch:
-        folder = str(scratch)
+    with tempfile.TemporaryDirectory() as folder:
         weights = os.path.join(folder, "fused.pth")
         torch.save(dict(meta=meta, state_dict=fused.state_dict()), weights)
         progress("exporting, by MMDeploy")

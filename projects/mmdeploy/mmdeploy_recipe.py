@@ -28,6 +28,8 @@ def make_recipe(cfg: Config, has_masks: bool) -> Config:
     outputs = ["dets", "labels", *(["masks"] if has_masks else [])]
     axes: dict[str, dict[int, str]] = {"input": {0: "batch", 2: "height", 3: "width"}}
     axes.update({name: {0: "batch", 1: "detections"} for name in outputs})
+    if has_masks:
+        axes["masks"] |= {2: "mask_height", 3: "mask_width"}
     return Config(
         dict(
             onnx_config=dict(

@@ -18,11 +18,11 @@ from mmengine.registry import (
     TRANSFORMS,
     init_default_scope,
 )
+from projects.family.family import FAMILY
 
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.dependencies import has_toolbox
-from projects.family.family import FAMILY
 from tests.helpers import CONFIGS, ROOT
 
 NAMES = sorted(
