@@ -1,8 +1,9 @@
 """Check a config before training.
 
-The model is built without data and weights and runs one image. The check says whether levels,
-strides, channels, classes, imports, learning rates, λ and data fit together; each fault comes with
-its remedy.
+The model is built without weights and runs one image, and the data sets are built and some of
+their images go through their pipelines. The check says whether levels, strides, channels, classes,
+imports, learning rates and λ fit together, and what the model will be fed; each fault comes with
+its remedy, and the status is then 1.
 """
 
 import sys
@@ -22,22 +23,18 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument(
-        "--shape",
-        nargs="+",
-        type=int,
-        metavar=("H", "W"),
-        help="height and width of the image in pixels (default: the size that the config trains "
-        "with, and a large one)",
+        "--images", type=int, default=50, help="images of each split to look at (default: 50)"
     )
+    parser.add_argument("--show-dir", help="folder for a picture of four training samples")
     cli.add_cfg_options(parser)
     return parser
 
 
 def check(args: Namespace) -> None:
-    if args.shape is not None and (len(args.shape) > 2 or min(args.shape) < 1):
-        raise ValueError(f"--shape takes a height and a width, at least 1, found {args.shape}")
-    size = None if args.shape is None else (args.shape[0], args.shape[-1])
-    findings = check_config(load_config(args.config, args.cfg_options), size)
+    if args.images < 1:
+        raise ValueError(f"--images must be at least 1, found {args.images}")
+    cfg = load_config(args.config, args.cfg_options)
+    findings = check_config(cfg, args.images, args.show_dir)
     table = Table(title=args.config, title_justify="left")
     table.add_column("fits")
     table.add_column("found")

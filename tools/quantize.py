@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.apis.data_checks import require_data
 from mmvanilla.deploy.accuracy import tabulate
 from mmvanilla.deploy.quantize import MAX_DROP, quantize_classifier
 from mmvanilla.utils import cli
@@ -61,7 +60,6 @@ def build_parser() -> ArgumentParser:
 def quantize(args: Namespace) -> None:
     console = Console()
     cfg = load_config(args.config, args.cfg_options)
-    require_data(cfg, "train_dataloader", "test_dataloader")
     with console.status("starting") as status:
         forms = quantize_classifier(
             cfg,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
+_LONG = 300  # characters of another library's error
 
 
 class Finding(NamedTuple):
@@ -41,17 +42,12 @@ def warning(subject: str, text: str, remedy: str) -> Finding:
 
 
 def fault(subject: str, text: str, remedy: str, certain: bool = False) -> Finding:
-    """Return a finding about what is wrong.
-
-    Args:
-        subject: What was looked at.
-        text: What was found, and what was expected.
-        remedy: What to do about it.
-        certain: Whether training cannot work. Default: False.
-    """
+    """Return a finding about what is wrong; ``certain`` if training cannot work."""
     return Finding(FAULT, subject, text, remedy, certain)
 
 
-def listed(values: object) -> str:
-    """Write numbers as a config does: ``[8, 16]``, or ``8`` for one that is no list."""
-    return str(list(values) if isinstance(values, list | tuple) else values)
+def words(error: BaseException) -> str:
+    """Return an exception of another library as one line."""
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return f"{name}: {text[:_LONG]}" if text else name

@@ -1,26 +1,77 @@
-"""Check the settings of a training: layer-wise learning rates, and the schedule of λ."""
+"""Check the settings of a training: types, the optimiser, the schedule of λ, and weights."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+from mmengine import registry
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import HOOKS
 from torch import nn
 
-from mmvanilla.checks.findings import Finding, fault, ok, warning
-from mmvanilla.checks.types import type_name, walk
+from mmvanilla.checkpoints.reading import read_checkpoint
+from mmvanilla.checks.findings import Finding, fault, ok, warning, words
 from mmvanilla.engine.deep_training_hook import DeepTrainingHook
 from mmvanilla.models.conv_pair import FadingReLU
-from mmvanilla.utils.known_errors import explain_known
+from mmvanilla.models.vanillanet import VanillaNet
 
-LAYER_DECAY, LAMBDA = "layer decay", "λ"
-_OURS = "LayerDecayOptimWrapperConstructor"
+_REGISTRIES = dict(
+    custom_hooks=registry.HOOKS,
+    default_hooks=registry.HOOKS,
+    train_cfg=registry.LOOPS,
+    val_evaluator=registry.METRICS,
+    param_scheduler=registry.PARAM_SCHEDULERS,
+    optim_wrapper=registry.OPTIM_WRAPPERS,
+    visualizer=registry.VISUALIZERS,
+)
+_WITH_OURS = (
+    *_REGISTRIES.values(),
+    registry.MODELS,
+    registry.OPTIM_WRAPPER_CONSTRUCTORS,
+    registry.RUNNERS,
+)
+_OPTIONS_OF_AMP = ("loss_scale", "dtype", "use_fsdp", "cache_enabled")
 
 
-def check_layer_decay(cfg: Config, model: nn.Module) -> list[Finding]:
+def check_types(cfg: Config) -> list[Finding]:
+    """Check that types are registered, and that ``custom_imports`` names the package for ours.
+
+    Our own tools import mmvanilla themselves; those of a toolbox import what the config names.
+
+    Args:
+        cfg: The config.
+    """
+    findings = []
+    for place, known in _REGISTRIES.items():
+        for node in _nodes(cfg.get(place)):
+            name = node["type"]
+            with known.switch_scope_and_registry(None) as scoped:
+                if isinstance(name, str) and scoped.get(name) is None:
+                    names = {*scoped.module_dict, *known.module_dict}
+                    near = difflib.get_close_matches(name, names, n=1)
+                    remedy = f"did you mean {near[0]!r}?" if near else "name its module in "
+                    remedy += "custom_imports" * (not near)
+                    findings.append(fault("types", f"{place}: unknown type {name!r}", remedy))
+    used = dict.fromkeys(_ours(dict(cfg.items())))
+    named = (cfg.get("custom_imports") or {}).get("imports") or []
+    named = [named] if isinstance(named, str) else list(named)
+    if used and not any(name.split(".")[0] == "mmvanilla" for name in named):
+        text = f"the config uses {', '.join(used)}, but custom_imports does not name mmvanilla"
+        remedy = f"add custom_imports = dict(imports={[*named, 'mmvanilla']})"
+        findings.append(fault("custom_imports", f"{text}: the toolbox's own tools fail", remedy))
+    for name in used:
+        if name.count(".") == 1 and "://" not in name and registry.MODELS.get(name) is None:
+            remedy = f"write type={name.rpartition('.')[2]!r}, which every toolbox finds"
+            text = f"type={name!r}: this toolbox is not installed"
+            findings.append(fault("types", text, remedy, certain=True))
+    return findings
+
+
+def check_optimiser(cfg: Config, model: nn.Module) -> list[Finding]:
     """Build the optimiser with its constructor, which asks the backbone for the depth of layers.
 
     Args:
@@ -28,51 +79,22 @@ def check_layer_decay(cfg: Config, model: nn.Module) -> list[Finding]:
         model: The model that was built from it, also on the meta device.
     """
     wrapper = cfg.get("optim_wrapper")
-    if not isinstance(wrapper, Mapping) or not wrapper.get("constructor"):
+    if not isinstance(wrapper, Mapping):
         return []
-    name = type_name(wrapper["constructor"])
-    options = wrapper.get("paramwise_cfg") or {}
     # AmpOptimWrapper refuses CPUs, and only the constructor is of interest.
-    plain = {**copy.deepcopy(dict(wrapper)), "type": "OptimWrapper"}
-    for key in ("loss_scale", "dtype", "use_fsdp", "cache_enabled"):
-        plain.pop(key, None)
+    plain = {key: value for key, value in wrapper.items() if key not in _OPTIONS_OF_AMP}
     try:
-        build_optim_wrapper(model, Config(plain)._cfg_dict)
-    except NotImplementedError:
-        backbone = type(getattr(model, "backbone", model)).__name__
-        return [
-            fault(
-                LAYER_DECAY,
-                f"optim_wrapper.constructor {name} does not know the layers of {backbone}",
-                f"set optim_wrapper.constructor='{_OURS}' and "
-                "paramwise_cfg=dict(decay_rate=..., num_layers=None)",
-                certain=True,
-            )
-        ]
+        built = build_optim_wrapper(model, copy.deepcopy({**plain, "type": "OptimWrapper"}))
     except Exception as error:  # whatever a constructor of any origin raises
-        text = " ".join(str(error).split())
-        known = explain_known(text)
-        if known is not None:
-            return [fault(LAYER_DECAY, f"optim_wrapper: {known.what}", known.remedy)]
-        what, _, remedy = text.partition("; ")
-        return [
-            fault(
-                LAYER_DECAY,
-                f"optim_wrapper cannot be built: {what or type(error).__name__}",
-                remedy or "correct optim_wrapper",
-                certain=name == _OURS,
-            )
-        ]
-    if "decay_rate" not in options:
-        return [ok(LAYER_DECAY, f"none; {name} builds the optimiser")]
-    layers = options.get("num_layers")
-    return [
-        ok(
-            LAYER_DECAY,
-            f"{name}: rate {options['decay_rate']:g}, "
-            + (f"{layers} layers" if layers else "a layer for each block"),
-        )
-    ]
+        remedy = "constructor='LayerDecayOptimWrapperConstructor' knows the layers of VanillaNet"
+        text = f"optim_wrapper cannot be built: {words(error)}"
+        return [fault("optimiser", text, remedy, certain=True)]
+    name = type(built.optimizer).__name__
+    is_ours = any(isinstance(module, VanillaNet) for module in model.modules())
+    if name == "SGD" and is_ours and not _trained_weights(cfg):
+        text = "a VanillaNet that trains from scratch with SGD does not learn"
+        return [warning("optimiser", text, "take AdamW or LAMB, or name trained weights")]
+    return [ok("optimiser", f"{name}, {len(built.optimizer.param_groups)} groups of parameters")]
 
 
 def check_lambda(cfg: Config, model: nn.Module) -> list[Finding]:
@@ -82,97 +104,106 @@ def check_lambda(cfg: Config, model: nn.Module) -> list[Finding]:
         cfg: The config.
         model: The model that was built from it, also on the meta device.
     """
-    fading = sum(isinstance(module, FadingReLU) for module in model.modules())
-    hooks = [
-        hook
-        for hook in cfg.get("custom_hooks") or []
-        if isinstance(hook, Mapping) and type_name(hook.get("type")) == "DeepTrainingHook"
-    ]
-    source = _trained_weights(cfg)
+    fading = any(isinstance(module, FadingReLU) for module in model.modules())
+    nodes = [*_nodes(cfg.get("custom_hooks")), *_nodes(cfg.get("default_hooks"))]
+    hooks = [node for node in nodes if _bare(node["type"]) == "DeepTrainingHook"]
+    source, train_cfg = _trained_weights(cfg), cfg.get("train_cfg") or {}
+    if not hooks and fading and train_cfg and source is None:
+        text = "the model trains from scratch without DeepTrainingHook: its pairs are linear"
+        remedy = "add custom_hooks=[dict(type='DeepTrainingHook', decay_epochs=...)], a third of "
+        return [warning("λ", text, remedy + "the training, or name trained weights")]
     if not hooks:
-        if fading and source is None and cfg.get("train_cfg"):
-            return [
-                warning(
-                    LAMBDA,
-                    "the model trains from scratch without DeepTrainingHook: λ is 1 throughout, "
-                    "and each pair of convolutions is linear",
-                    "add custom_hooks=[dict(type='DeepTrainingHook', decay_epochs=...)] (or "
-                    "decay_iters), about a third of the training, or name trained weights",
-                )
-            ]
-        return [ok(LAMBDA, "λ = 1 throughout, as for trained weights")] * bool(fading)
+        return [ok("λ", "λ = 1 throughout")] * fading
+    if len(hooks) > 1:
+        text = f"there are {len(hooks)} DeepTrainingHooks, and the last one decides"
+        return [fault("λ", text, "leave one", certain=True)]
     if not fading:
-        return [
-            fault(
-                LAMBDA,
-                "DeepTrainingHook is in custom_hooks, but nothing in the model has a λ "
-                "(deploy=True or deep_training=False, or another network)",
-                "remove the hook, or train the training form (deploy=False), or set "
-                "conv_cfg=dict(type='ConvPair') in another network",
-                certain=True,
-            )
-        ]
+        remedy = "remove the hook, or set deploy=False, or conv_cfg=dict(type='ConvPair')"
+        text = "DeepTrainingHook is there, but no part of the model has a λ"
+        return [fault("λ", text, remedy, certain=True)]
     try:
-        hook = HOOKS.build({**hooks[0], "type": DeepTrainingHook})
+        hook = DeepTrainingHook(**{key: hooks[0][key] for key in hooks[0] if key != "type"})
     except (TypeError, ValueError) as error:
-        known = explain_known(str(error))
-        return [
-            fault(LAMBDA, str(known.what if known else error), "correct custom_hooks", certain=True)
-        ]
-    return _check_schedule(cfg, hook, source)
-
-
-def _check_schedule(cfg: Config, hook: DeepTrainingHook, source: str | None) -> list[Finding]:
-    train_cfg = cfg.get("train_cfg") or {}
-    epochs, iterations = train_cfg.get("max_epochs"), train_cfg.get("max_iters")
-    by_iterations = iterations is not None or "IterBased" in type_name(train_cfg.get("type"))
-    starts_at_one = not (hook.begin or hook.decay_epochs or hook.decay_iters)
-    if hook.decay_iters is None and not starts_at_one and by_iterations:
-        return [
-            fault(
-                LAMBDA,
-                f"decay_epochs={hook.decay_epochs}, but this training counts iterations",
-                f"give decay_iters, below max_iters={iterations}",
-                certain=True,
-            )
-        ]
+        return [fault("λ", words(error), "correct the hook", certain=True)]
+    in_iterations = "max_iters" in train_cfg or "IterBased" in _bare(train_cfg.get("type"))
+    rises = bool(hook.begin or hook.decay_epochs or hook.decay_iters)
+    if hook.decay_iters is None and rises and in_iterations:
+        text = f"decay_epochs={hook.decay_epochs}, but this training counts iterations"
+        return [fault("λ", text, "give decay_iters", certain=True)]
+    unit = "epochs" if hook.decay_iters is None else "iters"
+    end = hook.begin + (hook.decay_epochs or hook.decay_iters or 0)
+    length = train_cfg.get(f"max_{unit}")
     findings = []
-    if source is not None and not starts_at_one:
-        findings.append(
-            warning(
-                LAMBDA,
-                f"DeepTrainingHook begins at λ = 0, but the weights of {source} are trained at "
-                "λ = 1: their layers would get activations that they never had",
-                "remove the hook to fine-tune, or set decay_epochs=0; keep it only for weights "
-                "from the middle of deep training",
-            )
-        )
-    decay, length, unit = hook.decay_epochs, epochs, "epochs"
-    if hook.decay_iters is not None:
-        decay, length, unit = hook.decay_iters, iterations if by_iterations else None, "iters"
-    assert decay is not None
-    end = hook.begin + decay
-    if isinstance(length, int) and end and end >= length:
-        before = f"begin={hook.begin}, " if hook.begin else ""
-        both = f"begin + decay_{unit}" if hook.begin else f"decay_{unit}"
-        findings.append(
-            fault(
-                LAMBDA,
-                f"{before}decay_{unit}={decay} and max_{unit}={length}: the training ends before "
-                "λ is 1, and its model cannot be fused",
-                f"set {both} below max_{unit}, about a third of it",
-            )
-        )
-    return findings or [ok(LAMBDA, f"rises to 1 within {end} of {length or '?'} {unit}")]
+    if source is not None and rises:
+        text = f"DeepTrainingHook begins at λ = 0, but {source} was trained at λ = 1"
+        remedy = "remove the hook, unless these weights are from the middle of deep training"
+        findings.append(warning("λ", text, remedy))
+    if isinstance(length, int) and end >= length > 0 and rises:
+        text = f"λ is 1 after {end} of {length} {unit}, so it never is"
+        remedy = f"set begin + decay_{unit} below max_{unit}, about a third of it"
+        findings.append(fault("λ", text, remedy))
+    return findings or [ok("λ", f"rises to 1 within {end} of {length or '?'} {unit}")]
+
+
+def check_weights(cfg: Config, model: nn.Module) -> list[Finding]:
+    """Look for the files of weights that a config names, and for the prefix in them.
+
+    Args:
+        cfg: The config.
+        model: The model that was built from it, also on the meta device.
+    """
+    named = [("load_from", cfg.get("load_from"), None)]
+    for name, module in model.named_modules():
+        init_cfg = getattr(module, "init_cfg", None)
+        for node in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            if isinstance(node, Mapping) and "checkpoint" in node:
+                named.append((f"model.{name}.init_cfg", node["checkpoint"], node.get("prefix")))
+    findings = []
+    for place, path, prefix in named:
+        if not isinstance(path, str) or "://" in path:
+            continue
+        if not Path(path).is_file():
+            findings.append(fault("weights", f"{place}: {path} is not there", "correct the path"))
+        elif prefix is not None:
+            content = read_checkpoint(path)
+            keys = list(content.get("state_dict", content))
+            if not any(key.startswith(prefix) for key in keys):
+                parts = sorted({key.split(".")[0] for key in keys})
+                text = f"{place}: no key of {path} begins with {prefix!r}, but with {parts[:8]}"
+                findings.append(fault("weights", text, "correct prefix", certain=True))
+    return findings
+
+
+def _nodes(node: Any) -> Iterator[Mapping[str, Any]]:
+    """List the dicts with a type: the node itself, or those in a list or a dict."""
+    if isinstance(node, Mapping) and "type" not in node:
+        node = list(node.values())
+    for item in node if isinstance(node, list | tuple) else [node]:
+        if isinstance(item, Mapping) and "type" in item:
+            yield item
+
+
+def _ours(node: Any) -> Iterator[str]:
+    """List the types of mmvanilla that a config names, and its addresses of weights."""
+    if isinstance(node, Mapping):
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from _ours(item)
+    elif isinstance(node, str):
+        kinds = (known.module_dict.get(_bare(node)) for known in _WITH_OURS)
+        is_ours = any(getattr(kind, "__module__", "").startswith("mmvanilla") for kind in kinds)
+        if is_ours or node.startswith("vanillanet://"):
+            yield node
+
+
+def _bare(value: Any) -> str:
+    """Return the name of a type without the toolbox: of ``'mmdet.RTMDet'``, or of a class."""
+    return getattr(value, "__name__", str(value)).rpartition(".")[2]
 
 
 def _trained_weights(cfg: Config) -> str | None:
-    """Return the address of the weights that a training starts from; None from scratch."""
-    if cfg.get("load_from"):
-        return str(cfg.load_from)
-    if cfg.get("resume"):
-        return "the resumed checkpoint"
-    for node in walk(cfg.get("model")):
-        if type_name(node.get("type")) in ("Pretrained", "PretrainedInit"):
-            return str(node.get("checkpoint"))
-    return None
+    """Return what a training starts from; None from scratch."""
+    if cfg.get("load_from") or cfg.get("resume"):
+        return str(cfg.get("load_from") or "the resumed checkpoint")
+    return "init_cfg" if "'Pretrained" in str(cfg.get("model")) else None

@@ -37,10 +37,10 @@ def load(toolbox: str, name: str) -> Config:
 def natural_levels(cfg: Config) -> tuple[int, ...] | None:
     """The levels of VanillaNet with the strides that the config's own backbone gives its neck."""
     run = run_parts(build_on_meta(cfg).eval(), LARGE)
-    maps = run.maps.get("neck") or run.maps.get("neck.0")
+    maps = run.shapes.get("neck") or run.shapes.get("neck.0")
     if maps is None:
         return None
-    strides = [LARGE[0] / map_.height for map_ in maps]
+    strides = [LARGE[0] / shape[2] for shape in maps]
     if not set(strides) <= set(STRIDES) or len(set(strides)) != len(strides):
         return None
     return tuple(STRIDES.index(int(stride)) for stride in strides)

@@ -1,12 +1,13 @@
-"""Layer-wise learning rates and the schedule of λ."""
+"""Types, the optimiser, the schedule of λ, and weights."""
 
 import pytest
+import torch
 from mmengine.config import Config
 from torch import nn
 
 from mmvanilla import DeepTrainingHook, VanillaNet
 from mmvanilla.checks.findings import FAULT, OK, WARNING
-from mmvanilla.checks.training import check_lambda, check_layer_decay
+from mmvanilla.checks.training import check_lambda, check_optimiser, check_types, check_weights
 
 ARCH = dict(dims=(8, 8, 16, 24), strides=(1, 2, 2))
 HOOK = "DeepTrainingHook"
@@ -53,8 +54,11 @@ CASES = {
     "iterations": (config(dict(type=HOOK, decay_iters=99), ITERATIONS), OK, False, ""),
     "too many": (config(dict(type=HOOK, decay_iters=100), ITERATIONS), FAULT, False, "max_iters"),
     "iterations of epochs": (config(dict(type=HOOK, decay_iters=999)), OK, False, ""),
-    "misspelt": (config(dict(type=HOOK, epochs=3)), FAULT, True, "custom_hooks"),
+    "misspelt": (config(dict(type=HOOK, epochs=3)), FAULT, True, "correct the hook"),
     "a class": (config(dict(type=DeepTrainingHook, decay_epochs=30)), FAULT, False, "below"),
+    "in default_hooks": (config(default_hooks=dict(deep=epochs(10))), OK, False, ""),
+    "too long there": (config(default_hooks=dict(deep=epochs(30))), FAULT, False, "below"),
+    "twice": (config(epochs(9), default_hooks=dict(deep=epochs(10))), FAULT, True, "leave one"),
     "with a scope": (
         config(dict(type="mmdet.DeepTrainingHook", decay_epochs=30)),
         FAULT,
@@ -93,22 +97,22 @@ def wrapper(constructor="LayerDecayOptimWrapperConstructor", **options):
 
 @pytest.mark.parametrize("layers", [None, 1, 3])
 def test_layer_decay_that_fits(layers):
-    (found,) = check_layer_decay(wrapper(decay_rate=0.6, num_layers=layers), VanillaNet(ARCH))
-    assert found.status == OK and "rate 0.6" in found.text
+    (found,) = check_optimiser(wrapper(decay_rate=0.6, num_layers=layers), VanillaNet(ARCH))
+    assert found.status == OK and "AdamW" in found.text
 
 
 @pytest.mark.parametrize(
-    ("cfg", "text", "remedy"),
+    ("cfg", "text"),
     [
-        (wrapper(decay_rate=0.6, num_layers=4), "only 3 blocks", "num_layers=None"),
-        (wrapper(decay_rate=2), "decay_rate", "optim_wrapper"),
-        (wrapper(), "decay_rate", "optim_wrapper"),
+        (wrapper(decay_rate=0.6, num_layers=4), "only 3 blocks"),
+        (wrapper(decay_rate=2), "decay_rate"),
+        (wrapper(), "decay_rate"),
+        (wrapper("NoSuchConstructor"), "NoSuchConstructor"),
     ],
 )
-def test_layer_decay_that_does_not_fit(cfg, text, remedy):
-    (found,) = check_layer_decay(cfg, VanillaNet(ARCH))
-    assert found.status == FAULT and found.certain
-    assert text in found.text and remedy in found.remedy
+def test_layer_decay_that_does_not_fit(cfg, text):
+    (found,) = check_optimiser(cfg, VanillaNet(ARCH))
+    assert found.status == FAULT and found.certain and text in found.text
 
 
 @pytest.mark.toolbox("mmdet")
@@ -119,12 +123,76 @@ def test_a_constructor_that_does_not_know_vanillanet():
     cfg.optim_wrapper.paramwise_cfg.decay_type = "layer_wise"
     model = nn.Module()
     model.backbone = VanillaNet(ARCH)
-    (found,) = check_layer_decay(cfg, model)
-    assert found.status == FAULT and "does not know the layers of VanillaNet" in found.text
+    (found,) = check_optimiser(cfg, model)
+    assert found.status == FAULT and "NotImplementedError" in found.text
     assert "LayerDecayOptimWrapperConstructor" in found.remedy
 
 
-def test_no_constructor_is_not_looked_at():
-    cfg = config(optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1)))
-    assert check_layer_decay(cfg, VanillaNet(ARCH)) == []
-    assert check_layer_decay(config(), VanillaNet(ARCH)) == []
+@pytest.mark.parametrize(("kind", "status"), [("SGD", WARNING), ("AdamW", OK)])
+def test_sgd_from_scratch(kind, status):
+    cfg = config(optim_wrapper=dict(optimizer=dict(type=kind, lr=0.1)))
+    assert check_optimiser(cfg, VanillaNet(ARCH))[0].status == status
+    cfg.load_from = "weights.pth"
+    assert check_optimiser(cfg, VanillaNet(ARCH))[0].status == OK
+    assert check_optimiser(config(), VanillaNet(ARCH)) == []
+
+
+@pytest.mark.parametrize(
+    ("imports", "fits"),
+    [
+        (None, False),
+        ("mmvanilla", True),
+        (["other", "mmvanilla.cls_head"], True),
+        (["mmvanilla_of_another"], False),
+    ],
+)
+def test_mmvanilla_must_be_named(imports, fits):
+    cfg = config(custom_imports=dict(imports=imports)) if imports else config()
+    assert [item.subject for item in check_types(cfg)] == ["custom_imports"] * (not fits)
+    for found in check_types(cfg):
+        assert "'mmvanilla']" in found.remedy and not found.certain
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        dict(custom_hooks=[dict(type=HOOK, decay_epochs=1)]),
+        dict(default_hooks=dict(deep=dict(type=HOOK, decay_epochs=1))),
+        dict(optim_wrapper=dict(constructor="LayerDecayOptimWrapperConstructor")),
+        dict(load_from="vanillanet://13"),
+        dict(runner_type="SqrtLRRunner"),
+    ],
+)
+def test_what_is_ours_beside_the_model(entries):
+    assert [x.subject for x in check_types(Config(entries))] == ["custom_imports"]
+    assert check_types(Config(dict(model=dict(type=VanillaNet)))) == []
+
+
+def test_types_that_nobody_registered():
+    cfg = Config(
+        dict(
+            custom_imports=dict(imports=["mmvanilla"]),
+            custom_hooks=[dict(type="DeepTraningHook", decay_epochs=1)],
+            param_scheduler=dict(type="LinearLRR"),
+            model=dict(type=nn.Module, backbone=dict(type="mmyolo.VanillaNet")),
+        )
+    )
+    hook, scheduler, prefix = check_types(cfg)
+    assert hook.remedy == "did you mean 'DeepTrainingHook'?"
+    assert "param_scheduler: unknown type 'LinearLRR'" in scheduler.text
+    assert prefix.certain and "write type='VanillaNet'" in prefix.remedy
+
+
+def test_weights_and_their_prefix(tmp_path):
+    path = tmp_path / "weights.pth"
+    init_cfg = dict(type="Pretrained", checkpoint=str(path), prefix="backbone.")
+    model = nn.Module()
+    model.backbone = VanillaNet(ARCH, init_cfg=init_cfg)
+    (found,) = check_weights(config(), model)
+    assert "model.backbone.init_cfg" in found.text and "is not there" in found.text
+    for prefix, fits in (("backbone.", True), ("encoder.", False)):
+        weights = {f"{prefix}{key}": value for key, value in model.backbone.state_dict().items()}
+        torch.save(dict(state_dict=weights), path)
+        assert [item.certain for item in check_weights(config(), model)] == [True] * (not fits)
+    (found,) = check_weights(config(load_from="gone.pth"), VanillaNet(ARCH))
+    assert found.text == "load_from: gone.pth is not there"

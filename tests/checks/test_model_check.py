@@ -1,0 +1,232 @@
+"""Levels, channels and strides that do not fit are found by running the model's parts."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+
+import pytest
+from mmengine.config import Config
+
+from mmvanilla.apis.model import build_on_meta
+from mmvanilla.checks.findings import FAULT, OK, WARNING
+from mmvanilla.checks.model_check import check_model
+from tests.checks.swaps import configs_of, families, load, natural_levels, swapped
+
+FOUR, THREE = (0, 1, 2, 3), (1, 2, 3)
+RTMDET = "rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
+FASTER = "_base_/models/faster-rcnn_r50_fpn.py"
+
+
+def findings(cfg: Config, **options):
+    return check_model(cfg, build_on_meta(cfg), **options)
+
+
+def faults(cfg: Config, **options):
+    return [item for item in findings(cfg, **options) if item.status == FAULT]
+
+
+DETECTOR = {
+    "channels of a ResNet": (
+        dict(neck=dict(in_channels=[256, 512, 1024, 2048])),
+        "(model.neck: in_channels=[256, 512, 1024, 2048], gets [(8, 64, 96), (16,",
+    ),
+    "too few maps": (
+        dict(backbone=dict(out_indices=THREE)),
+        "model.neck: AssertionError (model.neck: in_channels=[8, 16, 32, 64], gets [(16,",
+    ),
+    "a narrow neck": (
+        dict(neck=dict(out_channels=64)),
+        "to have 256 channels, but got 64 channels instead (model.rpn_head: in_channels=256",
+    ),
+    "a narrow box head": (
+        dict(roi_head=dict(bbox_head=dict(in_channels=64))),
+        "model.roi_head.bbox_head.shared_fcs.0: RuntimeError: mat1 and mat2",
+    ),
+    "images of one channel": (
+        dict(backbone=dict(in_channels=1)),
+        "to have 1 channels, but got 3 channels instead (model.backbone:",
+    ),
+}
+
+
+@pytest.mark.toolbox("mmdet")
+@pytest.mark.parametrize("kind", DETECTOR)
+def test_channels_of_detectors(kind):
+    change, text = DETECTOR[kind]
+    cfg = swapped(load("mmdet", FASTER), FOUR)
+    assert not faults(cfg)
+    cfg.merge_from_dict(dict(model=change))
+    found = faults(cfg)
+    assert any(text in item.text for item in found), found
+    assert all(item.remedy and "\n" not in str(item) for item in found)
+    # A backbone may be made for one size, which is not known here.
+    assert found[0].certain or "backbone" in change
+
+
+@pytest.mark.toolbox("mmdet")
+def test_each_part_is_looked_at_also_if_another_one_fails():
+    cfg = swapped(load("mmdet", "_base_/models/cascade-rcnn_r50_fpn.py"), FOUR)
+    assert not faults(cfg)
+    cfg.model.neck.out_channels = 64
+    cfg.model.roi_head.bbox_head[1].in_channels = 32
+    text = str(faults(cfg))
+    assert "model.rpn_head" in text and "model.roi_head.bbox_head.1" in text
+    assert "out_channels is 256, but maps of [64" in text
+
+
+@pytest.mark.toolbox("mmdet")
+@pytest.mark.parametrize("way", ["as it is", "list of necks", "deploy", "wrapped"])
+def test_strides(way):
+    """RTMDet, written in several ways, with the levels that it needs, and with others."""
+    for levels in (THREE, FOUR):
+        cfg = swapped(load("mmdet", RTMDET), levels)
+        model = cfg.model
+        if way == "list of necks":
+            more = dict(type="BFP", in_channels=96, num_levels=len(levels), refine_level=1)
+            model.neck = [model.neck, more]
+        elif way == "deploy":
+            model.backbone.deploy = True
+        elif way == "wrapped":
+            inner = copy.deepcopy(model)
+            cfg.model = dict(
+                type="SoftTeacher",
+                detector=inner,
+                data_preprocessor=inner.data_preprocessor,
+                semi_train_cfg=dict(freeze_teacher=True),
+                semi_test_cfg=dict(predict_on="teacher"),
+            )
+        found = faults(cfg)
+        assert [item.subject for item in found if item.certain] == ["strides"] * len(found)
+        assert bool(found) == (levels == FOUR)
+    assert "is built for maps of the strides 8, 16, 32, but gets 4, 8, 16, 32" in found[0].text
+
+
+@pytest.mark.toolbox("mmdet")
+@pytest.mark.parametrize(
+    "config",
+    [
+        "condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py",
+        "boxinst/boxinst_r50_fpn_ms-90k_coco.py",
+        "ssd/ssd300_coco.py",
+        "yolact/yolact_r50_1xb8-55e_coco.py",
+        "solo/solo_r50_fpn_1x_coco.py",
+    ],
+)
+def test_heads_that_change_their_maps_are_no_fault(config):
+    assert not faults(load("mmdet", config))
+
+
+@pytest.mark.toolbox("mmdet")
+def test_levels_of_a_transformer():
+    cfg = swapped(load("mmdet", "dino/dino-4scale_r50_8xb2-12e_coco.py"), THREE)
+    assert not faults(cfg)
+    cfg.model.neck.num_outs = 5
+    (found,) = faults(cfg)
+    assert "num_feature_levels is 4, but the neck gives 5" in found.text and found.certain
+
+
+@pytest.mark.toolbox("mmdet")
+def test_one_level():
+    cfg = swapped(load("mmdet", "yolof/yolof_r50-c5_8xb8-1x_coco.py"), (3,))
+    assert not faults(cfg)
+    cfg.model.backbone.out_indices, cfg.model.neck.in_channels = 2, 32
+    assert "strides 32, but gets 16" in faults(cfg)[0].text
+
+
+@pytest.mark.toolbox("mmdet")
+def test_layers_that_reach_no_output_stop_several_processes():
+    cfg = swapped(load("mmdet", FASTER), FOUR)
+    cfg.model.backbone.out_indices = (0, 1)
+    cfg.model.neck.update(in_channels=[8, 16], num_outs=5)
+    for alone, status in ((True, WARNING), (False, FAULT)):
+        found = [item for item in findings(cfg, one_process=alone) if item.status != OK]
+        assert [(item.subject, item.status) for item in found] == [("unused layers", status)]
+        assert "find_unused_parameters=True" in found[0].remedy
+        assert found[0].certain == (not alone)
+
+
+def segmenter(base: str = "_base_/models/pspnet_r50-d8.py") -> Config:
+    cfg = load("mmseg", base)
+    cfg.model.pretrained = None
+    cfg.model.backbone = dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=FOUR)
+    cfg.model.decode_head.update(in_channels=64, channels=16)
+    cfg.model.auxiliary_head.update(in_channels=32, channels=16)
+    return cfg
+
+
+SEGMENTER = {
+    "main head": (dict(decode_head=dict(in_channels=2048)), "model.decode_head: in_channels=2048"),
+    "auxiliary head": (dict(auxiliary_head=dict(in_channels=99)), "model.auxiliary_head: in_ch"),
+    "index": (dict(backbone=dict(out_indices=(0, 1, 3))), "model.decode_head: IndexError"),
+}
+
+
+@pytest.mark.toolbox("mmseg")
+@pytest.mark.parametrize("kind", SEGMENTER)
+def test_segmenters(kind):
+    change, text = SEGMENTER[kind]
+    cfg = segmenter()
+    assert {item.status for item in findings(cfg)} == {OK}
+    cfg.merge_from_dict(dict(model=change))
+    assert any(text in item.text and item.certain for item in faults(cfg)), faults(cfg)
+
+
+@pytest.mark.toolbox("mmseg")
+def test_the_heads_of_a_cascade_must_read_one_level():
+    cfg = load("mmseg", "ocrnet/ocrnet_r101-d8_4xb2-40k_cityscapes-512x1024.py")
+    cfg.model.pretrained = None
+    cfg.model.backbone = dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=FOUR)
+    first, second = cfg.model.decode_head
+    first.in_channels, second.in_channels = 32, 64
+    (found,) = faults(cfg)
+    assert "model.decode_head" in found.text and found.certain
+    first.update(in_channels=64, in_index=3)
+    assert not faults(cfg)
+
+
+@pytest.mark.toolbox("mmseg")
+def test_semantic_fpn_knows_strides():
+    cfg = swapped(load("mmseg", "_base_/models/fpn_r50.py"), THREE)
+    cfg.model.pretrained = None
+    text = "model.decode_head is built for maps of the strides 4, 8, 16, 32"
+    assert any(text in item.text for item in faults(cfg))
+
+
+@pytest.mark.toolbox("mmpretrain")
+def test_classifiers():
+    backbone = dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=(-1,))
+    head = dict(type="LinearClsHead", num_classes=5, in_channels=64)
+    neck = dict(type="GlobalAveragePooling")
+    model = dict(type="ImageClassifier", backbone=backbone, neck=neck, head=head)
+    cfg = Config(dict(model=model, default_scope="mmpretrain"))
+    assert {item.status for item in findings(cfg)} == {OK}
+    cfg.model.head.in_channels = 2048
+    (found,) = faults(cfg)
+    assert "(1x64 and 2048x5)" in found.text and found.certain
+
+
+# Whose neck takes the last map alone: finer levels beside it are not used.
+LAST_MAP_ALONE = {"conditional_detr", "dab_detr", "detr", "yolof", "centernet"}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.toolbox("mmdet")
+@pytest.mark.parametrize("family", list(families("mmdet")))
+def test_every_family_that_can_be_built(family):
+    """Right levels pass, and wrong ones are found or raise an error."""
+    for path in sorted((configs_of("mmdet") / family).glob("*.py")):
+        try:
+            cfg = load("mmdet", f"{family}/{path.name}")
+            levels = natural_levels(cfg) if cfg.get("model", {}).get("neck") else None
+        except Exception as error:  # it needs a file, a package or a device
+            pytest.skip(f"{path.name} cannot be built here: {str(error)[:80]}")
+        if levels is None:
+            continue
+        assert not faults(swapped(cfg, levels))
+        if family not in LAST_MAP_ALONE:
+            wrong = swapped(cfg, THREE if levels == FOUR else FOUR)
+            with contextlib.suppress(ValueError):  # it cannot be built at all
+                assert faults(wrong)
+        return
+    pytest.skip("no config whose backbone gives the levels of VanillaNet to a neck")
