@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmvanilla.apis.config import use_scope
-from mmvanilla.checkpoints.reading import read_checkpoint, use_safe_loaders
-from mmvanilla.checkpoints.weights import check_weights
+from mmvanilla.checkpoints.reading import check_weights, read_checkpoint, use_safe_loaders
 from mmvanilla.models.vanillanet import VanillaNet
 
 

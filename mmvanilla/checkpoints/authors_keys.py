@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.checkpoints.weights import check_weights
+from mmvanilla.checkpoints.reading import check_weights
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.vanillanet import VanillaNet
 

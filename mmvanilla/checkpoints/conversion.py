@@ -42,14 +42,16 @@ def convert_checkpoint(
         ValueError: The weights are not those of a VanillaNet of the authors, or ``in_channels`` is
             below 1.
     """
+    args = checkpoint.get("args")
     key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
-    act_lambda = _read_act_lambda(checkpoint)
+    act_lambda = _read_act_lambda(checkpoint.get("epoch"), args)
     found = convert_authors(checkpoint if key is None else checkpoint[key], target, act_lambda)
     stem = next(name for name in found.state_dict if name.endswith(_STEM))
     if in_channels is not None:
         found.state_dict[stem] = adapt_kernel(found.state_dict[stem], in_channels)
     meta: dict[str, Any] = dict(
         converted_from=key or "state dict",
+        model=str(getattr(args, "model", "")),
         dims=list(found.dims),
         act_num=found.act_num,
         deploy=found.deploy,
@@ -111,13 +113,9 @@ def convert_and_write(
             the file to write.
     """
     check_writable([path], overwrite, inputs=[source])  # before the work, not after it
-    checkpoint = read_checkpoint(source)
-    try:
-        converted, found = convert_checkpoint(checkpoint, target, in_channels)
-        origin = f"{os.path.basename(source)} {getattr(checkpoint.get('args'), 'model', '')}"
-        converted["meta"]["arch"] = identify_arch(found.dims, arch, strides, origin)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+    converted, found = convert_file(source, target, in_channels=in_channels)
+    origin = f"{os.path.basename(source)} {converted['meta']['model']}"
+    converted["meta"]["arch"] = identify_arch(found.dims, arch, strides, origin)
     complete(converted)
     write_checkpoint(converted, path, overwrite)
     return converted, found
@@ -131,9 +129,8 @@ def identify_arch(
 ) -> str | dict[str, Any]:
     """Find what to write as ``arch`` in a config for weights of these widths.
 
-    Weights show the widths of a network, but not which of its blocks pool. If the widths are those
-    of a published variant, the result is that variant; for other widths the user must give the
-    strides.
+    Weights show the widths of a network, but not which of its blocks pool: for widths of no
+    published variant the user must give the strides.
 
     Args:
         dims: Channels of the stem, then of each block.
@@ -205,11 +202,10 @@ def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
     return torch.stack(parts, dim=1).to(weight.dtype)
 
 
-def _read_act_lambda(checkpoint: Mapping[str, Any]) -> float:
+def _read_act_lambda(epoch: Any, args: Any) -> float:
     """Compute λ from the epoch and the args of the authors' training; it is 1 at its end."""
-    epoch = checkpoint.get("epoch")
-    decay_epochs = getattr(checkpoint.get("args"), "decay_epochs", None)
+    decay_epochs = getattr(args, "decay_epochs", None)
     if not isinstance(epoch, int) or not isinstance(decay_epochs, int) or epoch >= decay_epochs:
         return 1.0
-    is_linear = getattr(checkpoint["args"], "decay_linear", True)
+    is_linear = getattr(args, "decay_linear", True)
     return SCHEDULES["linear" if is_linear else "cosine"](epoch / decay_epochs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,11 +23,13 @@ from mmengine.runner import (
 
 from mmvanilla.checkpoints import plain_pickle
 from mmvanilla.checkpoints.download import fetch
-from mmvanilla.checkpoints.weights import check_weights
 
 MapLocation = str | torch.device | Callable[..., Any] | dict[str, str] | None
 
 _ZIP_MAGIC = b"PK\x03\x04"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Other buffers may be infinite, such as the mask of an attention.
+_FINITE = ("weight", "bias", "running_mean", "running_var")
 
 
 def read_checkpoint(
@@ -120,6 +123,37 @@ def _read_open(file: IO[bytes], map_location: MapLocation) -> Any:
     return torch.load(
         file, map_location=map_location, pickle_module=plain_pickle, weights_only=False
     )
+
+
+def check_weights(state_dict: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Refuse weights with which the outputs of a network would be meaningless.
+
+    Args:
+        state_dict: Tensors by name; other values than floating-point tensors are not checked.
+        path: File that the weights come from, for messages.
+
+    Raises:
+        ValueError: ``state_dict`` is not a mapping, a tensor has a NaN, a weight or statistic is
+            infinite, or a variance is negative.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"{path} has a {type(state_dict).__name__} where its weights should be")
+    for key, value in state_dict.items():
+        is_checked = isinstance(value, torch.Tensor) and value.dtype in _FLOATS
+        if not is_checked or value.is_meta or not value.numel():
+            continue
+        # Without a copy, which a tensor of stride 0 could make large.
+        low, high = float(value.detach().amin()), float(value.detach().amax())
+        name = str(key)
+        if (
+            math.isnan(low)
+            or (name.endswith(_FINITE) and math.isinf(max(-low, high)))
+            or (name.endswith("running_var") and low < 0)
+        ):
+            raise ValueError(
+                f"{path}: {name} has values from {low:g} to {high:g}; the training diverged or the "
+                "file was changed, so take an earlier checkpoint or fetch the file again"
+            )
 
 
 # mmengine logs the names of these functions, from the tenth letter on.

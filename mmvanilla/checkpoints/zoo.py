@@ -81,15 +81,6 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
     in_channels = int(value) if mark else None
     if name.startswith(("/", ".", "~")):
         return convert_file(Path(name).expanduser(), None, map_location, in_channels)[0]
-    path = fetch_published(name)
-    try:
-        return _convert(PUBLISHED[name], read_checkpoint(path, map_location), in_channels)
-    except ValueError as error:
-        raise ValueError(f"{error} ({path}; delete it to fetch it again)") from error
-
-
-def fetch_published(name: str) -> Path:
-    """Fetch a file of :data:`PUBLISHED` into the cache, unless it is there, and check it."""
     if name not in PUBLISHED:
         raise ValueError(
             f"unknown published weights '{name}'; choose from {', '.join(PUBLISHED)}, or "
@@ -97,9 +88,9 @@ def fetch_published(name: str) -> Path:
         )
     entry = PUBLISHED[name]
     folder = os.environ.get(MIRROR_VARIABLE) or RELEASE_URL
-    return fetch(
-        f"{folder.rstrip('/')}/{entry.file}", lambda path: _convert(entry, read_checkpoint(path))
-    )
+    url = f"{folder.rstrip('/')}/{entry.file}"
+    path = fetch(url, lambda path: _convert(entry, read_checkpoint(path)))
+    return _convert(entry, read_checkpoint(path, map_location), in_channels)
 
 
 def _convert(

@@ -60,8 +60,7 @@ def load_by_tool(path, in_channels, tmp_path):
     return torch.load(out, weights_only=True)
 
 
-@pytest.mark.parametrize("load", [load_by_address, load_by_tool])
-@pytest.mark.parametrize("in_channels", [1, 2, 6])
+@pytest.mark.parametrize(("load", "in_channels"), [(load_by_address, 1), (load_by_tool, 6)])
 @pytest.mark.parametrize(
     ("fused", "deploy"), [(False, False), (False, True), (True, True)], ids=str
 )

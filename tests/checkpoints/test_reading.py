@@ -240,12 +240,6 @@ FORGED_NUMPY = {
     "a list as content": _Forged(
         _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), np.dtype("O"), False, ["x"])
     ),
-    "too few bytes": _Forged(
-        _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (9,), np.dtype("f8"), False, b"short")
-    ),
-    "a huge shape": _Forged(
-        _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (2**62, 4), np.dtype("f8"), False, b"")
-    ),
     "a negative shape": _Forged(
         _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (-1,), np.dtype("f8"), False, b"A" * 8)
     ),
@@ -275,23 +269,18 @@ def _saved(legacy):
 
 
 class TestDamagedAndOtherFiles:
-    def test_any_changed_byte_in_the_weights_is_found(self, tmp_path):
+    def test_a_changed_byte_is_found_or_changes_nothing(self, tmp_path):
         whole = _saved(legacy=False)
         start = whole.index(torch.arange(64.0).numpy().tobytes())
-        for position in range(start, start + 256, 5):
-            content = bytearray(whole)
-            content[position] ^= 1
-            (tmp_path / "changed.pth").write_bytes(content)
-            assert "check sum" in refuse(tmp_path / "changed.pth")
-
-    def test_a_byte_changed_anywhere_is_found_or_changes_nothing(self, tmp_path):
-        whole = _saved(legacy=False)
+        path = tmp_path / "changed.pth"
         for position in range(0, len(whole), 7):
             content = bytearray(whole)
             content[position] ^= 0x55
-            (tmp_path / "changed.pth").write_bytes(content)
+            path.write_bytes(content)
+            if start <= position < start + 256:
+                assert "check sum" in refuse(path)
             with contextlib.suppress(ValueError):
-                weights = read_checkpoint(tmp_path / "changed.pth")["state_dict"]
+                weights = read_checkpoint(path)["state_dict"]
                 assert torch.equal(weights["a"], torch.arange(64.0).reshape(8, 8))
 
     @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])

@@ -3,7 +3,7 @@ import torch
 from mmengine.config import Config
 
 from mmvanilla.apis.model import load_model
-from mmvanilla.checkpoints.weights import check_weights
+from mmvanilla.checkpoints.reading import check_weights
 
 BAD = {
     "norm.weight": (float("nan"), "values from nan"),

@@ -127,7 +127,7 @@ def test_the_address_without_a_mirror(monkeypatch, tmp_path):
     monkeypatch.delenv("MMVANILLA_ZOO", raising=False)
     monkeypatch.setattr(download, "urlopen", refuse)
     with pytest.raises(RuntimeError, match="no route"):
-        zoo.fetch_published("mask-rcnn-13")
+        zoo.load_from_vanillanet("vanillanet://mask-rcnn-13")
     assert asked == [
         "https://github.com/huawei-noah/VanillaNet/releases/download/ckpt/"
         "mask_rcnn_vanillanet_13.pth"
