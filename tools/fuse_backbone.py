@@ -33,7 +33,7 @@ def build_parser() -> ArgumentParser:
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="input size for MACs and latency (default: 224 224)",
+        help="input size for MACs and latency (default: the first that is compared)",
     )
     parser.add_argument(
         "--tolerance",

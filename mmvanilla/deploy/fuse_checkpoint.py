@@ -99,7 +99,7 @@ def fuse_checkpoint(
             None: the only size that the model accepts, or a size at which the config tests it, and
             an odd one if the trained model takes it.
         measured_size: Height and width in pixels at which MACs and latency are measured. None:
-            the only size that the model accepts, or 224×224.
+            the first of ``sizes``.
         tolerance: Largest difference allowed, relative to each output's maximum. Default: 1e-4.
         force: Whether to fuse a model whose λ is not 1, which changes its outputs. Default: False.
         overwrite: Whether to replace existing files. Default: False.
@@ -162,7 +162,7 @@ def fuse_checkpoint(
         difference, compared = compare_forms(model, written, sizes, tolerance, optional)
 
         progress("measuring")
-        size = measured_size or fixed or (224, 224)
+        size = measured_size or sizes[0]
         forms = _measure(model, written, size)
 
         progress("writing")

@@ -135,6 +135,23 @@ def test_heads_of_detectors(tmp_path, monkeypatch, kind):
     assert written_config(tmp_path, monkeypatch, config).model.bbox_head.conv_cfg.deploy is True
 
 
+@pytest.mark.toolbox("mmdet")
+def test_a_neck_that_takes_large_images_alone(tmp_path, monkeypatch):
+    """NAS-FPN cannot merge levels of images of 64 pixels, which all models were compared at."""
+    model = one_stage(dict(type="RetinaHead", conv_cfg=PAIR))
+    model["neck"] = dict(type="NASFPN", in_channels=[8, 16, 32, 64], out_channels=16, num_outs=5)
+    model["neck"].update(stack_times=1, start_level=1, norm_cfg=dict(type="BN"))
+    model["data_preprocessor"] = dict(type="DetDataPreprocessor", pad_size_divisor=128)
+    config = write_config(tmp_path, "mmdet", model)
+    with config.open("a") as file:
+        resize = dict(type="Resize", scale=(640, 256), keep_ratio=True)
+        file.write(f"test_dataloader = dict(dataset=dict(pipeline=[{resize!r}]))")
+    default = dict(sizes=None, measured_size=None)
+    report, *_ = fuse(tmp_path, config, monkeypatch, **default)
+    assert "predictions at 256x256" in report.compared and "NOT" not in report.compared
+    assert report.measured.startswith("one 256x256 image")
+
+
 def mask_rcnn():
     model = Config.fromfile(CONFIGS / "shapes" / "maskrcnn_vanillanet_shapes.py").model
     model.roi_head.mask_head.predictor_cfg = dict(PAIR)
