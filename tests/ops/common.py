@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import mmvanilla.ops  # takes the place of mmcv._ext where that is missing, and nowhere else
+import mmvanilla.ops
 
 MODULES = [
     importlib.import_module(f"mmcv.ops.{name}")
