@@ -17,6 +17,9 @@ from mmengine.visualization import Visualizer
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
 from tests.helpers import ROOT
 
+if has_toolbox("torchvision"):
+    import mmvanilla.ops  # noqa: F401  before any test imports a toolbox, as our tools do
+
 try:
     import hypothesis
 except ImportError:  # tests that need it skip themselves
