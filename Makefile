@@ -63,10 +63,10 @@ demo: $(VENV)/stack
 	$(PY) tools/demo.py
 
 test: env
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-all: env
-	$(PY) -m pytest --all $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile --all $(PYTEST_ARGS)
 
 test-original:
 	@$(MAKE) --no-print-directory test STACK=original VENV=.venv-original

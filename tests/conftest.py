@@ -32,8 +32,8 @@ else:
 # Before any test imports ONNX Runtime, which would start a thread that reports its use by network.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-# Small models: more threads than two only get in each other's way.
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# Small models: more threads than two only get in each other's way, and pytest-xdist has processes.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
