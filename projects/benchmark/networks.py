@@ -96,8 +96,9 @@ class Part(nn.Module):
 
     def __init__(self, model: nn.Module, features: bool) -> None:
         super().__init__()
-        self.model: Any = model.eval()
+        self.model: Any = model
         self.features = features
+        self.eval()  # the whole of it, as TorchScript wants it
 
     def forward(self, images: Tensor) -> Any:
         """Map images, (N, 3, H, W), to logits, or to what the backbone gives."""
