@@ -167,7 +167,7 @@ _REFUSED = {
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """Return a tensor in single precision instead of half, which CPUs do not have."""
+    """Return a tensor in single precision for half: CPUs have not all of these in half."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
