@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmvanilla.apis.config import load_config, use_scope
 from mmvanilla.apis.model import build_on_meta
 from mmvanilla.checks.data import check_data
-from mmvanilla.checks.findings import FAULT, Finding, fault
+from mmvanilla.checks.findings import FAULT, Finding
 from mmvanilla.checks.model_check import check_model
 from mmvanilla.checks.training import check_lambda, check_optimiser, check_types, check_weights
 from mmvanilla.utils.paths import tool_command
@@ -48,19 +48,20 @@ def check_config(
     with _quiet():
         use_scope(cfg)
         model = None
-        findings = check_types(cfg)
+        findings: list[Finding | None] = [*check_types(cfg)]
         try:
             model = build_on_meta(cfg)
         except ValueError as error:
-            text, _, remedy = str(error).removeprefix(f"{cfg.filename}: ").partition("; ")
-            remedy = remedy or "correct the config's model"
-            findings.append(fault("model", text, remedy, certain=True))
+            text = str(error).removeprefix(f"{cfg.filename}: ")
+            remedy = "correct it; _delete_=True in a dict lets it inherit nothing"
+            findings.append(Finding(FAULT, "model", text, remedy, certain=True))
         if model is not None:
             alone = one_process or bool(cfg.get("find_unused_parameters"))
             findings += check_model(cfg, model, alone)
-            findings += check_optimiser(cfg, model) + check_lambda(cfg, model)
+            findings += [*check_optimiser(cfg, model), check_lambda(cfg, model)]
             findings += check_weights(cfg, model)
-        return findings + check_data(cfg, model, images, show_dir, thorough)
+        findings += check_data(cfg, model, images, show_dir, thorough)
+        return [item for item in findings if item is not None]
 
 
 def refuse_certain_faults(
@@ -78,16 +79,16 @@ def refuse_certain_faults(
     """
     cfg = load_config(config, cfg_options)
     findings = check_config(cfg, images=_FEW, thorough=False, one_process=launcher == "none")
-    faults = [item for item in findings if item.status == FAULT]
-    certain = [str(item) for item in faults if item.certain]
+    certain = [str(item) for item in findings if item.certain]
     if certain:
         raise ValueError(
             f"{config} cannot be trained: {'. Also: '.join(certain)}. "
             f"`{tool_command('check')} {config}` shows the rest; --no-check trains all the same"
         )
     if all(os.environ.get(name, "0") == "0" for name in _RANKS):
-        for item in faults:
-            print_log(f"{config}: {item}", logger="current", level=logging.WARNING)
+        for item in findings:
+            if item.status == FAULT:
+                print_log(f"{config}: {item}", logger="current", level=logging.WARNING)
 
 
 @contextmanager

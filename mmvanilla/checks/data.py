@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,10 @@ from mmengine.registry import FUNCTIONS, METRICS, MODELS, VISUALIZERS
 from torch import nn
 
 from mmvanilla.checkpoints.writing import write_whole
-from mmvanilla.checks.classes import check_classes, count_of_heads
-from mmvanilla.checks.data_sets import (
-    build,
-    class_names,
-    coco_file,
-    compare_with_file,
-    leaves,
-    whole_counts,
-)
-from mmvanilla.checks.findings import Finding, fault, ok, warning, words
+from mmvanilla.checks import data_sets
+from mmvanilla.checks.data_sets import class_names, leaves
+from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
+from mmvanilla.checks.forward import find_core
 from mmvanilla.checks.samples import Samples
 
 _MISSING = "put the data there, or correct data_root, ann_file and data_prefix"
@@ -31,6 +25,9 @@ _SHOWN, _SIDE = 4, 320  # samples on a picture, and pixels of each, so that name
 _VISUALIZERS = dict(
     mmdet="DetLocalVisualizer", mmseg="SegLocalVisualizer", mmpretrain="UniversalVisualizer"
 )
+_HEADS = ("bbox_head", "mask_head", "decode_head", "auxiliary_head", "head", "panoptic_head")
+# Proposals know objects from background only, and STDC's other head finds borders.
+_OTHER_HEADS = {"RPNHead", "STDCHead", "ModuleList"}
 
 
 def check_data(
@@ -54,100 +51,112 @@ def check_data(
     findings: list[Finding] = []
     names: dict[str, tuple[str, ...]] = {}
     seen: dict[str, set[str]] = {}
+    heads = dict(_heads(model)) if model is not None else {}
     for split in ("train", "val", "test") if thorough else ("train", "val"):
         loader = cfg.get(f"{split}_dataloader")
         if not isinstance(loader, Mapping) or (split == "test" and loader == cfg.val_dataloader):
             continue
         subject = f"{split} data"
-        dataset, wrong = build(loader["dataset"])
+        dataset, wrong = data_sets.build(loader["dataset"])
         if wrong:
-            findings.append(fault(subject, wrong, _MISSING, certain=True))
+            findings.append(Finding(FAULT, subject, wrong, _MISSING, certain=True))
         if dataset is None:
             continue
         parts = list(leaves(dataset))
         for index, part in enumerate(parts):
-            file = coco_file(part)
+            file = data_sets.coco_file(part)
             given, classes = class_names(part), class_names(part, file)
             names[f"{subject}, part {index}" if len(parts) > 1 else subject] = classes
             if given != classes:
                 text = f"the classes are {_listed(given)}, but {part.ann_file} has the categories "
                 remedy = "name classes that it has, and sort its `categories` as they are"
-                findings.append(fault(subject, text + _listed(classes), remedy, certain=True))
+                text += _listed(classes)
+                findings.append(Finding(FAULT, subject, text, remedy, certain=True))
             if file is not None and len(part):
                 some = part if thorough else part.get_subset(_spaced(len(part), images))
-                findings += compare_with_file(subject, some, file, split != "train")
+                findings += data_sets.compare_with_file(subject, some, file, split != "train")
+        things = getattr(parts[0], "metainfo", {}).get("thing_classes")
+        findings += _compare_heads(heads, subject, len(given), things)
         head = cfg.model.get("decode_head")
         ignored = head.get("ignore_index", 255) if isinstance(head, Mapping) else 255
-        fed = Samples(subject, given, count_of_heads(model) or len(given), ignored)
-        findings += check_classes(model, subject, parts[0]) if model is not None else []
+        fed = Samples(subject, given, min(heads.values(), default=len(given)), ignored)
         findings += _take(fed, dataset, parts, images)
         if fed.samples:
-            whole = whole_counts(dataset) if thorough else None
+            whole = data_sets.whole_counts(dataset) if thorough else None
             found = fed.describe(whole, len(dataset))
             findings += found if thorough else [item for item in found if item.certain]
-            findings += _batch(cfg, loader, subject, fed.samples[:_SHOWN])
+            findings.append(_batch(cfg, loader, subject, fed.samples[:_SHOWN]))
             if show_dir is not None and split == "train":
-                out = Path(show_dir, f"{split}.png")
+                out = Path(show_dir, "train.png")
                 _draw(cfg, dict(parts[0].metainfo), fed.samples[:_SHOWN], out)
-                findings.append(ok(subject, f"{out} shows four samples"))
+                findings.append(Finding(OK, subject, f"{out} shows four samples"))
         seen[split] = fed.images
     if seen.get("train") and seen["train"] == seen.get("val"):
-        text = "it reads the images of the training"
-        findings.append(warning("val data", text, "name other images, or set test_mode=True"))
-    findings += _same_classes(names)
-    for name in ("val_evaluator", "test_evaluator") if thorough else ():
-        nodes = cfg.get(name) or []
-        for node in [nodes] if isinstance(nodes, Mapping) else nodes:
-            try:
-                METRICS.build(copy.deepcopy(node))
-            except Exception as error:  # whatever a metric of any origin raises
-                findings.append(fault(name, words(error), "correct it"))
+        text, remedy = "it reads the images of the training", "name others, or set test_mode=True"
+        findings.append(Finding(WARNING, "val data", text, remedy))
+    known = [(place, classes) for place, classes in names.items() if classes]
+    for place, classes in known[1:]:
+        if classes != known[0][1]:
+            text = f"those of the {place} are {_listed(classes)}, and of the {known[0][0]} "
+            remedy = "give all the same in one order: metainfo.classes, folders, or `categories`"
+            text += _listed(known[0][1])
+            findings.append(Finding(FAULT, "classes", text, remedy, certain=True))
+    findings += _build_metrics(cfg) if thorough else []
     return list(dict.fromkeys(findings))
 
 
 def _take(fed: Samples, dataset: Any, parts: Sequence[Any], images: int) -> list[Finding]:
-    """Take samples from a data set; the first one that raises is a fault, with its file."""
+    """Take samples from a data set until one does not fit, or raises an error."""
     for index in _spaced(len(dataset), images):
         info: Any = {}
         try:
             info = dataset.get_data_info(index)
             if len(parts) == 1 and hasattr(parts[0], "pipeline"):
                 fed.load(parts[0], info)
-            if not fed.findings:
+            if not fed.misfits:
                 fed.add(info, dataset[index])
         except Exception as error:  # whatever a transform of any origin raises
             text = f"{info.get('img_path') or f'image {index}'}: {words(error)}"
             remedy = "correct this file, its annotations, or the pipeline"
-            return [fault(fed.subject, text, remedy, certain=True)]
-        if fed.findings:
-            return fed.findings[:1]
-    return []
+            return [Finding(FAULT, fed.subject, text, remedy, certain=True)]
+        if fed.misfits:
+            break
+    return fed.misfits[:1]
 
 
-def _same_classes(names: Mapping[str, tuple[str, ...]]) -> list[Finding]:
-    """Compare the classes of all splits, and of all parts of joined data sets."""
-    found = [(place, classes) for place, classes in names.items() if classes]
-    remedy = "give all the same in the same order: metainfo.classes, folders, or `categories`"
-    return [
-        fault(
-            "classes",
-            f"those of the {place} are {_listed(classes)}, and of the {found[0][0]} "
-            f"{_listed(found[0][1])}",
-            remedy,
-            certain=True,
-        )
-        for place, classes in found[1:]
-        if classes != found[0][1]
-    ]
+def _heads(model: nn.Module) -> Iterator[tuple[str, int]]:
+    """List the heads that know the number of classes: the name of the entry, and its value."""
+    prefix, core = find_core(model)
+    for name, module in core.named_modules():
+        parts = [part for part in name.split(".") if not part.isdigit()]
+        is_head = parts and parts[-1] in _HEADS and parts[:-1] in ([], ["roi_head"])
+        count = getattr(module, "num_classes", None)
+        if not is_head or _OTHER_HEADS & {kind.__name__ for kind in type(module).__mro__}:
+            continue
+        if hasattr(module, "num_things_classes"):
+            count = module.num_things_classes + getattr(module, "num_stuff_classes", 0)
+        if isinstance(count, int) and not getattr(module, "class_agnostic", False):
+            yield f"model.{prefix}{name}.num_classes", count
 
 
-def _batch(cfg: Config, loader: Any, subject: str, samples: Sequence[Any]) -> list[Finding]:
+def _compare_heads(
+    heads: Mapping[str, int], subject: str, count: int, things: Any
+) -> Iterator[Finding]:
+    for entry, found in heads.items() if count else ():
+        of_boxes = entry.endswith(("bbox_head.num_classes", "mask_head.num_classes"))
+        expected = len(things) if things and of_boxes else count
+        if found != expected:
+            text = f"{entry} is {found}, but the {subject} have {expected} classes"
+            remedy = f"set {entry}={expected}, or metainfo=dict(classes=...) of the data"
+            status = WARNING if found > expected and not of_boxes else FAULT
+            yield Finding(status, "classes", text, remedy)
+
+
+def _batch(cfg: Config, loader: Any, subject: str, samples: Sequence[Any]) -> Finding:
     """Join samples as the loader does, and prepare them as the model does."""
-    node = copy.deepcopy(cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor"))
-    if not node:
-        return []
-    if cfg.get("default_scope") == "mmpretrain":
-        node.setdefault("type", "ClsDataPreprocessor")
+    node = copy.deepcopy(cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {})
+    is_classifier = cfg.get("default_scope") == "mmpretrain"
+    node.setdefault("type", "ClsDataPreprocessor" if is_classifier else "BaseDataPreprocessor")
     training = subject.startswith("train")
     samples = copy.deepcopy(list(samples[: None if training else 1]))
     collate = loader.get("collate_fn") or dict(type="pseudo_collate")
@@ -157,33 +166,41 @@ def _batch(cfg: Config, loader: Any, subject: str, samples: Sequence[Any]) -> li
         low, high = inputs.aminmax()
     except Exception as error:
         remedy = "make the images equally large in the pipeline, or pad them in data_preprocessor"
-        return [fault(subject, f"no batch: {words(error)}", remedy, certain=True)]
+        return Finding(FAULT, subject, f"no batch: {words(error)}", remedy, certain=True)
     text = f"a batch is {tuple(inputs.shape)}, with values {low:.3g} to {high:.3g}"
-    return [ok(subject, text)]
+    return Finding(OK, subject, text)
+
+
+def _build_metrics(cfg: Config) -> Iterator[Finding]:
+    for name in ("val_evaluator", "test_evaluator"):
+        nodes = cfg.get(name) or []
+        for node in [nodes] if isinstance(nodes, Mapping) else nodes:
+            try:
+                METRICS.build(copy.deepcopy(node))
+            except Exception as error:  # whatever a metric of any origin raises
+                yield Finding(FAULT, name, words(error), "correct it")
 
 
 def _draw(cfg: Config, metainfo: dict[str, Any], samples: Sequence[Any], out: Path) -> None:
     """Draw samples side by side with their toolbox's visualizer."""
-    kind = _VISUALIZERS.get(cfg.get("default_scope") or "")
-    visualizer: Any = VISUALIZERS.build(dict(type=kind, name="samples")) if kind else None
+    kind = _VISUALIZERS.get(cfg.get("default_scope") or "", "Visualizer")
+    visualizer: Any = VISUALIZERS.build(dict(type=kind, name="samples"))
+    visualizer.dataset_meta = metainfo
     drawn = []
     for sample in samples:
         pixels = sample["inputs"].float().clip(0, 255).numpy().astype(np.uint8)
         image = np.ascontiguousarray(pixels.transpose(1, 2, 0)[..., ::-1])
         image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
         found = copy.deepcopy(sample["data_samples"])
-        if hasattr(visualizer, "visualize_cls"):
+        if kind == "UniversalVisualizer":
             scale = _SIDE / min(image.shape[:2])
-            classes = metainfo.get("classes")
-            image = visualizer.visualize_cls(image, found, classes, rescale_factor=scale)
-        elif visualizer is not None:
-            visualizer.dataset_meta = metainfo
+            visualizer.visualize_cls(image, found, metainfo["classes"], rescale_factor=scale)
+        else:
             if "gt_instances" in found:
                 boxes = found.gt_instances.bboxes
                 found.gt_instances.bboxes = getattr(boxes, "tensor", boxes)
             visualizer.add_datasample("sample", image, found, draw_pred=False)
-            image = visualizer.get_image()
-        drawn.append(image)
+        drawn.append(visualizer.get_image())
     height = max(image.shape[0] for image in drawn)
     padded = [np.pad(each, ((0, height - len(each)), (0, 8), (0, 0))) for each in drawn]
     _, encoded = cv2.imencode(".png", np.concatenate(padded, axis=1)[..., ::-1])

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.fileio import load
 from mmengine.registry import DATASETS
 
-from mmvanilla.checks.findings import FAULT, WARNING, Finding, words
+from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 
 _MANY, _LONG = 0.1, 120  # a share, and characters of a value
 
@@ -116,9 +116,7 @@ def compare_with_file(subject: str, dataset: Any, file: Any, evaluated: bool) ->
     outside = sum(not _is_inside(item["bbox"], info) for info, item in found)
     unread = [key for key in ("area", "iscrowd") if any(key not in item for item in wanted)]
     name = f"annotations of {dataset.ann_file}"
-    findings = [
-        Finding("ok", subject, f"{len(wanted)} {name}, {len(found)} read, {ignored} ignored")
-    ]
+    findings = [Finding(OK, subject, f"{len(wanted)} {name}, {len(found)} read, {ignored} ignored")]
 
     def complain(count: int, total: int, text: str, remedy: str, worst: str = FAULT) -> None:
         if count:

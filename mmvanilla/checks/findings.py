@@ -12,12 +12,11 @@ class Finding(NamedTuple):
     """One result of a check.
 
     Attributes:
-        status: ``'ok'``, ``'warning'`` (it works, but perhaps not as meant) or ``'fault'``.
+        status: :data:`OK`, :data:`WARNING` (it works, but perhaps not as meant) or :data:`FAULT`.
         subject: What was looked at, such as ``'strides'``.
         text: What was found, and what was expected.
         remedy: What to do about it, in one line; empty if nothing is wrong.
-        certain: Whether training cannot work: ``mmvanilla train`` refuses these faults, and only
-            these.
+        certain: Whether training cannot work: ``mmvanilla train`` refuses these faults.
     """
 
     status: str
@@ -29,21 +28,6 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         """Return text and remedy as one line."""
         return f"{self.text}; {self.remedy}" if self.remedy else self.text
-
-
-def ok(subject: str, text: str) -> Finding:
-    """Return a finding that says that something fits."""
-    return Finding(OK, subject, text)
-
-
-def warning(subject: str, text: str, remedy: str) -> Finding:
-    """Return a finding about what works, but perhaps not as it was meant."""
-    return Finding(WARNING, subject, text, remedy)
-
-
-def fault(subject: str, text: str, remedy: str, certain: bool = False) -> Finding:
-    """Return a finding about what is wrong; ``certain`` if training cannot work."""
-    return Finding(FAULT, subject, text, remedy, certain)
 
 
 def words(error: BaseException) -> str:

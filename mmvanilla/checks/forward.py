@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,6 @@ from torch import Tensor, nn
 from mmvanilla.apis.model import input_channels
 
 _HEADS = ("rpn_head", "bbox_head", "mask_head", "panoptic_head", "semantic_head", "head")
-_SEGMENTATION_HEADS = ("decode_head", "auxiliary_head")
-
-
-class Failure(NamedTuple):
-    """An error of one part: the modules that were running, the part first, and the exception."""
-
-    modules: tuple[str, ...]
-    error: Exception
 
 
 @dataclass
@@ -33,21 +25,19 @@ class Pass:
         shapes: The shapes of the tensors that each module got the first time, by its name.
         ran: Names of the parts that ran to their end.
         features: The shapes behind backbone and neck.
-        failures: The parts that raised an error.
+        failures: For each part that raised an error, the names of the modules that were running,
+            the part first, and the exception.
     """
 
     size: tuple[int, int]
     shapes: dict[str, list[torch.Size]] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
     features: list[torch.Size] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[tuple[list[str], Exception]] = field(default_factory=list)
 
 
 def find_core(model: nn.Module) -> tuple[str, Any]:
-    """Find the part of a model that has the backbone: itself, or the network inside a wrapper.
-
-    Args:
-        model: A model of any toolbox; a semi-supervised detector or a distillation is a wrapper.
+    """Find the network inside a wrapper, such as a semi-supervised detector or a distillation.
 
     Returns:
         The prefix of its modules' names, empty for the model itself, and the module.
@@ -90,7 +80,7 @@ def run_parts(model: nn.Module, size: tuple[int, int]) -> Pass:
         try:
             result = call()
         except Exception as error:  # whatever a model of any origin raises
-            seen.failures.append(Failure(tuple(running), error))
+            seen.failures.append((list(running), error))
             return None
         seen.ran.append(part)
         return result
@@ -98,15 +88,13 @@ def run_parts(model: nn.Module, size: tuple[int, int]) -> Pass:
     named = [(name, module) for name, module in model.named_modules() if name]
     hooks = [module.register_forward_pre_hook(partial(before, name)) for name, module in named]
     hooks += [module.register_forward_hook(partial(after, name)) for name, module in named]
-    try:
-        features = attempt("backbone and neck", lambda: core.extract_feat(images))
-        if features is not None:
-            seen.features = _shapes(features)
-            for name, call in _consumers(core, features, device):
-                attempt(name, call)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    features = attempt("backbone and neck", lambda: core.extract_feat(images))
+    if features is not None:
+        seen.features = _shapes(features)
+        for name, call in _consumers(core, features, device):
+            attempt(name, call)
+    for hook in hooks:
+        hook.remove()
     return seen
 
 
@@ -120,43 +108,38 @@ def _consumers(core: Any, features: Any, device: Any) -> Iterator[tuple[str, Cal
     for name in _HEADS:
         head: Any = getattr(core, name, None)
         # Behind a transformer, a head takes its queries.
-        if _takes_maps(head) and not hasattr(core, "forward_transformer"):
+        if _takes(head, 1) and not hasattr(core, "forward_transformer"):
             yield name, partial(head, features)
         decoder: Any = getattr(head, "pixel_decoder", None)
-        if _takes_maps(decoder):
+        if _takes(decoder, 1):
             yield f"{name}.pixel_decoder", partial(decoder, features)
-    for name in _SEGMENTATION_HEADS:
-        head = getattr(core, name, None)
-        if isinstance(head, nn.ModuleList):
-            yield name, partial(_cascade, head, features)
-        elif _takes_maps(head):
-            yield name, partial(head, features)
+    for name in ("decode_head", "auxiliary_head"):
+        heads: Any = getattr(core, name, None)
+        heads = heads if isinstance(heads, nn.ModuleList) else [heads]
+        if _takes(heads[0], 1):
+            yield name, partial(_cascade, heads, features)
     regions: Any = getattr(core, "roi_head", None)
     for kind in ("bbox", "mask"):
-        heads: Any = getattr(regions, f"{kind}_head", None)
+        heads = getattr(regions, f"{kind}_head", None)
         extractor: Any = getattr(regions, f"{kind}_roi_extractor", None)
         extractor = extractor or getattr(regions, "bbox_roi_extractor", None)
         extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
         for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-            if _takes_maps(head) and hasattr(extractor, "roi_layers"):
+            if _takes(head, 1) and hasattr(extractor, "roi_layers"):
                 shape = (2, extractor.out_channels, *extractor.roi_layers[0].output_size)
+                shared = getattr(regions, "shared_head", None) or nn.Identity()
                 maps = torch.zeros(shape, device=device)
-                shared = getattr(regions, "shared_head", None)
-                yield f"roi_head.{kind}_head", partial(_in_turn, shared, head, maps)
+                yield f"roi_head.{kind}_head", partial(nn.Sequential(shared, head), maps)
 
 
 def _cascade(heads: Any, features: Any) -> None:
     """Run the heads of a cascade, each on the output of the one before it, too."""
     output = heads[0](features)
     for head in heads[1:]:
-        output = head(features, output) if _takes_maps(head, 2) else head(features)
+        output = head(features, output) if _takes(head, 2) else head(features)
 
 
-def _in_turn(first: nn.Module | None, second: nn.Module, maps: Tensor) -> None:
-    second(first(maps) if first is not None else maps)
-
-
-def _takes_maps(module: Any, arguments: int = 1) -> bool:
+def _takes(module: Any, arguments: int) -> bool:
     if not isinstance(module, nn.Module):
         return False
     found = inspect.signature(module.forward).parameters.values()

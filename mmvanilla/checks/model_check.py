@@ -1,25 +1,31 @@
-"""Check a config's model without weights: does every part get the maps that it was built for?"""
+"""Check a config's model without weights: does every part get the maps that it was built for?
+
+A head multiplies with the strides of its config, whatever maps it gets: with others than these it
+trains without an error, and finds nothing where it should.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
 from mmengine.config import Config
 from torch import nn
 
 from mmvanilla.apis.model import build_model, fixed_input_size
-from mmvanilla.checks.findings import FAULT, Finding, fault, ok, warning, words
-from mmvanilla.checks.forward import Failure, Pass, find_core, run_parts
-from mmvanilla.checks.strides import check_strides
+from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
+from mmvanilla.checks.forward import Pass, find_core, run_parts
 
-SUBJECT = "channels and levels"
+CHANNELS, STRIDES = "channels and levels", "strides"
 # Every stride up to 128 divides both sides; with real numbers, small images are enough.
 _LARGE, _SMALL = (1024, 1280), (256, 384)
+# Where the heads of the toolboxes keep their strides: the first that is there counts.
+_GENERATORS = ("prior_generator", "anchor_generator", "square_anchor_generator")
+_ATTRIBUTES = ("featmap_strides", "feature_strides", "anchor_strides", "point_strides", "strides")
 
 
-def check_model(
-    cfg: Config,
-    model: nn.Module,
-    one_process: bool = True,
-) -> list[Finding]:
+def check_model(cfg: Config, model: nn.Module, one_process: bool = True) -> list[Finding]:
     """Run a model on an image and compare what each part gets with what it was built for.
 
     It runs on torch's meta device, without weights. An error there counts only if it also happens
@@ -34,19 +40,20 @@ def check_model(
     run = run_parts(model, only or _LARGE)
     if run.failures:
         run = run_parts(build_model(cfg), only or _SMALL)
-    findings = [_explain(model, run, failure) for failure in run.failures]
-    findings += check_strides(model, run) + _check_unused(model, run, one_process)
-    if not any(item.subject == SUBJECT and item.status == FAULT for item in findings):
-        findings.insert(0, _what_ran(model, run))
+    findings = [_explain(model, run, *failure) for failure in run.failures]
+    findings += [*_check_strides(model, run), *_check_unused(model, run, one_process)]
+    if not any(item.subject == CHANNELS for item in findings):
+        shapes = [list(shape[1:]) for shape in run.features]
+        text = f"backbone and neck give {shapes} of {run.size}; run: {', '.join(run.ran)}"
+        findings.insert(0, Finding(OK, CHANNELS, text))
     return findings
 
 
-def _explain(model: nn.Module, run: Pass, failure: Failure) -> Finding:
+def _explain(model: nn.Module, run: Pass, modules: list[str], error: Exception) -> Finding:
     """Say which part failed, what it is built for and what arrives there."""
-    part, place = failure.modules[0], failure.modules[-1]
+    text = f"model.{modules[-1]}: {words(error)}"
     # The outermost module that got maps, such as the neck, is what the config names.
-    outer = next((name for name in failure.modules if run.shapes.get(name)), None)
-    text = f"model.{place}: {words(failure.error)}"
+    outer = next((name for name in modules if run.shapes.get(name)), None)
     if outer is not None:
         module = model.get_submodule(outer)
         built = [(key, getattr(module, key, None)) for key in ("in_channels", "in_index")]
@@ -55,40 +62,92 @@ def _explain(model: nn.Module, run: Pass, failure: Failure) -> Finding:
         text += f" (model.{outer}: {known}gets {shapes})"
     remedy = "correct in_channels or in_index there, or out_indices of the backbone"
     # A backbone may be made for one size of images, which is not known here.
-    is_certain = "neck" in place or "backbone" not in part
-    return fault(SUBJECT, text, remedy, certain=is_certain)
+    is_certain = "neck" in modules[-1] or "backbone" not in modules[0]
+    return Finding(FAULT, CHANNELS, text, remedy, is_certain)
 
 
-def _check_unused(model: nn.Module, run: Pass, one_process: bool) -> list[Finding]:
+def _check_strides(model: nn.Module, run: Pass) -> Iterator[Finding]:
+    """Compare the maps of a forward pass with the strides that each part was built for."""
+    for name, module, strides in _built_for_strides(model):
+        maps = run.shapes.get(name) or ([] if "head" in name.split(".")[-1] else run.features)
+        index = getattr(module, "in_index", None)
+        if isinstance(index, list | tuple) and all(-len(maps) <= i < len(maps) for i in index):
+            maps = [maps[i] for i in index]
+        if "extractor" in name:  # the RoI head gives it as many maps as it has strides
+            maps = maps[: len(strides)]
+            channels = [shape[1] for shape in maps]
+            if maps and set(channels) != {module.out_channels}:
+                text = f"model.{name}.out_channels is {module.out_channels}, but maps of "
+                text += f"{channels} channels arrive"
+                remedy = f"set out_channels={channels[0]} there, and in_channels of its head"
+                yield Finding(FAULT, CHANNELS, text, remedy, certain=True)
+        # Some heads resize their maps first, and one stride may be that of masks.
+        is_other = hasattr(module, "resize_feats") or (len(strides) == 1 < len(maps))
+        if not maps or is_other or any(len(shape) != 4 for shape in maps):
+            continue
+        wanted = ", ".join(f"{high:g}" for high, _ in strides)
+        if _fit(strides, maps, run.size):
+            text = f"model.{name} is built for the strides {wanted} and gets them"
+            yield Finding(OK, STRIDES, text)
+            continue
+        real = ", ".join(f"{run.size[0] / shape[2]:.3g}" for shape in maps)
+        text = f"model.{name} is built for maps of the strides {wanted}, but gets {real}"
+        remedy = "choose out_indices of the backbone and in_channels, start_level and num_outs of "
+        remedy += "the neck so that they give these strides, or correct those of the head"
+        yield Finding(FAULT, STRIDES, text, remedy, certain=True)
+    prefix, core = find_core(model)
+    expected, found = getattr(core, "num_feature_levels", None), len(run.features)
+    if isinstance(expected, int) and run.features and found != expected:  # deformable attention
+        text = f"model.{prefix}num_feature_levels is {expected}, but the neck gives {found}"
+        remedy = f"set model.neck.num_outs={expected}, or all numbers of levels to the neck's"
+        yield Finding(FAULT, STRIDES, text, remedy, certain=True)
+
+
+def _built_for_strides(model: nn.Module) -> Iterator[tuple[str, Any, list[tuple[float, float]]]]:
+    """Find the heads, RoI extractors and decoders that know (vertical, horizontal) strides."""
+    prefix, core = find_core(model)
+    outer: tuple[str, ...] = ("backbone.", "neck.")
+    for name, module in core.named_modules():
+        last = name.rstrip(".0123456789").split(".")[-1]
+        is_part = last.endswith(("head", "extractor", "pixel_decoder")) or last == "stages"
+        if name.startswith(outer) or not is_part:
+            continue
+        found = [getattr(getattr(module, each, None), "strides", None) for each in _GENERATORS]
+        found += [getattr(module, each, None) for each in _ATTRIBUTES]
+        strides = next((each for each in found if isinstance(each, list | tuple) and each), ())
+        if strides:  # mmdet writes pairs as (horizontal, vertical)
+            pairs = [each if isinstance(each, list | tuple) else (each, each) for each in strides]
+            outer += (f"{name}.",)
+            yield prefix + name, module, [(float(pair[-1]), float(pair[0])) for pair in pairs]
+
+
+def _fit(strides: Sequence[Any], maps: Sequence[torch.Size], size: tuple[int, int]) -> bool:
+    return len(maps) == len(strides) and all(
+        # Rounded sizes, and strides that were measured at one size, as those of YOLACT.
+        abs(pixels / count / step - 1) < 0.3 or abs(pixels / step - count) <= 1
+        for shape, stride in zip(maps, strides, strict=True)
+        for pixels, count, step in zip(size, shape[2:], stride, strict=True)
+    )
+
+
+def _check_unused(model: nn.Module, run: Pass, one_process: bool) -> Iterator[Finding]:
     """Find layers that no output needs: several processes wait for their gradients."""
     prefix, core = find_core(model)
-    name = f"{prefix}backbone"
-    if name not in run.shapes or not run.features:
-        return []
+    backbone = getattr(core, "backbone", None)
+    if not isinstance(backbone, nn.Module) or not run.features:
+        return
     unused = [
-        child
-        for child, module in core.backbone.named_modules()
-        if f"{name}.{child}" not in run.shapes
+        name
+        for name, module in backbone.named_modules()
+        if f"{prefix}backbone.{name}" not in run.shapes
         and any(each.requires_grad for each in module.parameters(recurse=False))
     ]
-    if not unused:
-        return []
-    text = f"{len(unused)} layers of the backbone ({unused[0]}, …) reach no output"
-    remedy = "add the last level to out_indices, or set find_unused_parameters=True"
-    if one_process:
-        text += ": training in several processes fails"
-        return [warning("unused layers", text, remedy)]
-    return [fault("unused layers", text, remedy, certain=True)]
-
-
-def _what_ran(model: nn.Module, run: Pass) -> Finding:
-    prefix, core = find_core(model)
-    given = run.shapes.get(f"{prefix}neck") or run.shapes.get(f"{prefix}neck.0") or run.features
-    maps = [f"1/{run.size[0] / shape[2]:.3g}" for shape in given if len(shape) == 4]
-    channels = [shape[1] for shape in given]
-    name = type(getattr(core, "backbone", core)).__name__
-    text = f"{name} gives {', '.join(maps) or 'vectors'} of the image, {channels} channels"
-    return ok(SUBJECT, f"{text}; run: {', '.join(run.ran) or 'nothing'}")
+    if unused and f"{prefix}backbone" in run.shapes:
+        text = f"{len(unused)} layers of the backbone ({unused[0]}, …) reach no output, on which "
+        text += "training in several processes fails"
+        remedy = "add the last level to out_indices, or set find_unused_parameters=True"
+        status = WARNING if one_process else FAULT
+        yield Finding(status, "unused layers", text, remedy, certain=not one_process)
 
 
 def _anchors_size(model: nn.Module) -> tuple[int, int] | None:

@@ -7,10 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from mmvanilla.checks.findings import FAULT, WARNING, Finding, fault, ok, warning
+from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding
 
 _LISTED = 20
 
@@ -26,6 +25,7 @@ class Samples:
         ignored_label: Label of pixels that are left out.
         samples: The samples, as their pipeline returns them.
         images: What tells their images apart: the path, or a digest of the pixels.
+        misfits: Faults of single samples.
     """
 
     subject: str
@@ -34,9 +34,9 @@ class Samples:
     ignored_label: int = 255
     samples: list[Any] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
-    findings: list[Finding] = field(default_factory=list)
+    misfits: list[Finding] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    sizes: Counter[str] = field(default_factory=Counter)
     values: list[float] = field(default_factory=list)
     kind: str = ""  # of what is counted
     given: int = 0
@@ -54,60 +54,48 @@ class Samples:
             if size is None and "img" in results:
                 size = results["img"].shape[:2]
                 if None not in given and given != size:
-                    text = (
-                        f"{info['img_path']} is {_by(size)}, but its annotations for {_by(given)}"
-                    )
-                    remedy = "correct height and width in the annotation file"
-                    self.findings.append(fault(self.subject, text, remedy, certain=True))
+                    self._misfit(f"{info['img_path']} is", size, "its annotations are for", given)
             if size is not None and not info.get("seg_map_path"):
                 return
             if "gt_seg_map" in results:
                 shape = results["gt_seg_map"].shape
                 if shape != size:
-                    text = f"{info['seg_map_path']} is {_by(shape)}, but its image {_by(size)}"
-                    remedy = "write one label for each pixel of the image"
-                    self.findings.append(fault(self.subject, text, remedy, certain=True))
+                    self._misfit(f"{info['seg_map_path']} is", shape, "its image is", size)
                 return
 
     def add(self, info: dict[str, Any], sample: Any) -> None:
         """Count what is in a sample, made of the image that ``info`` tells of."""
         self.samples.append(sample)
         pixels: Any = info.get("img")
-        in_memory = isinstance(pixels, np.ndarray)
-        self.images.add(
-            hashlib.sha1(pixels.tobytes()).hexdigest() if in_memory else str(info.get("img_path"))
-        )
-        if info.get("reduce_zero_label"):
+        digest = hashlib.sha1(pixels.tobytes()).hexdigest() if hasattr(pixels, "tobytes") else None
+        self.images.add(digest or str(info.get("img_path")))
+        if info.get("reduce_zero_label") and len(self.samples) == 1:
             self.remedy += "; set reduce_zero_label=False if label 0 is a class"
         inputs, found = sample.get("inputs"), sample.get("data_samples")
         if not isinstance(inputs, Tensor):
             return
-        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-        self.sizes[size] += 1
+        size = other = tuple(inputs.shape[-2:])
+        self.sizes[_by(size)] += 1
         self.values += [float(inputs.min()), float(inputs.max())]
-        other = size
         if "gt_instances" in found:
             self.kind = "objects"
             self.given += len(info.get("instances", ()))
-            self.ignored += len(found.get("ignored_instances", ()))
             self.counts.update(found.gt_instances.labels.tolist())
             masks = found.gt_instances.get("masks")
             other = (masks.height, masks.width) if hasattr(masks, "height") else size
         elif "gt_sem_seg" in found:
             self.kind = "pixels"
-            labels, counts = found.gt_sem_seg.data.unique(return_counts=True)
-            pixel_counts = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-            self.given += found.gt_sem_seg.data.numel()
-            self.ignored += pixel_counts.pop(self.ignored_label, 0)
-            self.counts.update(pixel_counts)
-            other = tuple(found.gt_sem_seg.data.shape[-2:])
+            labels = found.gt_sem_seg.data
+            self.given += labels.numel()
+            values, counts = labels.unique(return_counts=True)
+            self.counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            self.ignored += self.counts.pop(self.ignored_label, 0)
+            other = tuple(labels.shape[-2:])
         elif "gt_label" in found:
             self.kind = "images"
             self.counts.update(found.gt_label.tolist())
         if other != size and "train" in self.subject:
-            text = f"annotations of {_by(other)} arrive with an image of {_by(size)}"
-            remedy = "let the pipeline change both"
-            self.findings.append(fault(self.subject, text, remedy, certain=True))
+            self._misfit("annotations are", other, "their image is", size)
 
     def describe(self, whole: Counter[int] | None, length: int) -> list[Finding]:
         """Say what the samples have, and what is wrong with it.
@@ -117,34 +105,34 @@ class Samples:
             length: Number of images in the split.
         """
         counts = self.counts if whole is None else whole
-        sizes = ", ".join(_by(size) for size, _ in self.sizes.most_common(3))
-        text = f"{len(self.samples)} of {length} images, {sizes}{', …' * (len(self.sizes) > 3)}"
+        text = f"{len(self.samples)} of {length} images, {', '.join([*self.sizes][:3])}"
         if self.values:
             text += f", values {min(self.values):g} to {max(self.values):g}"
         if self.kind == "objects":
-            text += f"; of {self.given} objects {sum(self.counts.values())} arrive"
+            text += f"; of {self.given} objects {self.counts.total()} arrive"
         elif self.kind == "pixels":
             text += f"; {self.ignored / self.given:.0%} of the pixels are ignored"
         listed = [f"{self._name(label)} {counts[label]}" for label in sorted(counts)]
         if listed:
             text += f"; {self.kind} ({'samples' if whole is None else 'whole split'}): "
             text += ", ".join(listed[:_LISTED]) + ", …" * (len(listed) > _LISTED)
-        findings = [ok(self.subject, text), *self.findings[:1]]
+        findings = [Finding(OK, self.subject, text)]
         if self.values and max(self.values) == min(self.values):
             text = "all pixels of all images are equal"
-            findings.append(warning(self.subject, text, "look at the files and the pipeline"))
+            findings.append(Finding(WARNING, self.subject, text, "look at the files and pipeline"))
         if self.kind:
-            findings += self._labels(counts, whole is not None or len(self.samples) == length)
+            is_whole = whole is not None or len(self.samples) == length
+            findings += self._check_labels(counts, is_whole)
         return findings
 
-    def _labels(self, counts: Counter[int], is_whole: bool) -> list[Finding]:
+    def _check_labels(self, counts: Counter[int], is_whole: bool) -> list[Finding]:
         wrong = [label for label in counts if not 0 <= label < self.num_classes]
         missing = [label for label in range(len(self.classes)) if not counts[label]]
         findings = []
         if wrong and self.num_classes:
             text = f"labels {sorted(wrong)[:5]} are outside of the {self.num_classes} classes"
             remedy = f"number them from 0 to {self.num_classes - 1}, or set num_classes"
-            findings.append(fault(self.subject, text, remedy, certain=True))
+            findings.append(Finding(FAULT, self.subject, text, remedy, certain=True))
         elif not counts.total():
             text = f"no {self.kind} of any class arrive"
             findings.append(Finding(FAULT, self.subject, text, self.remedy, certain=is_whole))
@@ -154,10 +142,15 @@ class Samples:
             is_one_label = self.kind == "pixels" and len(counts) == 1
             status = FAULT if is_whole or is_one_label else WARNING
             findings.append(Finding(status, self.subject, text, self.remedy))
-        if self.kind == "pixels" and self.ignored > self.given / 2:
-            text = f"{self.ignored / self.given:.0%} of the pixels are ignored"
-            findings.append(warning(self.subject, text, self.remedy))
+        if self.ignored > self.given / 2:
+            text = f"{self.ignored / self.given:.0%} of the {self.kind} are ignored"
+            findings.append(Finding(WARNING, self.subject, text, self.remedy))
         return findings
+
+    def _misfit(self, what: str, size: Any, other: str, expected: Any) -> None:
+        text = f"{what} {_by(size)}, but {other} {_by(expected)}"
+        remedy = "make the files and what the pipeline does with both fit together"
+        self.misfits.append(Finding(FAULT, self.subject, text, remedy, certain=True))
 
     def _name(self, label: int) -> str:
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)

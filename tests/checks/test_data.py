@@ -119,12 +119,12 @@ COCO_CASES: dict[str, tuple[Change, str, bool]] = {
     "boxes as corners": (each("annotations", corners), "would not as two corners", False),
     "wrong size": (
         each("images", lambda item: item.update(width=24, height=24)),
-        "is 48x48, but its annotations for 24x24",
+        "is 48x48, but its annotations are for 24x24",
         True,
     ),
     "width and height exchanged": (
         each("images", lambda item: item.update(width=96)),
-        "is 48x48, but its annotations for 48x96",
+        "is 48x48, but its annotations are for 48x96",
         True,
     ),
     "no area": (each("annotations", lambda item: item.pop("area")), "KeyError: 'area'", True),
@@ -261,8 +261,8 @@ def same(cfg: Any) -> None:
 SEG_CASES = {
     "0 and 255": (lambda a: np.where(a > 1, 255, 0), two_classes, "never seen in this split: sha"),
     "reduced from 0": (lambda a: a - 1, same, "% of the pixels are ignored; correct the labels"),
-    "half as large": (lambda a: a[::2, ::2], same, "is 24x24, but its image 48x48"),
-    "colours": (lambda a: np.dstack([a] * 3), same, "is 48x48x3, but its image 48x48"),
+    "half as large": (lambda a: a[::2, ::2], same, "is 24x24, but its image is 48x48"),
+    "colours": (lambda a: np.dstack([a] * 3), same, "is 48x48x3, but its image is 48x48"),
     "beyond the classes": (lambda a: a + 2, same, "labels [4, 5] are outside of the 4 classes"),
     "one label": (lambda a: a * 0 + 1, same, "never seen in this split: circle, square, tria"),
     "all ignored": (lambda a: a * 0, same, "no pixels of any class arrive"),
@@ -303,7 +303,7 @@ def test_files_of_label_maps(data):
         data / "ade20k/annotations/training",
         dirs_exist_ok=True,
     )
-    assert "annotations of 48x48 arrive with an image of 32x32" in wrong(look(SEG, crop_the_image))
+    assert "annotations are 48x48, but their image is 32x32" in wrong(look(SEG, crop_the_image))
 
 
 @pytest.mark.toolbox("mmpretrain")
@@ -375,6 +375,6 @@ def test_heads_are_compared_with_the_data(data):
         cfg.model.head.num_classes = classes
         found = check_data(cfg, build_on_meta(cfg))
         kinds = {item.status for item in found if item.subject == "classes"}
-        assert kinds == {status}
+        assert kinds == {status} - {OK}
         if classes == 5:
             assert "labels [5] are outside of the 5 classes" in wrong(found)
