@@ -15,12 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.apis.model import (
-    TensorModel,
-    fixed_input_size,
-    input_channels,
-    is_pose_estimator,
-)
+from mmvanilla.apis.model import TensorModel, fixed_input_size, input_channels, is_pose_estimator
 from mmvanilla.deploy.verification import random_images
 from mmvanilla.models.block import SeriesActivation, VanillaBlock
 from mmvanilla.models.fusion import count_fusable, fuse_model
@@ -82,7 +77,7 @@ def make_exportable(
     fused = copy.deepcopy(given)
     if count_fusable(fused):
         fuse_model(fused, inplace=True)
-    fused.eval()
+    given.eval(), fused.eval()
     fixed_size = fixed_input_size(fused)
     for parent in list(fused.modules()):
         _free_adaptive_pools(parent)
@@ -90,32 +85,24 @@ def make_exportable(
             if isinstance(parent.pool, nn.AdaptiveMaxPool2d):
                 parent.pool = HalvingPool(parent.pool.output_size)
             _pool_behind_relu(parent)
-    output = {"backbone": "backbone", "classifier": "logits", "segmenter": "logits"}[part]
     names: tuple[str, ...] = ("logits",)
+    output = "full_size_logits" if full_size else "logits"
     if part == "backbone":
-        names = _level_names(getattr(fused, "backbone", fused))
-    if full_size:
-        output = "full_size_logits"
+        output, names = part, _level_names(getattr(fused, "backbone", fused))
     module: nn.Module = TensorModel(fused, output)
     reference: Callable[[Tensor], Any] = TensorModel(given, output)
     if softmax:
         scores_of = score_function(given)
         if scores_of is None:
-            raise ValueError(
-                f"the scores that {type(model.head).__name__} predicts are neither softmax nor "
-                "sigmoid of its logits; leave softmax out"
-            )
+            head = type(model.head).__name__
+            raise ValueError(f"{head} predicts neither softmax nor sigmoid; leave softmax out")
         module, names = _Scores(module, scores_of), ("probabilities",)
         reference = predicted_scores(given)
     return Exportable(module.eval(), reference, part, names, part != "classifier", fixed_size)
 
 
 def resolve_part(model: nn.Module, part: str | None = None) -> str:
-    """Return the name of the part to export; the arguments are those of :func:`make_exportable`.
-
-    Raises:
-        ValueError: The model has no such part.
-    """
+    """Return the part that :func:`make_exportable` exports, or raise the error that it raises."""
     found = "backbone"
     if hasattr(model, "decode_head"):
         found = "segmenter"
@@ -142,17 +129,13 @@ def predicted_scores(model: Any) -> Callable[[Tensor], Tensor]:
 
 
 def score_function(model: nn.Module) -> str | None:
-    """Find by measurement how a classifier's own ``predict`` makes scores of logits.
-
-    Args:
-        model: A classifier in eval mode.
+    """Measure whether a classifier's own ``predict`` makes scores of logits by softmax or sigmoid.
 
     Returns:
         ``'softmax'`` or ``'sigmoid'``; None if it is neither, or there are no scores.
     """
     size = fixed_input_size(model) or (64, 64)
     images = random_images((2, input_channels(model), *size), seed=0)
-    images = images.to(next(model.parameters(), images))
     try:
         scores = predicted_scores(model)(images)
         with torch.no_grad():
@@ -161,7 +144,7 @@ def score_function(model: nn.Module) -> str | None:
             if relative_difference(scores, function(logits)) < 1e-5:
                 return name
     except Exception:  # whatever a head raises that predicts something else
-        return None
+        pass
     return None
 
 
@@ -175,20 +158,15 @@ class _Scores(nn.Module):
 
 
 def _level_names(backbone: nn.Module) -> tuple[str, ...]:
-    indices = getattr(backbone, "out_indices", None)
-    if indices is None:
-        raise ValueError(
-            f"{type(backbone).__name__} has no out_indices, so its outputs cannot be named; export "
-            "the whole classifier or segmenter"
-        )
-    return tuple(f"level{index}" for index in indices)
+    if not hasattr(backbone, "out_indices"):
+        raise ValueError(f"{type(backbone).__name__} has no out_indices that name its outputs")
+    return tuple(f"level{index}" for index in backbone.out_indices)  # type: ignore[union-attr]
 
 
 def _pool_behind_relu(block: Any) -> None:
-    """Exchange max pooling and the ReLU behind it, which changes no value: ReLU never decreases.
+    """Exchange max pooling and the ReLU behind it, which keeps runtimes from pooling in int8.
 
-    Behind the pooling, ReLU keeps runtimes from pooling in int8; before it, it becomes a part of
-    the convolution.
+    This changes no value, since ReLU never decreases.
     """
     owner = block.act if isinstance(block.act, SeriesActivation) else block
     if type(owner.act) is nn.ReLU and block.pool is not None:
@@ -208,8 +186,7 @@ class HalvingPool(nn.Module):
         size = int(x.shape[-1])
         if (size + 1) // 2 != self.output_size:
             raise ValueError(
-                f"adaptive pooling from {size} to {self.output_size} pixels has no equal in the "
-                "formats of files; take output sizes of half the input, rounded up"
+                f"no file can pool adaptively from {size} to {self.output_size} pixels"
             )
         return nn.functional.max_pool2d(x, 2 + size % 2, 2, size % 2)
 

@@ -16,16 +16,12 @@ from mmvanilla.deploy.runner_runtimes import RUNTIMES
 
 
 def is_exported(path: str) -> bool:
-    """Tell by its suffix whether a file is an exported model that can be tested."""
+    """Tell by its suffix whether a file is an exported model."""
     return Path(path).suffix in RUNTIMES
 
 
 def options_to_test(path: str) -> dict[str, Any]:
-    """Return the options that put an exported model in the place of a config's model.
-
-    Args:
-        path: Path of the exported file.
-    """
+    """Return the options that put an exported file in the place of a config's model."""
     return {"model": dict(_delete_=True, type="ExportedModel", path=path), "load_from": None}
 
 
@@ -39,10 +35,6 @@ class ExportedModel(BaseModel):
     Args:
         path: Path of the exported file.
         data_preprocessor: Ignored: the file's own settings count.
-
-    Raises:
-        ValueError: The file is not such a model, or cannot be used without its toolbox.
-        ImportError: The runtime is not installed.
     """
 
     def __init__(self, path: str, data_preprocessor: Any = None) -> None:
@@ -50,26 +42,11 @@ class ExportedModel(BaseModel):
         self.predictor = Predictor.load(path)
 
     def forward(self, inputs: Any, data_samples: Sequence[Any] = (), mode: str = "predict") -> Any:
-        """Predict on the images of data samples, and add the predictions to these.
-
-        Args:
-            inputs: Not used.
-            data_samples: The toolbox's data samples, with the paths of their images.
-            mode: ``'predict'``, which alone is possible.
-
-        Raises:
-            ValueError: Another mode is asked for, or a sample has no path of an image.
-        """
-        if mode != "predict":
-            raise ValueError(f"an exported model only predicts, found mode={mode!r}")
+        """Predict on the images that data samples name, and add the predictions to these."""
+        if mode != "predict" or not all("img_path" in sample for sample in data_samples):
+            raise ValueError("an exported model only predicts, and only on files (img_path)")
         for sample in data_samples:
-            path = sample.get("img_path")
-            if not path:
-                raise ValueError(
-                    "an exported model reads images from files, and this data set gives no "
-                    "img_path; test the checkpoint instead"
-                )
-            result = self.predictor(self.predictor.read(path))
+            result = self.predictor(self.predictor.read(sample.img_path))
             ADD_RESULT[self.predictor.settings["task"]](sample, result)
         return list(data_samples)
 

@@ -71,11 +71,7 @@ class Format:
     has_runner: bool = False
 
     def files(self, out: Path) -> list[Path]:
-        """List all files of an export to ``out``, which comes first.
-
-        Raises:
-            ValueError: ``out`` has another suffix.
-        """
+        """List all files of an export to ``out``, which comes first, or refuse its suffix."""
         if out.suffix != self.suffix:
             raise ValueError(f"the output must be an {self.suffix} file, found {out}")
         return [out, *(out.with_suffix(suffix) for suffix in self.companions)]
@@ -117,20 +113,17 @@ def export_model(
 ) -> ExportReport:
     """Fuse a model, export it, run the file, and let it appear if it agrees with PyTorch.
 
-    The graph takes normalised images. The work of the model's data preprocessor (channel order,
-    mean, std) is not in the graph, but described in the file's metadata under ``preprocessing``,
-    as JSON.
+    The graph takes normalised images; the file's metadata describes under ``preprocessing``, as
+    JSON, what the model's data preprocessor does.
 
     Args:
         model: A model in eval mode, which is not changed.
         out: Path of the file to write.
         target: Format to write.
         size: Height and width in pixels to export with; without ``dynamic`` the only ones.
-        part: Part to export, as in :func:`mmvanilla.deploy.exportable.make_exportable`.
-        softmax: Whether a classifier gives the scores of its own ``predict`` instead of logits.
-            Default: False.
-        full_size: Whether a segmenter gives logits at the size of the input instead of that of its
-            head. Default: False.
+        part: Part to export, as in :func:`make_exportable`.
+        softmax: Whether a classifier gives scores, as in :func:`make_exportable`.
+        full_size: Whether a segmenter's logits are enlarged, as in :func:`make_exportable`.
         dynamic: Whether the file accepts any height and width, if model and format allow it.
             Default: True.
         tolerance: Largest difference allowed, relative to each output's maximum.
@@ -141,7 +134,7 @@ def export_model(
 
     Raises:
         FileExistsError: A file exists and ``overwrite`` is False.
-        ImportError: Something that the format needs is not installed.
+        ImportError: Something that the format needs is not installed, or torch is too old.
         ValueError: An option does not fit the model or the format, or a size is below 1.
         RuntimeError: The model cannot be fused or exported, or the runtime disagrees with PyTorch.
     """
@@ -201,14 +194,7 @@ def _quiet(target: Format) -> Iterator[None]:
 
 
 def require_packages(*names: str) -> None:
-    """Check that packages and a torch for exporting are there; they report nothing to their makers.
-
-    Args:
-        *names: Names of the packages, which pip and Python share.
-
-    Raises:
-        ImportError: One of them is not installed, or torch is older than 2.6.
-    """
+    """Refuse to go on without these packages (pip knows them as Python does) and torch 2.6."""
     silence_telemetry()
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
         raise ImportError(f"export needs torch 2.6 or newer, found {torch.__version__}")

@@ -19,12 +19,9 @@ FORMATS: dict[str, Format] = {
 
 
 def find_format(out: str | Path, name: str | None = None, exporter: str | None = None) -> Format:
-    """Find a format by its name, or by the suffix of the file to write.
+    """Find a format by its name, or else by the suffix of the file to write.
 
-    Args:
-        out: Path of the file to write.
-        name: Name of the format, a key of :data:`FORMATS`. None: the suffix tells.
-        exporter: Which of torch's exporters writes ONNX. None: the default one.
+    ``exporter`` chooses the one of torch's exporters that writes ONNX.
 
     Raises:
         ValueError: The suffix is unknown, or an exporter is named for another format than ONNX.

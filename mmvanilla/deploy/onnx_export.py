@@ -15,13 +15,7 @@ _OPSET = 17
 
 
 def write_onnx(job: Job, path: Path, exporter: str = "torchscript") -> None:
-    """Write a model as ONNX, with its metadata.
-
-    Args:
-        job: What to write.
-        path: Path of the file.
-        exporter: Name of torch's exporter, an entry of :data:`EXPORTERS`.
-    """
+    """Write a model as ONNX, with its metadata, by one of torch's :data:`EXPORTERS`."""
     import onnx
 
     options = _dynamo_options(job) if exporter == "dynamo" else _torchscript_options(job)

@@ -22,13 +22,7 @@ def write_openvino(job: Job, path: Path) -> None:
 
 
 def save_model(model: Any, path: Path, metadata: dict[str, str]) -> None:
-    """Write a model and its metadata to an ``.xml`` and a ``.bin`` file.
-
-    Args:
-        model: An ``openvino.Model``.
-        path: Path of the ``.xml`` file.
-        metadata: Entries by name, written into ``rt_info`` under ``mmvanilla``.
-    """
+    """Write an ``openvino.Model`` to an ``.xml`` and a ``.bin`` file, with metadata in rt_info."""
     import openvino
 
     for name, value in metadata.items():

@@ -40,12 +40,10 @@ class Predictor:
 
     Args:
         run: Function that runs the model.
-        settings: Entry ``runner`` of its metadata, decoded.
+        settings: Entry ``runner`` of its metadata, decoded; it may say that this program cannot
+            serve the model, which is a ValueError.
         size: The only height and width in pixels that it takes. None (default): any.
         name: Name of the model, for messages.
-
-    Raises:
-        ValueError: The settings say that this program cannot serve the model.
     """
 
     def __init__(
@@ -66,11 +64,7 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> Predictor:
-        """Open a file.
-
-        Args:
-            path: Path of the ``.onnx`` or ``.xml`` file.
-            device: ``'cpu'`` (default), or another device of the runtime, such as ``'cuda'``.
+        """Open a file; ``device`` is ``'cpu'``, or another one that the runtime knows.
 
         Raises:
             ValueError: The file is not such a model, or cannot be used here.
@@ -100,11 +94,7 @@ class Predictor:
         return classes[label] if label < len(classes) else str(label)
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read an image file as the training did: (H, W), or (H, W, C) as BGR.
-
-        Raises:
-            ValueError: The file is not an image.
-        """
+        """Read an image file as the training did: (H, W), or (H, W, C) as BGR."""
         data = np.fromfile(path, np.uint8)
         try:
             image = cv2.imdecode(data, self.settings["read_flag"]) if data.size else None
@@ -115,14 +105,7 @@ class Predictor:
         return image
 
     def __call__(self, image: np.ndarray) -> dict[str, Any]:
-        """Predict on one image; see ``TASKS`` for what it returns.
-
-        Args:
-            image: Result of :meth:`read`.
-
-        Raises:
-            ValueError: The model takes images of another size, or with other channels.
-        """
+        """Predict on an image that :meth:`read` gave; see ``TASKS`` for what it returns."""
         inputs, shape, scale = prepare_image(image, self.settings)
         found = inputs.shape[1:]
         expected = (self.settings["channels"], *(self.size or found[1:]))
@@ -167,12 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Do what the command line asks; each file appears whole, when its image is done.
-
-    Raises:
-        ValueError: Something does not fit; the message says what, and what to do.
-        FileExistsError: A file to write exists, and ``--overwrite`` is not given.
-    """
+    """Do what the command line asks; each file appears whole, when its image is done."""
     images = find_images(args.images)
     model = Predictor.load(args.model, args.device)
     endings = model.task.endings if args.out_dir else ()

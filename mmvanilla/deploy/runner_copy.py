@@ -15,17 +15,17 @@ _IMPORT = re.compile(r"^from mmvanilla\.deploy\.(\w+) import .*\n", re.MULTILINE
 
 def runner_text() -> str:
     """Return the runner as one file, in which its modules stand where they are imported."""
-    folder = Path(str(runner.__file__)).parent
+    path = Path(str(runner.__file__))
     seen = set()
 
     def inline(match: re.Match[str]) -> str:
         if match[1] in seen:
             return ""
         seen.add(match[1])
-        text = (folder / f"{match[1]}.py").read_text(encoding="utf-8")
+        text = path.with_name(f"{match[1]}.py").read_text(encoding="utf-8")
         return _IMPORT.sub(inline, text.replace("from __future__ import annotations\n", ""))
 
-    return _IMPORT.sub(inline, (folder / "runner.py").read_text(encoding="utf-8"))
+    return _IMPORT.sub(inline, path.read_text(encoding="utf-8"))
 
 
 def runner_files(out: Path, with_runner: bool) -> list[Path]:

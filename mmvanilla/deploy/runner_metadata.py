@@ -56,9 +56,6 @@ def describe_for_runner(
         meta: Entry ``meta`` of its checkpoint.
         part: Exported part, as in :func:`mmvanilla.deploy.exportable.make_exportable`.
         softmax: Whether the file of a classifier gives scores instead of logits. Default: False.
-
-    Returns:
-        Entries for the metadata of an exported file, as JSON.
     """
     known = describe_data(meta)
     try:
@@ -114,10 +111,6 @@ def _describe_task(model: Any, part: str | None) -> dict[str, Any]:
 
 def describe_reading(model: nn.Module, cfg: Config) -> dict[str, Any]:
     """Describe how the test pipeline and the data preprocessor turn a file into an input.
-
-    Args:
-        model: Model of any toolbox.
-        cfg: Config of the model.
 
     Raises:
         Unsupported: The runner does not know a step of the pipeline.

@@ -24,8 +24,8 @@ def prepare_image(
     """Turn an image into a network's input.
 
     Args:
-        image: (H, W), or (H, W, C) in the order of OpenCV, BGR.
-        settings: What a file's metadata says about its pipeline and data preprocessor.
+        image: (H, W), or (H, W, C) as BGR.
+        settings: What a file's metadata says about pipeline and data preprocessor.
 
     Returns:
         The input, (1, C, H, W) float32; its height and width without the padding behind

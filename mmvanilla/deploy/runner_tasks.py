@@ -13,15 +13,13 @@ from mmvanilla.deploy.runner_steps import interpolate
 
 
 class Task(NamedTuple):
-    """What a model is for. The first argument of all functions is its predictor.
+    """What a model is for, as functions whose first argument is its predictor.
 
     Attributes:
-        predict: Function of the network's input, its height and width without padding, how much it
-            was resized in width and height, and the image's own height and width; it returns a
-            dict of what was found.
-        to_json: Function that turns this dict into what JSON can hold.
-        draw: Function of a picture, (H, W, 3) BGR, and this dict; it returns a picture for each of
-            ``endings``, and may draw into the given one.
+        predict: From a network's input, its height and width without padding, how much width and
+            height were resized, and the image's own height and width, to a dict of what was found.
+        to_json: From this dict to what JSON can hold.
+        draw: From a picture, (H, W, 3) BGR, and this dict to a picture for each of ``endings``.
         endings: How the names of the pictures end.
     """
 

@@ -19,13 +19,7 @@ def random_images(shape: tuple[int, ...], seed: int) -> Tensor:
 def compared_shapes(
     channels: int, size: tuple[int, int], dynamic: bool
 ) -> tuple[tuple[int, ...], ...]:
-    """Choose input shapes, (N, C, H, W), to compare on.
-
-    Args:
-        channels: Number of channels of an image.
-        size: Height and width in pixels that the file was exported with.
-        dynamic: Whether the file accepts other heights and widths, too.
-    """
+    """Choose input shapes, (N, C, H, W), around a height and width in pixels to compare on."""
     height, width = size
     shapes = [(1, channels, height, width), (3, channels, height, width)]
     if dynamic:
@@ -38,12 +32,7 @@ def compared_shapes(
 def compare_with_torch(
     run: RunFile, reference: Callable[[Tensor], object], shapes: Sequence[tuple[int, ...]]
 ) -> float:
-    """Run a file in its runtime and a model in PyTorch on the same random inputs.
-
-    Args:
-        run: Function that runs the file.
-        reference: Function from images to one tensor or several.
-        shapes: Input shapes, each as (N, C, H, W).
+    """Run a file in its runtime and a model in PyTorch on random inputs of these shapes.
 
     Returns:
         The largest difference of any output, relative to that output's largest magnitude; NaN if

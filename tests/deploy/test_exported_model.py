@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ pytest.importorskip("mmvanilla.cls_head")
 from mmvanilla.apis.config import load_config  # noqa: E402
 from mmvanilla.apis.model import build_model  # noqa: E402
 from mmvanilla.datasets.shapes import make_shapes  # noqa: E402
+from mmvanilla.deploy.exported_model import ExportedModel  # noqa: E402
 from mmvanilla.deploy.exporting import export_model  # noqa: E402
 from mmvanilla.deploy.formats import find_format  # noqa: E402
 from mmvanilla.deploy.runner_metadata import describe_for_runner  # noqa: E402
@@ -23,7 +25,13 @@ SINGLE = [
 ]
 
 
-@pytest.mark.parametrize("name", ["vanillanet_shapes", "upernet_vanillanet_shapes"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vanillanet_shapes",
+        pytest.param("upernet_vanillanet_shapes", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_it_predicts_what_the_checkpoint_predicts(name, tmp_path, run_tool):
     pytest.importorskip("mmseg.models" if "upernet" in name else "mmpretrain.models")
     layout = "ade20k" if "upernet" in name else "imagenet"
@@ -58,3 +66,29 @@ def test_it_predicts_what_the_checkpoint_predicts(name, tmp_path, run_tool):
     }.items():
         status, printed = run_tool("test", config, *arguments)
         assert status == 1 and reason in printed.err.splitlines()[-1]
+
+
+class Predicts:
+    """Stands for a segmenter that was exported."""
+
+    settings = dict(task="segmentation")
+
+    def read(self, path):
+        assert path == "image.png"
+
+    def __call__(self, image):
+        return dict(labels=np.arange(6).reshape(2, 3))
+
+
+def test_maps_become_those_of_the_toolbox():
+    structures = pytest.importorskip("mmseg.structures")
+    model = ExportedModel.__new__(ExportedModel)
+    torch.nn.Module.__init__(model)
+    model.predictor = Predicts()
+    sample = structures.SegDataSample(metainfo=dict(img_path="image.png"))
+    (found,) = model.forward(None, [sample])
+    assert found.pred_sem_seg.data.tolist() == [[[0, 1, 2], [3, 4, 5]]]
+    with pytest.raises(ValueError, match="only on files"):
+        model.forward(None, [structures.SegDataSample()])
+    with pytest.raises(ValueError, match="only predicts"):
+        model.forward(None, [sample], mode="loss")

@@ -19,6 +19,14 @@ from tests.deploy.export_models import (
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporters, about their own future
 
 
+def formats(*always):
+    """All formats as parameters; those that are not named here run with the exhaustive tests."""
+    return [
+        pytest.param(name, marks=[] if name in always else pytest.mark.exhaustive)
+        for name in FORMATS
+    ]
+
+
 @pytest.fixture(params=list(FORMATS))
 def target(request):
     for package in FORMATS[request.param].packages:
@@ -77,6 +85,7 @@ def test_every_format_runs_open_batches_and_tells_its_preprocessing(target, tmp_
     assert entries["input_size"] == report.input_size
 
 
+@pytest.mark.parametrize("target", formats("onnx"), indirect=True)
 @pytest.mark.parametrize(
     ("head", "function"), [("LinearClsHead", "softmax"), ("MultiLabelLinearClsHead", "sigmoid")]
 )
@@ -95,6 +104,7 @@ def test_scores_are_those_of_the_models_own_predict(target, head, function, tmp_
     torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("target", formats("onnx", "openvino"), indirect=True)
 def test_every_format_exports_a_segmenter_with_pyramid_pooling(target, tmp_path):
     model = build_segmenter()
     out = tmp_path / f"net{target.suffix}"
@@ -182,6 +192,7 @@ def trained(tmp_path):
     return folder / "cls.py", folder / "cls.pth"
 
 
+@pytest.mark.parametrize("target", formats("torchscript"), indirect=True)
 def test_tool_takes_the_format_from_the_suffix(target, trained, tmp_path, run_tool):
     out = tmp_path / f"net{target.suffix}"
     status, printed = run_tool("export", *trained, out, "--shape", 64, 64)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -25,9 +26,15 @@ from mmvanilla.deploy import runner  # noqa: E402
 from mmvanilla.deploy.exporting import export_model  # noqa: E402
 from mmvanilla.deploy.formats import find_format  # noqa: E402
 from mmvanilla.deploy.runner import Predictor  # noqa: E402
-from mmvanilla.deploy.runner_copy import RUNNER_NAME, runner_text  # noqa: E402
-from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal  # noqa: E402
+from mmvanilla.deploy.runner_copy import RUNNER_NAME, runner_files, runner_text  # noqa: E402
+from mmvanilla.deploy.runner_metadata import (  # noqa: E402
+    describe_for_runner,
+    describe_reading,
+    refusal,
+)
 from mmvanilla.deploy.runner_steps import prepare_image  # noqa: E402
+from mmvanilla.deploy.runner_tasks import as_picture  # noqa: E402
+from tests.deploy.export_models import build_backbone  # noqa: E402
 from tests.deploy.runner_models import (  # noqa: E402
     META,
     build,
@@ -41,8 +48,10 @@ from tests.deploy.test_onnx_export import OwnScores  # noqa: E402
 from tests.helpers import ROOT, randomise  # noqa: E402
 
 # How many images the answers are compared on: by default, and by `make test-all`.
-COUNTS = [8, pytest.param(100, marks=pytest.mark.exhaustive)]
+COUNTS = [6, pytest.param(100, marks=pytest.mark.exhaustive)]
+ALWAYS = (".onnx", "whole"), (".onnx", "slide"), (".xml", "whole")
 EDGE = dict(type="ResizeEdge", scale=72, edge="short", backend="pillow", interpolation="bicubic")
+KNOWN = dict(version=runner.VERSION, task="classification", classes=META["classes"], palette=[])
 CLASSIFIER_STEPS = [EDGE, dict(type="CenterCrop", crop_size=64)]
 
 
@@ -97,10 +106,13 @@ def test_images_become_the_same_inputs_bit_by_bit(tmp_path):
     for name, steps in pipelines.items():
         for options in ({}, dict(pad_size_divisor=32, pad_value=7)):
             cfg = classifier_config(steps, **options)
-            model = build(cfg)
-            entries = describe_for_runner(model, cfg, dict(dataset_meta=META))
-            assert refusal(entries) is None, name
-            predictor = Predictor(lambda inputs: [], json.loads(entries["runner"]))
+            init_default_scope("mmpretrain")
+            model = torch.nn.Module()
+            model.data_preprocessor = MODELS.build(
+                dict(type="ClsDataPreprocessor", **cfg.data_preprocessor)
+            )
+            settings = json.loads(json.dumps(describe_reading(model, cfg)))
+            predictor = Predictor(lambda inputs: [], dict(KNOWN, **settings))
             pipeline = Compose(cfg.test_dataloader.dataset.pipeline)
             for path in images:
                 sample = pipeline(dict(img_path=str(path)))
@@ -110,7 +122,7 @@ def test_images_become_the_same_inputs_bit_by_bit(tmp_path):
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.exhaustive)])
 def test_classes_are_those_of_the_inferencer(classifier, suffix, count, tmp_path):
     from mmpretrain.apis import ImageClassificationInferencer
 
@@ -149,15 +161,19 @@ SEGMENTERS = {
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("kind", SEGMENTERS)
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        pytest.param(suffix, kind, marks=[] if (suffix, kind) in ALWAYS else pytest.mark.exhaustive)
+        for suffix in (".onnx", ".xml")
+        for kind in SEGMENTERS
+    ],
+)
 def test_maps_are_those_of_the_inferencer(segmenter_weights, kind, suffix, count, tmp_path):
     from mmseg.apis import MMSegInferencer
 
     if suffix == ".xml":
         pytest.importorskip("openvino")
-        if kind != "whole" and count < 100:
-            pytest.skip("with ONNX Runtime by default")
     options = dict(SEGMENTERS[kind])
     preprocessing = options.pop("preprocessor_test_cfg", None)
     cfg = segmenter_config(**options)
@@ -214,8 +230,7 @@ def test_what_is_no_prediction_is_refused(classifier, tmp_path):
     assert "something else of the network's outputs" in refusal(describe_for_runner(own, cfg, {}))
 
 
-@pytest.mark.parametrize("softmax", [False, True])
-@pytest.mark.parametrize("rule", [dict(thr=0.4), dict(topk=2)])
+@pytest.mark.parametrize(("softmax", "rule"), [(False, dict(thr=0.4)), (True, dict(topk=2))])
 def test_several_labels_are_those_of_the_models_own_predict(softmax, rule, tmp_path):
     cfg = classifier_config(CLASSIFIER_STEPS)
     cfg.model.neck = dict(type="GlobalAveragePooling")
@@ -246,33 +261,37 @@ ODD = {  # what a file may hold: its name, channels and type
 
 
 @pytest.mark.parametrize("color_type", ["color", "grayscale", "unchanged"])
-def test_odd_images_are_read_as_by_the_toolbox_or_refused(color_type, tmp_path, capsys):
+def test_odd_images_are_read_as_by_the_toolbox_or_refused(color_type, tmp_path):
     load = dict(type="LoadImageFromFile", color_type=color_type)
     cfg = classifier_config([dict(type="Resize", scale=(64, 64))])
     cfg.test_dataloader.dataset.pipeline[0] = load
-    channels = 1 if color_type == "grayscale" else 3
-    if channels == 1:
+    if color_type == "grayscale":
         cfg.data_preprocessor.update(mean=[120.0], std=[60.0], to_rgb=False)
         cfg.model.backbone.in_channels = 1
     model = randomise(build(cfg))
-    out = export(model, cfg, tmp_path / "net.onnx")
+
+    @torch.no_grad()
+    def run(inputs):
+        return [model(torch.from_numpy(inputs)).numpy()]
+
+    predictor = Predictor(run, json.loads(describe_for_runner(model, cfg, {})["runner"]))
     rng = np.random.default_rng(0)
     for name, (shape, kind) in ODD.items():
-        path, pictures = tmp_path / f"{name}.png", tmp_path / name
+        path = tmp_path / f"{name}.png"
         cv2.imwrite(str(path), rng.integers(0, np.iinfo(kind).max, shape).astype(kind))
-        predictor = Predictor.load(out)
-        arguments = [str(out), str(path), "--out-dir", str(pictures)]
+        image = predictor.read(path)
         if color_type == "unchanged" and name == "alpha":
             with pytest.raises(ValueError, match="takes images of 3 channels, and this one has 4"):
-                runner.predict(runner.build_parser().parse_args(arguments))
+                predictor(image)
             continue
         inputs, samples = ImageReader(model, cfg).batch(path)
         with torch.no_grad():
             (expected,) = model(inputs, samples, mode="predict")
-        found = predictor(predictor.read(path))
+        found = predictor(image)
         np.testing.assert_allclose(found["pred_scores"], expected.pred_score, atol=1e-5)
-        runner.predict(runner.build_parser().parse_args(arguments))
-        assert cv2.imread(str(pictures / path.name), -1).shape == (50, 60, 3)
+        (picture,) = predictor.task.draw(predictor, as_picture(image), found)
+        assert (picture.shape, picture.dtype) == ((50, 60, 3), np.uint8)
+        assert picture.min() < 20 and picture.max() == 255  # also of deep ones
 
 
 BLOCKER = """
@@ -308,7 +327,11 @@ def device(tmp_path):
 
 
 def test_a_device_needs_one_file_numpy_opencv_and_the_runtime(classifier, device, tmp_path):
-    images = write_images(tmp_path / "images", 4)
+    images = write_images(tmp_path / "images", 3)
+    for name, (shape, kind) in ODD.items():
+        images.append(tmp_path / "images" / f"{name}.png")
+        cv2.imwrite(str(images[-1]), np.full(shape, np.iinfo(kind).max // 3, kind))
+    images.sort()
     done = device(classifier[3], tmp_path / "images", "--out", "all.json", "--out-dir", "pictures")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -426,7 +449,7 @@ def test_onnx_runtime_reports_nothing_to_its_makers():
     """Its reports come from a thread that begins with its import."""
     code = """
 import contextlib, os
-from mmvanilla.deploy.runner_runtimes import open_onnx
+from runner_runtimes import open_onnx
 threads = len(os.listdir("/proc/self/task"))
 with contextlib.suppress(ValueError):
     open_onnx("no file")
@@ -437,7 +460,7 @@ print(len(os.listdir("/proc/self/task")) - threads)
     env = {name: value for name, value in os.environ.items() if name not in off}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=dict(env, PYTHONPATH=str(ROOT)),
+        env=dict(env, PYTHONPATH=str(ROOT / "mmvanilla" / "deploy")),
         capture_output=True,
         text=True,
     )
@@ -460,14 +483,15 @@ def test_the_runner_imports_nothing_else():
     }
 
 
-def test_the_runner_is_written_beside_the_file(classifier, tmp_path):
-    cfg, model, _, _ = classifier
-    copy_of_it = tmp_path / RUNNER_NAME
-    export(model, cfg, tmp_path / "a.onnx", with_runner=True)
-    assert copy_of_it.read_text() == runner_text()
+def test_the_runner_is_written_beside_the_file(tmp_path):
+    out, path = tmp_path / "net.onnx", tmp_path / RUNNER_NAME
+    assert runner_files(out, False) == [] and runner_files(out, True) == [path]
+    export_model(build_backbone(), out, find_format(out), size=(64, 64), with_runner=True)
+    assert path.read_text() == runner_text()
     # The same one serves a second model; another predict.py is not ours to replace.
-    export(model, cfg, tmp_path / "b.onnx", with_runner=True)
-    copy_of_it.write_text("mine")
+    assert runner_files(tmp_path / "other.onnx", True) == []
+    path.write_text("mine")
+    other = tmp_path / "other.onnx"
     with pytest.raises(FileExistsError, match=r"predict\.py exists"):
-        export(model, cfg, tmp_path / "c.onnx", with_runner=True)
-    assert copy_of_it.read_text() == "mine" and not (tmp_path / "c.onnx").exists()
+        export_model(build_backbone(), other, find_format(other), with_runner=True)
+    assert path.read_text() == "mine" and not other.exists()
