@@ -24,11 +24,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--out", help=".pkl file for the raw predictions")
     parser.add_argument("--show", action="store_true", help="show the predictions in a window")
-    parser.add_argument(
-        "--show-dir",
-        help="folder for pictures of the predictions; a relative one is inside of the folder "
-        "of this run, WORK_DIR/TIME",
-    )
+    parser.add_argument("--show-dir", help="folder for pictures of the predictions")
     parser.add_argument(
         "--wait-time", type=float, default=2.0, help="seconds for each window (default: 2)"
     )

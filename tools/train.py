@@ -28,7 +28,7 @@ def build_parser() -> ArgumentParser:
         "--resume",
         nargs="?",
         const="auto",
-        help="go on from this checkpoint; without a value, from the newest one in the work dir",
+        help="go on from this checkpoint; without a value, from the last one in the work dir",
     )
     parser.add_argument(
         "--no-check", action="store_true", help="train even if the config is found to be wrong"
