@@ -36,6 +36,7 @@ class Losses(Hook):
         self.values.append(float(outputs["loss"]))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.toolbox("mmdet")
 def test_a_fused_detector_learns_with_layer_decay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
