@@ -1,7 +1,6 @@
 """What every tool says when something goes wrong, and how it ends."""
 
 import errno
-import os
 import signal
 import subprocess
 import sys
@@ -55,19 +54,25 @@ def test_an_error_is_one_line_and_debug_shows_where(capsys):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_work_as_an_exception_does(number, status, capsys):
-    cleaned = []
-
-    def work(args: Namespace) -> None:
-        try:
-            os.kill(os.getpid(), number)
-        finally:
-            cleaned.append(True)
-
-    before = signal.getsignal(number)
-    assert cli.run(ArgumentParser(), work, []) == status
-    assert cleaned and signal.getsignal(number) is before
-    assert capsys.readouterr().err == "error: stopped before the end\n"
+def test_a_signal_ends_the_work_as_an_exception_does(number, status):
+    code = f"""
+import os, signal, sys
+from argparse import ArgumentParser
+from mmvanilla.utils import cli
+def work(args):
+    try:
+        os.kill(os.getpid(), {int(number)})
+    finally:
+        print("cleaned")
+before = signal.getsignal({int(number)})
+status = cli.run(ArgumentParser(), work, [])
+assert signal.getsignal({int(number)}) is before
+sys.exit(status)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert done.stdout == "cleaned\n"
+    assert done.stderr.splitlines()[-1] == "error: stopped before the end"
 
 
 def test_a_second_signal_ends_a_process_that_does_not_stop():
