@@ -101,6 +101,7 @@ def check_data(
             remedy = "give all the same in one order: metainfo.classes, folders, or `categories`"
             text += _listed(known[0][1])
             findings.append(Finding(FAULT, "classes", text, remedy, certain=True))
+    findings += _check_topk(cfg, heads)
     findings += _build_metrics(cfg) if thorough else []
     return list(dict.fromkeys(findings))
 
@@ -169,6 +170,20 @@ def _batch(cfg: Config, loader: Any, subject: str, samples: Sequence[Any]) -> Fi
         return Finding(FAULT, subject, f"no batch: {words(error)}", remedy, certain=True)
     text = f"a batch is {tuple(inputs.shape)}, with values {low:.3g} to {high:.3g}"
     return Finding(OK, subject, text)
+
+
+def _check_topk(cfg: Config, heads: Mapping[str, int]) -> Iterator[Finding]:
+    """Find accuracies of more classes than there are: they fail in the first validation."""
+    classes = heads.get("model.head.num_classes")
+    for name in ("val_evaluator", "test_evaluator"):
+        nodes = cfg.get(name) or []
+        for node in [nodes] if isinstance(nodes, Mapping) else nodes:
+            topk = node.get("topk") or 1
+            largest = topk if isinstance(topk, int) else max(topk)
+            if classes is not None and largest > classes:
+                text = f"topk={topk} asks for more than the {classes} classes"
+                remedy = f"set {name}.topk=(1,)"
+                yield Finding(FAULT, name, text, remedy, certain=True)
 
 
 def _build_metrics(cfg: Config) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import pytest
 from mmengine.config import Config
 
 from mmvanilla.apis.config import load_config, use_scope
+from mmvanilla.apis.model import build_on_meta
 from mmvanilla.checks.data import check_data
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding
 from mmvanilla.datasets.shapes import make_shapes
@@ -367,8 +368,6 @@ def test_images_that_make_no_batch(data):
 
 @pytest.mark.toolbox("mmpretrain")
 def test_heads_are_compared_with_the_data(data):
-    from mmvanilla.apis.model import build_on_meta
-
     cfg: Config = load_config(str(CONFIGS / "shapes" / CLS))
     use_scope(cfg)
     for classes, status in ((6, OK), (5, FAULT), (7, WARNING)):
@@ -378,3 +377,16 @@ def test_heads_are_compared_with_the_data(data):
         assert kinds == {status} - {OK}
         if classes == 5:
             assert "labels [5] are outside of the 5 classes" in wrong(found)
+
+
+@pytest.mark.toolbox("mmpretrain")
+def test_an_accuracy_of_more_classes_than_there_are(data):
+    def change(cfg: Any) -> None:
+        cfg.val_evaluator = dict(type="Accuracy", topk=(1, 10))
+
+    cfg = load_config(str(CONFIGS / "shapes" / CLS))
+    use_scope(cfg)
+    (fault,) = [
+        item for item in look(CLS, change, model=build_on_meta(cfg), thorough=False) if item.certain
+    ]
+    assert fault.subject == "val_evaluator" and "more than the 6 classes" in str(fault)
