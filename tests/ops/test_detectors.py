@@ -58,8 +58,8 @@ def test_loss_gradient_and_predictions_are_equal(row):
     init_default_scope("mmdet")
     config = plugged(row).model
     for settings in (config.get("test_cfg"), (config.get("test_cfg") or {}).get("rcnn")):
-        if settings and "score_thr" in settings:
-            settings.score_thr = 0  # random weights are sure of nothing
+        for key in {"score_thr", "mask_thr", "filter_thr"} & set(settings or ()):
+            settings[key] = 0  # random weights are sure of nothing
     weights: dict = {}
     size = 256 if row.name == "DINO" else 128  # DINO takes the best 900 places
     theirs, ours = with_both(lambda: step(config, size, weights))
