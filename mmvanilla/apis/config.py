@@ -60,6 +60,18 @@ def use_scope(cfg: Config) -> None:
         init_default_scope(scope)
 
 
+def tested_dataset(cfg: Config) -> Any:
+    """Return the config of the data set that is tested on, out of wrappers such as RepeatDataset.
+
+    Args:
+        cfg: A config of any kind. Without a test data set the result is an empty dict.
+    """
+    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    return dataset
+
+
 def _read(name: str, read: Any, argument: Any) -> Any:
     try:
         return read(argument)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from torch import Tensor, nn
 
-from mmvanilla.apis.config import use_scope
+from mmvanilla.apis.config import tested_dataset, use_scope
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -55,9 +55,7 @@ class ImageReader:
     def __init__(self, model: nn.Module, cfg: Config) -> None:
         self.model: Any = model
         self.cfg = cfg
-        dataset = cfg.get("test_dataloader", {}).get("dataset", {})
-        while "dataset" in dataset:
-            dataset = dataset["dataset"]
+        dataset = tested_dataset(cfg)
         if "pipeline" not in dataset:
             raise ValueError(
                 f"{cfg.filename or 'the config'} has no test_dataloader.dataset.pipeline, which "
@@ -93,7 +91,8 @@ class ImageReader:
             path: Path of the image file.
 
         Returns:
-            The network's input, (1, 3, H, W), and the same pixels as RGB, (H, W, 3) uint8.
+            The network's input, (1, C, H, W), and the same pixels, (H, W, C) uint8, as RGB if C is
+            3; pixels of 16 bits become 8.
 
         Raises:
             ValueError: :meth:`batch` refuses the file.
@@ -105,6 +104,8 @@ class ImageReader:
             pixels = pixels * np.array(preprocessing["std"]) + np.array(preprocessing["mean"])
         if preprocessing["channel_order"] == "BGR":
             pixels = pixels[..., ::-1]
+        if pixels.max() > 256:  # 16 bits
+            pixels = pixels / 257
         return inputs, np.ascontiguousarray(pixels.round().clip(0, 255).astype(np.uint8))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmvanilla.apis.config import tested_dataset
 from mmvanilla.engine.channels_last import ChannelsLastHook
 
 # The arguments that an OptimWrapper does not take.
@@ -110,10 +111,7 @@ def set_tta(cfg: Config) -> None:
         raise ValueError(
             "MMPretrain's hook cannot draw the augmented images of --tta; leave it out"
         )
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    tested_dataset(cfg).pipeline = cfg.tta_pipeline
     cfg.tta_model.module = cfg.model
     cfg.model = cfg.tta_model
 

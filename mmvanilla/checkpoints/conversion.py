@@ -96,11 +96,14 @@ def convert_and_write(
     Args:
         source: Path of the authors' file.
         path: Path of the file to write; nothing is written unless all of it can be converted.
-        arch: As in :func:`identify_arch`.
-        strides: As in :func:`identify_arch`.
-        target: As in :func:`convert_checkpoint`.
+        arch: The variant, by name (``"13"``) or as a dict of ``dims`` and ``strides``; its widths
+            must be those of the weights. None: it is found by the widths, and by the file's name
+            where two variants share them.
+        strides: Stride of each block in pixels, for widths that no variant has. None: those of the
+            variant.
+        target: ``"backbone"`` for the weights of the backbone alone. None: all that the file has.
         overwrite: Whether to replace ``path`` if it exists. Default: False.
-        in_channels: As in :func:`convert_checkpoint`.
+        in_channels: Number of image channels that the stem is adapted to. None: it keeps its own.
         complete: Function that is called with the converted checkpoint before it is written, and
             may add to its ``meta`` or refuse it.
 

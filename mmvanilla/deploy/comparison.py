@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmvanilla.apis.config import tested_dataset
 from mmvanilla.apis.model import TensorModel, input_channels
 from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.numerics import largest, relative_difference
@@ -32,11 +33,8 @@ def typical_size(cfg: Config) -> Size:
     Args:
         cfg: Config of a model of any kind. Without a size in its test pipeline: 224×224.
     """
-    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
-    while "dataset" in dataset:
-        dataset = dataset["dataset"]
     side = _DEFAULT_SIZE
-    for step in dataset.get("pipeline", ()):
+    for step in tested_dataset(cfg).get("pipeline", ()):
         found = step.get("crop_size") or step.get("scale") or 0
         found = min(found) if isinstance(found, list | tuple) else found
         side = min(found, _LARGEST_SIZE) if found > 0 else side

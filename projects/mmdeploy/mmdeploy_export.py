@@ -42,7 +42,6 @@ from projects.mmdeploy.mmdeploy_recipe import FILE, make_recipe, nms_of
 # MMDeploy's other requirements are installed already, or pinned to releases that conflict with
 # ours.
 INSTALL = "pip install --no-deps mmdeploy==1.3.1 aenum dill multiprocess"
-_REWRITERS = ("mmdeploy.core.rewriters.function_rewriter", "mmdeploy.core.rewriters.rewriter_utils")
 #: This share of the confident detections of both sides must have an equal one on the other side.
 #: Not all: where two boxes overlap by just the threshold of NMS, rounding decides which one stays.
 REQUIRED_AGREEMENT = 0.95
@@ -186,6 +185,8 @@ def require_mmdeploy() -> None:
     Raises:
         ImportError: MMDeploy, or something it needs, is not installed.
     """
+    if sys.version_info >= (3, 13):
+        raise ImportError("MMDeploy 1.3.1 cannot export on Python 3.13; take 3.10 to 3.12")
     try:
         importlib.import_module("mmdeploy.apis")
     except ImportError as error:
@@ -206,23 +207,12 @@ def _torch_as_mmdeploy_knows_it() -> Iterator[None]:
     if lacks_cast:
         int64 = 7  # in ONNX's list of types
         opset9._cast_Long = lambda g, x, non_blocking=False: g.op("Cast", x, to_i=int64)  # type: ignore[attr-defined]
-    rewriters = [importlib.import_module(name) for name in _REWRITERS]
-    for module in rewriters:
-        module.exec = _exec_in_caller  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        for module in rewriters:
-            del module.exec
         torch.onnx.export = original
         if lacks_cast:
             del opset9._cast_Long
-
-
-def _exec_in_caller(code: str) -> None:
-    """Leave what a statement imports for the caller's next one, as before Python 3.13."""
-    caller = sys._getframe(1)
-    exec(code, caller.f_globals, caller.f_locals)
 
 
 def _run_mmdeploy(image: str, folder: str, recipe: Config, cfg: Config, weights: str) -> None:

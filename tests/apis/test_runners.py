@@ -117,6 +117,8 @@ def test_another_head_may_be_trained_from_older_weights(work, tmp_path):
     torch.save(dict(state_dict=saved["state_dict"]), tmp_path / "start.pth")
     options = dict(load_from=str(tmp_path / "start.pth"))
     train(str(work.parent / "config.py"), tmp_path / "work", cfg_options=options)
+    trained = torch.load(tmp_path / "work" / "epoch_1.pth", weights_only=True)["state_dict"]
+    assert trained["head.weight"].isfinite().all()
 
 
 OTHER_PROCESS = """

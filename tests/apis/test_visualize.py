@@ -4,8 +4,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
 
 from mmvanilla.apis.config import load_config
+from mmvanilla.apis.images import ImageReader
 from mmvanilla.apis.model import build_model
 from mmvanilla.apis.visualize import draw_features, draw_predictions
 from tests.helpers import randomise
@@ -52,3 +56,21 @@ def test_levels_are_drawn_in_rows(model, tmp_path):
     assert drawn.shape[1] % 5 == 0
     with pytest.raises(ValueError, match="png"):
         draw_features(config, checkpoint, image, tmp_path / "levels.jpg")
+
+
+@pytest.mark.toolbox("mmpretrain")
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels_and_16_bits_are_drawn_in_their_own_contrast(channels, tmp_path):
+    """The reader's pixels, on which levels are drawn, are not saturated."""
+    steps = [dict(type="LoadImageFromFile", color_type="unchanged"), dict(type="PackInputs")]
+    loader = dict(dataset=dict(pipeline=steps))
+    cfg = Config(dict(default_scope="mmpretrain", test_dataloader=loader))
+    model = nn.Module()
+    model.data_preprocessor = MODELS.build(
+        dict(type="mmpretrain.ClsDataPreprocessor", mean=[0.0] * channels, std=[1.0] * channels)
+    )
+    pixels = np.linspace(0, 65535, 32 * 32 * channels).reshape(32, 32, channels).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), pixels)
+    _, shown = ImageReader(model, cfg).read(tmp_path / "deep.png")
+    assert shown.shape == (32, 32, channels)
+    assert shown.min() < 5 and shown.max() > 250 and 60 < shown.std() < 90

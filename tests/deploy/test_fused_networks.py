@@ -128,7 +128,8 @@ UPERNET = dict(type="UPerHead", in_channels=[8, 16, 32, 64], in_index=[0, 1, 2, 
     ids=["CGNet", "UPerNet with GN"],
 )
 def test_segmentors(tmp_path, monkeypatch, model):
-    written_config(tmp_path, monkeypatch, write_config(tmp_path, "mmseg", model))
+    cfg = written_config(tmp_path, monkeypatch, write_config(tmp_path, "mmseg", model))
+    assert "deploy=True" in cfg.pretty_text
 
 
 @pytest.mark.toolbox("mmdet")

@@ -1,5 +1,7 @@
 """A whole instance segmenter as one ONNX file, compared on both sides."""
 
+import sys
+
 import pytest
 import torch
 
@@ -14,6 +16,8 @@ CONFIG = "shapes/maskrcnn_vanillanet_shapes.py"
 
 def test_a_detector_with_masks_detects_the_same_in_onnx_runtime(tmp_path):
     pytest.importorskip("mmdeploy.apis")
+    if sys.version_info >= (3, 13):
+        pytest.skip("MMDeploy cannot export on Python 3.13")
     onnx = pytest.importorskip("onnx")
     from projects.mmdeploy.mmdeploy_export import REQUIRED_AGREEMENT, export_detector
 

@@ -32,9 +32,12 @@ def pins(stack: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("stack", ["fork", "original"])
-def test_the_tested_stacks_are_accepted(installed, stack):
+def test_the_tested_stacks_are_accepted(installed, monkeypatch, stack):
     installed.update(pins(stack))
+    imported = []
+    monkeypatch.setattr(dependencies.importlib, "import_module", imported.append)
     dependencies.require(*dependencies.TOOLBOXES)
+    assert set(imported) == set(dependencies.TOOLBOXES)
 
 
 @pytest.mark.parametrize("stack", ["fork", "original"])

@@ -1,6 +1,6 @@
 # The paper's ablations, and other schedules of λ, on a narrow VanillaNet-6 and Fashion-MNIST.
 # Each training takes minutes on one CPU core. A row is a line of options, which this lists:
-#   python -m projects.studies.run_ablations CONFIG --rows
+#   python -m projects.studies.compare_trainings CONFIG --rows
 _base_ = ["_base_/fashion_mnist_ablations.py", "_base_/ablation_rows.py"]
 
 model = dict(
