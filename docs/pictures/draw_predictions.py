@@ -7,7 +7,7 @@ The committed picture was made by these commands, in a clone; nothing was picked
     make demo
     python docs/pictures/draw_predictions.py work_dirs/demo/pictures
 
-The network sees each image at 128×128 pixels; the pictures are twice as large.
+The network sees each image at 128×128 pixels; on the sheet they are twice as large.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -32,7 +32,9 @@ def main() -> None:
     paths = sorted(args.folder.glob("*.png"))[: args.number]
     if not paths:
         parser.error(f"no .png file in {args.folder}")
-    pictures = [_framed(cv2.imread(str(path))) for path in paths]
+    # The network sees 128×128 pixels; twice as large, they can be looked at.
+    images = [cv2.resize(cv2.imread(str(path)), None, fx=2, fy=2) for path in paths]
+    pictures = [_framed(image) for image in images]
     pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % COLUMNS)
     rows = [np.hstack(pictures[at : at + COLUMNS]) for at in range(0, len(pictures), COLUMNS)]
     sheet = np.vstack([np.full((2 * GAP, *rows[0].shape[1:]), 255, np.uint8), *rows])
