@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ FORMS: dict[str, str] = {
     "onnxruntime": "fused, exported to ONNX, in ONNX Runtime (CPU only)",
     "int8": "the same, quantised as `mmvanilla quantize` does; for its speed only",
     "openvino": "fused, exported to OpenVINO (CPU only)",
+    "openvino_bf16": "the same, in OpenVINO's own default on CPUs that have bf16",
     "openvino_int8": "the same, quantised by NNCF; for its speed only",
 }
 _GPU_ONLY = {"cuda_graph"}
@@ -36,6 +38,7 @@ _FILES = {
     "onnxruntime": ("onnx", ".onnx"),
     "int8": ("onnx", ".onnx"),
     "openvino": ("openvino", ".xml"),
+    "openvino_bf16": ("openvino", ".xml"),
     "openvino_int8": ("openvino", ".xml"),
 }
 #: Data types by name; ``tf32`` is float32 with TF32 in convolutions and products, on GPUs.
@@ -127,7 +130,20 @@ def _exported(network: Network, form: str, images: Tensor, features: bool) -> Ru
             # The accuracy of random weights does not matter, so one image is enough.
             full, path = path, path.with_name(f"int8{suffix}")
             runtime.quantize(full, path, [images[:1].numpy()])
-        session = runtime.open(path, torch.get_num_threads())
+        open_file = _open_in_bf16 if form.endswith("bf16") else runtime.open
+        session = open_file(path, torch.get_num_threads())
         array = images.numpy()
         session(array)  # OpenVINO reads the weights lazily, from the file
     return lambda: session(array)
+
+
+def _open_in_bf16(path: Path, threads: int) -> Callable[[np.ndarray], object]:
+    import openvino
+
+    core = openvino.Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ValueError("this CPU has no instructions for bf16")
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    options["INFERENCE_PRECISION_HINT"] = "bf16"
+    request = core.compile_model(str(path), "CPU", options).create_infer_request()
+    return lambda images: request.infer([images])
