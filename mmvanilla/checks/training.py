@@ -16,7 +16,7 @@ from torch import nn
 from mmvanilla.checkpoints.reading import read_checkpoint
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 from mmvanilla.engine.deep_training_hook import DeepTrainingHook
-from mmvanilla.models.conv_pair import FadingReLU
+from mmvanilla.models.act_lambda import FadingReLU
 from mmvanilla.models.vanillanet import VanillaNet
 
 _REGISTRIES = dict(

@@ -27,9 +27,8 @@ class Arch:
             that pools by its stride. Empty: no block pools adaptively.
         stem_stride: Stride of the stem's 4x4 convolution.
         stem_padding: Padding of the stem's 4x4 convolution.
-        input_size: Height and width in pixels of the only input that an arch with
-            ``adaptive_pools`` accepts; required there. Without adaptive pooling every input size
-            works, and this must be None.
+        input_size: Height and width in pixels of the only input of an arch with
+            ``adaptive_pools``. None: every size works.
 
     Raises:
         ValueError: The entries contradict each other.
@@ -43,39 +42,28 @@ class Arch:
     input_size: int | None = None
 
     def __post_init__(self) -> None:
-        for field in ("dims", "strides", "adaptive_pools"):
-            values = getattr(self, field)
-            minimum = 0 if field == "adaptive_pools" else 1
+        for name, minimum in dict(dims=1, strides=1, adaptive_pools=0).items():
+            values = getattr(self, name)
             if not all(_is_int(value) and value >= minimum for value in values):
                 raise ValueError(
-                    f"arch: {field} must be integers of at least {minimum}, found {values}"
+                    f"arch: {name} must be integers of at least {minimum}, found {values}"
                 )
-        if not self.strides:
-            raise ValueError("arch: a VanillaNet needs at least one block, found strides=()")
-        if len(self.dims) != len(self.strides) + 1:
+        blocks = len(self.strides)
+        if not blocks or len(self.dims) != blocks + 1:
             raise ValueError(
                 "arch: dims has the stem's channels and then one entry for each block, so it must "
-                f"be one longer than strides; found {len(self.dims)} dims and {len(self.strides)} "
-                "strides"
+                f"be one longer than strides; found {len(self.dims)} dims and {blocks} strides"
             )
-        if self.adaptive_pools and len(self.adaptive_pools) != len(self.strides):
+        if self.adaptive_pools and len(self.adaptive_pools) != blocks:
             raise ValueError(
                 "arch: adaptive_pools needs one entry for each block (0 for none); found "
-                f"{len(self.adaptive_pools)} entries for {len(self.strides)} blocks"
+                f"{len(self.adaptive_pools)} entries for {blocks} blocks"
             )
-        if any(self.adaptive_pools) and self.input_size is None:
+        has_size = isinstance(self.input_size, int) and self.input_size > 0
+        if has_size != self.is_adaptive or not (has_size or self.input_size is None):
             raise ValueError(
-                "arch: adaptive pooling to fixed sizes works for one input size only; add that "
-                "size, for example input_size=224"
-            )
-        if self.input_size is not None and not self.is_adaptive:
-            raise ValueError(
-                f"arch: input_size={self.input_size} without adaptive_pools; such an arch "
-                "accepts every input size, so leave input_size out, or give adaptive_pools"
-            )
-        if self.input_size is not None and not (_is_int(self.input_size) and self.input_size > 0):
-            raise ValueError(
-                f"arch: input_size must be an integer of at least 1, found {self.input_size!r}"
+                "arch: adaptive_pools work for one input size only, and need it (input_size=224); "
+                f"without them input_size must be left out; found input_size={self.input_size!r}"
             )
 
     @property
@@ -95,11 +83,7 @@ class Arch:
         return tuple(self.dims[layer] for layer in self.levels)
 
     def scaled(self, width_mult: float) -> Arch:
-        """Multiply every width; the results are rounded to multiples of 8 and are at least 8.
-
-        Raises:
-            ValueError: ``width_mult`` is not a positive number.
-        """
+        """Multiply every width, and round it to a multiple of 8, at least 8."""
         if not width_mult > 0:
             raise ValueError(f"width_mult must be a positive number, found {width_mult!r}")
         if width_mult == 1:
@@ -151,13 +135,12 @@ def resolve_arch(arch: str | int | Mapping[str, Any] | Arch, width_mult: float =
 
     Args:
         arch: A name in :data:`ARCHS` (``'5'`` … ``'13-1.5x-ada'``; 5 … 13 may be integers), or a
-            dict with ``dims`` and ``strides`` and, optionally, ``adaptive_pools``,
-            ``stem_stride``, ``stem_padding`` and ``input_size``, as in :class:`Arch`.
-        width_mult: Factor for every width, for small devices. Published weights exist only for 1,
-            the default.
+            dict of the arguments of :class:`Arch`.
+        width_mult: Factor for every width, for small devices. Default: 1.
 
     Raises:
-        ValueError: The name is unknown, or the entries contradict each other.
+        ValueError: The name is unknown, the entries contradict each other, or ``width_mult`` is not
+            positive.
         TypeError: ``arch`` is of another type, or the dict has an unknown key or lacks one.
 
     Examples:
@@ -172,18 +155,9 @@ def resolve_arch(arch: str | int | Mapping[str, Any] | Arch, width_mult: float =
         if str(arch) not in ARCHS:
             raise ValueError(f"unknown arch {arch!r}; choose from {', '.join(ARCHS)}")
         return ARCHS[str(arch)].scaled(width_mult)
-    if isinstance(arch, Mapping):
-        known = set(Arch.__dataclass_fields__)
-        unknown = set(arch) - known
-        missing = {"dims", "strides"} - set(arch)
-        if unknown or missing:
-            raise TypeError(
-                f"arch: a dict needs dims and strides and takes {', '.join(sorted(known))}; "
-                f"missing: {sorted(missing)}, unknown: {sorted(unknown)}"
-            )
-        entries: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list | tuple) else value
-            for key, value in arch.items()
-        }
-        return Arch(**entries).scaled(width_mult)
-    raise TypeError(f"arch must be a name or a dict, found {type(arch).__name__}")
+    if not isinstance(arch, Mapping):
+        raise TypeError(f"arch must be a name or a dict, found {type(arch).__name__}")
+    entries: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in arch.items()
+    }
+    return Arch(**entries).scaled(width_mult)

@@ -1,12 +1,8 @@
-"""One layer of VanillaNet: convolution, pooling, series activation (paper, section 3).
-
-No compiled op is needed.
-"""
+"""One layer of VanillaNet: convolution, pooling, series activation (paper, section 3)."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -16,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmvanilla.models.conv_pair import ConvPair
-from mmvanilla.models.layers import DEFAULT_NORM_CFG, ConvNorm, ShortcutConv, plain_conv
+from mmvanilla.models.conv_pair import DEFAULT_NORM_CFG, ConvNorm, ConvPair
+from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.models.torch_versions import eager_on_old_torch, is_compiling
 
 DEFAULT_ACT_CFG: dict[str, Any] = dict(type="ReLU")
@@ -32,7 +28,6 @@ class SeriesActivation(BaseModule):
         act_cfg: Config of the base activation. Default: ReLU.
         norm_cfg: Config of the norm after the depthwise convolution. Default: BN with eps 1e-6.
         deploy: Whether to build the deploy form. Default: False.
-        init_cfg: Config of the initialisation, as for every mmengine module.
     """
 
     def __init__(
@@ -42,18 +37,16 @@ class SeriesActivation(BaseModule):
         act_cfg: dict[str, Any] = DEFAULT_ACT_CFG,
         norm_cfg: dict[str, Any] = DEFAULT_NORM_CFG,
         deploy: bool = False,
-        init_cfg: Any = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__()
         self.act = build_activation_layer(act_cfg)
-        geometry: dict[str, Any] = dict(padding=act_num, groups=channels)
-        kernel_size = 2 * act_num + 1
+        geometry: dict[str, Any] = dict(
+            kernel_size=2 * act_num + 1, padding=act_num, groups=channels
+        )
         self.conv = (
-            plain_conv(channels, channels, kernel_size, **geometry)
+            nn.Conv2d(channels, channels, **geometry)
             if deploy
-            else ConvNorm(
-                channels, channels, kernel_size, bias=False, norm_cfg=norm_cfg, **geometry
-            )
+            else ConvNorm(channels, channels, bias=False, norm_cfg=norm_cfg, **geometry)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,20 +63,9 @@ class VanillaBlock(BaseModule):
         kernel_size: Kernel size of the convolution in pixels. Default: 1.
         stride: Stride of the convolution; the pooling has a stride of its own. Default: 1.
         padding: Padding of the convolution in pixels. Default: 0.
-        mid_channels: Number of channels between the convolutions of the pair. None:
-            ``in_channels``.
+        mid_channels: Number of channels inside the pair. None: ``in_channels``.
         pool: Pooling module after the convolution; None for no pooling.
-        act_num: n of the series activation. Default: 3.
-        act_cfg: Config of the base activation. Default: ReLU.
-        norm_cfg: Config of the norms of the training form. Default: BN with eps 1e-6.
-        deploy: Whether to build the deploy form. Default: False.
-        deep_training: Whether to train the convolution as a pair. False, for ablations: as one
-            convolution. Default: True.
-        series_activation: Whether to use the series activation. False, for ablations: only the
-            base activation. Default: True.
-        with_cp: Whether to recompute this layer in backward instead of keeping its inner
-            activations. Default: False.
-        init_cfg: Config of the initialisation, as for every mmengine module.
+        others: As in :class:`~mmvanilla.models.vanillanet.VanillaNet`.
     """
 
     def __init__(
@@ -102,22 +84,19 @@ class VanillaBlock(BaseModule):
         deep_training: bool = True,
         series_activation: bool = True,
         with_cp: bool = False,
-        init_cfg: Any = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__()
         self.with_cp = with_cp
-        channels = (in_channels, out_channels)
         geometry: dict[str, Any] = dict(kernel_size=kernel_size, stride=stride, padding=padding)
-        conv: Any
+        self.conv: Any
         if deploy:
-            conv = plain_conv(*channels, **geometry)
+            self.conv = nn.Conv2d(in_channels, out_channels, **geometry)
         elif deep_training:
-            mid_channels = in_channels if mid_channels is None else mid_channels
-            conv = ConvPair(*channels, **geometry, mid_channels=mid_channels, norm_cfg=norm_cfg)
+            geometry.update(mid_channels=mid_channels or in_channels)
+            self.conv = ConvPair(in_channels, out_channels, **geometry, norm_cfg=norm_cfg)
         else:
-            conv = ConvNorm(*channels, **geometry, norm_cfg=norm_cfg)
-        self.conv = conv
-        self._add_shortcut(*channels, norm_cfg, deploy)
+            self.conv = ConvNorm(in_channels, out_channels, **geometry, norm_cfg=norm_cfg)
+        self._add_shortcut((in_channels, out_channels), norm_cfg, deploy)
         self.pool = pool
         self.act = (
             SeriesActivation(out_channels, act_num, act_cfg, norm_cfg, deploy)
@@ -125,28 +104,14 @@ class VanillaBlock(BaseModule):
             else build_activation_layer(act_cfg)
         )
 
-    def _add_shortcut(
-        self, in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool
-    ) -> None:
+    def _add_shortcut(self, channels: tuple[int, int], norm_cfg: Any, deploy: bool) -> None:
         """Build the shortcut; VanillaNet's own block has none."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H', W')."""
-        if not (self.with_cp and self.training and torch.is_grad_enabled()):
-            return self._forward(x)
-        return self._recomputed(x)
-
-    @eager_on_old_torch
-    def _recomputed(self, x: Tensor) -> Tensor:
-        if is_compiling():
-            # The compiler's recomputation has no side effects, so statistics are updated only once.
-            return checkpoint(self._forward, x, use_reentrant=False)
-        return checkpoint(
-            self._forward,
-            x,
-            use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _FrozenRunningStats(self)),
-        )
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return self._recomputed(x)
+        return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
         out = self.conv(x)
@@ -154,33 +119,65 @@ class VanillaBlock(BaseModule):
             out = self.pool(out)
         return self.act(out)
 
+    @eager_on_old_torch
+    def _recomputed(self, x: Tensor) -> Tensor:
+        # The compiler's recomputation has no side effects, so it needs no context.
+        options: dict[str, Any] = (
+            {}
+            if is_compiling()
+            else dict(context_fn=lambda: (nullcontext(), _FrozenRunningStats(self)))
+        )
+        return checkpoint(self._forward, x, use_reentrant=False, **options)
+
+
+class ShortcutConv(FusableLayer):
+    """A convolution with a shortcut that is added before any activation: one linear map.
+
+    Args:
+        conv: A pointwise :class:`ConvPair` or :class:`ConvNorm`.
+        shortcut: A pointwise :class:`ConvNorm`. None: the shortcut is the identity.
+    """
+
+    def __init__(self, conv: FusableLayer, shortcut: ConvNorm | None = None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, H, W)."""
+        return self.conv(x) + (x if self.shortcut is None else self.shortcut(x))
+
+    @property
+    def geometry(self) -> nn.Conv2d:
+        """The geometry of the convolution inside."""
+        return self.conv.geometry
+
+    def fused_tensors(self) -> tuple[Tensor, Tensor]:
+        """Add the weights: W + I, or W + W_shortcut."""
+        weight, bias = self.conv.fused_tensors()
+        if self.shortcut is None:
+            eye = torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+            return weight + eye[:, :, None, None], bias
+        shortcut_weight, shortcut_bias = self.shortcut.fused_tensors()
+        return weight + shortcut_weight, bias + shortcut_bias
+
 
 class EarlyShortcutBlock(VanillaBlock):
     """A block for ablations that adds its input to the convolution's output.
 
-    If the number of channels changes, a 1×1 convolution with a norm adapts the input. All of this
-    is linear and fuses into the one convolution of the block. The arguments are those of
-    :class:`VanillaBlock`.
+    All of this is linear and fuses into the one convolution of the block.
     """
 
-    def _add_shortcut(
-        self, in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool
-    ) -> None:
+    def _add_shortcut(self, channels: tuple[int, int], norm_cfg: Any, deploy: bool) -> None:
         if not deploy:
-            self.conv = ShortcutConv(self.conv, _projection(in_channels, out_channels, norm_cfg))
+            self.conv = ShortcutConv(self.conv, _projection(channels, norm_cfg))
 
 
 class LateShortcutBlock(VanillaBlock):
-    """A block for ablations that adds its pooled input to its output; fusing keeps the shortcut.
+    """A block for ablations that adds its pooled input to its output; fusing keeps the shortcut."""
 
-    If the number of channels changes, a 1×1 convolution with a norm adapts the input. The arguments
-    are those of :class:`VanillaBlock`.
-    """
-
-    def _add_shortcut(
-        self, in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool
-    ) -> None:
-        self.late_projection = _projection(in_channels, out_channels, norm_cfg, deploy)
+    def _add_shortcut(self, channels: tuple[int, int], norm_cfg: Any, deploy: bool) -> None:
+        self.late_projection = _projection(channels, norm_cfg, deploy)
 
     def _forward(self, x: Tensor) -> Tensor:
         out = super()._forward(x)
@@ -196,47 +193,36 @@ BLOCKS: dict[str | None, type[VanillaBlock]] = {
 }
 
 
-def _projection(
-    in_channels: int, out_channels: int, norm_cfg: dict[str, Any], deploy: bool = False
-) -> Any:
-    """Build the convolution of a shortcut that changes the channels; None for the identity."""
-    if in_channels == out_channels:
+def _projection(channels: tuple[int, int], norm_cfg: Any, deploy: bool = False) -> Any:
+    """Build the 1×1 convolution of a shortcut that changes the channels; None for the identity."""
+    if channels[0] == channels[1]:
         return None
-    if deploy:
-        return plain_conv(in_channels, out_channels, 1)
-    return ConvNorm(in_channels, out_channels, 1, norm_cfg=norm_cfg)
+    return nn.Conv2d(*channels, 1) if deploy else ConvNorm(*channels, 1, norm_cfg=norm_cfg)
 
 
 class _FrozenRunningStats:
     """Keeps the running statistics of a module unchanged while its forward is recomputed.
 
-    Activation checkpointing runs the same batch again. Without this context batch norm would count
-    the batch twice, and training with and without ``with_cp`` would differ. Each backward pass
-    through the graph enters the context once; second derivatives enter it while it is active.
+    Activation checkpointing runs the same batch again, which batch norm would count twice. Each
+    backward pass enters the context once; second derivatives enter it while it is active.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._saved: list[list[tuple[Any, float | None, Tensor]]] = []
-
-    def __enter__(self) -> None:
-        norms: list[Any] = [
+        self._norms: list[Any] = [
             norm
-            for norm in self._module.modules()
+            for norm in module.modules()
             if isinstance(norm, _BatchNorm) and norm.num_batches_tracked is not None
         ]
+        self._saved: list[list[tuple[float | None, Tensor]]] = []
+
+    def __enter__(self) -> None:
         self._saved.append(
-            [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+            [(norm.momentum, norm.num_batches_tracked.clone()) for norm in self._norms]
         )
-        for norm in norms:
+        for norm in self._norms:
             norm.momentum = 0.0
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for norm, momentum, num_batches_tracked in self._saved.pop():
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, number) in zip(self._norms, self._saved.pop(), strict=True):
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(num_batches_tracked)
+            norm.num_batches_tracked.copy_(number)

@@ -1,7 +1,6 @@
-"""VanillaNet's classification head for MMPretrain (paper, section 3.1).
+"""VanillaNet's classification head (paper, section 3.1), for which MMPretrain must be installed.
 
-This is the only module of the package that needs MMPretrain; configs import it by
-``custom_imports = dict(imports=['mmvanilla', 'mmvanilla.cls_head'])``.
+Configs import it by ``custom_imports = dict(imports=['mmvanilla', 'mmvanilla.cls_head'])``.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from mmengine.registry import MODELS
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
-from mmvanilla.models.conv_pair import ConvPair
-from mmvanilla.models.layers import DEFAULT_INIT_CFG, DEFAULT_NORM_CFG, plain_conv
+from mmvanilla.models.conv_pair import DEFAULT_NORM_CFG, ConvPair
 from mmvanilla.models.strict_loading import StrictLoadingMixin
+from mmvanilla.models.vanillanet import DEFAULT_INIT_CFG
 
 _DEFAULT_LOSS = dict(type="CrossEntropyLoss", loss_weight=1.0)
 
@@ -23,13 +22,11 @@ _DEFAULT_LOSS = dict(type="CrossEntropyLoss", loss_weight=1.0)
 class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
     """Global average pooling → dropout → a pair of 1×1 convolutions to the classes.
 
-    The pair uses deep training, and is fused together with those of the backbone:
-    conv (C → K) → norm → φλ → conv (K → K), without a norm at the end. The head pools its input, so
-    the classifier needs no neck.
+    The pair is conv (C → K) → norm → φλ → conv (K → K), without a norm at the end, and is fused
+    together with those of the backbone. The classifier needs no neck.
 
     Weights for another number of classes cause a warning, as usual in MMPretrain, so that
-    fine-tuning can start from them. Weights of the other form (training or deploy) are handled as
-    in the backbone.
+    fine-tuning can start from them.
 
     Args:
         num_classes: Number of classes, K.
@@ -37,13 +34,9 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
         dropout: Probability of the dropout before the pair. Default: 0.
         norm_cfg: Config of the norm inside the pair. Default: BN with eps 1e-6.
         deploy: Whether to build the deploy form. Default: False.
-        deep_training: Whether to train the classifier as a pair. False, for ablations: as one
-            convolution. Default: True.
-        loss: Config of the loss, as in MMPretrain's ClsHead. Default: cross entropy.
-        topk: The k of the top-k accuracies to compute, as in ClsHead. Default: top-1.
-        cal_acc: Whether to compute the accuracy during training, as in ClsHead. Default: False.
-        init_cfg: Config of the initialisation. Default: truncated normal with a standard deviation
-            of 0.02, biases 0.
+        deep_training: Whether to train a pair, or one convolution. Default: True.
+        loss, topk, cal_acc: As in MMPretrain's ClsHead.
+        init_cfg: Config of the initialisation. Default: as in the backbone.
 
     Raises:
         ValueError: A number of classes or channels is below 1, or dropout is not in [0, 1).
@@ -73,29 +66,16 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
         self.num_classes, self.in_channels = num_classes, in_channels
         self.dropout = nn.Dropout(dropout)
         self.conv = (
-            ConvPair(
-                in_channels,
-                num_classes,
-                1,
-                mid_channels=num_classes,
-                norm_cfg=norm_cfg,
-                last_norm=False,
-            )
+            ConvPair(in_channels, num_classes, 1, norm_cfg=norm_cfg, last_norm=False)
             if deep_training and not deploy
-            else plain_conv(in_channels, num_classes, 1)
+            else nn.Conv2d(in_channels, num_classes, 1)
         )
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """Pool the backbone's last output.
-
-        Args:
-            feats: The backbone's outputs; the last one is (N, C, H, W).
-
-        Returns:
-            The pooled features, (N, C, 1, 1).
+        """Pool the backbone's last output, (N, C, H, W), to (N, C, 1, 1).
 
         Raises:
-            ValueError: The features have been pooled already.
+            ValueError: It has been pooled already.
         """
         x = feats[-1]
         if x.dim() != 4:

@@ -1,8 +1,8 @@
 """Give MMCV's compiled operators the memory order that they assume, whatever the model computes in.
 
-Operators such as ``RoIAlign`` read the raw memory of their inputs as if all strides were plain.
-Given a tensor in channels_last, some of them raise an error, and ``RoIAlign``, ``RoIAlignRotated``
-and ``ModulatedDeformConv2d`` silently compute something else.
+They read the raw memory of their inputs as if all strides were plain. Given a tensor in
+channels_last, some raise an error, and ``RoIAlign``, ``RoIAlignRotated`` and
+``ModulatedDeformConv2d`` silently compute something else.
 """
 
 from __future__ import annotations
@@ -17,15 +17,11 @@ _PACKAGE = "mmcv.ops."
 def guard_compiled_ops(model: nn.Module) -> set[nn.Module]:
     """Let the modules of ``mmcv.ops`` in a model make their inputs contiguous before they run.
 
-    A module that is guarded already stays as it is. Operators that are called as functions are not
-    found.
-
-    Args:
-        model: A model of any kind, which gets forward pre-hooks.
+    Operators that are called as functions are not found.
 
     Returns:
-        The modules of ``mmcv.ops`` and all modules inside of them: their weights, too, must have
-        plain strides.
+        The modules of ``mmcv.ops`` and all modules inside of them, whose weights must have plain
+        strides, too.
     """
     guarded: set[nn.Module] = set()
     for module in model.modules():

@@ -2,16 +2,15 @@
 
 With one scale for a whole layer, int8 has few steps left for a channel whose weights are small.
 Between VanillaNet's convolutions there are only pooling and activations like ReLU, which commute
-with a positive factor for each channel, and no shortcut ties two factors together. So a channel may
-be multiplied in one layer and divided in the next one (cross-layer equalisation, Nagel et al., ICCV
-2019); elsewhere that stops at every shortcut.
+with a positive factor for each channel. So a channel may be multiplied in one layer and divided in
+the next one (cross-layer equalisation, Nagel et al., ICCV 2019).
 """
 
 from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +24,8 @@ _ALMOST_ONE = 1e-4
 _TOLERANCE = 1e-10
 
 
-class _Link(NamedTuple):
-    """Two convolutions of which the second one alone takes the output of the first one."""
-
-    first: nn.Conv2d
-    second: nn.Conv2d
+# Two convolutions of which the second one alone takes the output of the first one.
+_Link = tuple[nn.Conv2d, nn.Conv2d]
 
 
 def equalise(model: nn.Module, inplace: bool = False) -> nn.Module:
@@ -37,10 +33,9 @@ def equalise(model: nn.Module, inplace: bool = False) -> nn.Module:
 
     For each channel between two convolutions, the largest absolute weights before and after it
     become equal, and the bias of a depthwise convolution moves into the 1×1 convolution behind it.
-    The maps that leave a backbone at ``out_indices`` keep their values. The head of a classifier is
-    balanced with its backbone, if it is a :class:`~mmvanilla.models.cls_head.VanillaNetClsHead`.
-
-    The result is measured in float64 on random images before it is returned.
+    The maps that leave a backbone at ``out_indices`` keep their values; a
+    :class:`~mmvanilla.models.cls_head.VanillaNetClsHead` is balanced with its backbone. The result
+    is measured in float64 on random images before it is returned.
 
     Args:
         model: A fused VanillaNet, or a detector, segmenter or classifier with one inside.
@@ -76,10 +71,8 @@ def _links(model: nn.Module, net: VanillaNet) -> list[_Link]:
     """List the pairs of neighbouring convolutions between which factors may move."""
     if not net.deploy:
         raise ValueError("only a fused VanillaNet can be equalised; call fuse_model(model) first")
-    links: list[_Link] = []
-    last: nn.Conv2d | None = None
     leaving = {net.arch.levels[level] for level in net.out_indices}
-    head = _head_of(model, net)
+    chains: list[list[nn.Conv2d]] = [[]]
     for layer, block in enumerate((net.stem, *net.blocks)):
         act: Any = block.act
         base = getattr(act, "act", act)
@@ -88,14 +81,15 @@ def _links(model: nn.Module, net: VanillaNet) -> list[_Link]:
                 f"a {type(block).__name__} with {type(base).__name__} does not commute; "
                 "only ReLU, LeakyReLU, PReLU and blocks without a late shortcut can be equalised"
             )
-        convs = [block.conv, *([act.conv] if hasattr(act, "conv") else [])]
-        if last is not None:
-            links.append(_Link(last, convs[0]))
-        links += [_Link(*pair) for pair in pairwise(convs)]
-        last = None if layer in leaving and not (head and layer == max(leaving)) else convs[-1]
-    if head is not None and last is not None:
-        links.append(_Link(last, head))
-    return links
+        chains[-1] += [block.conv, *([act.conv] if hasattr(act, "conv") else [])]
+        if layer == max(leaving):
+            break
+        if layer in leaving:
+            chains.append([])
+    head = _head_of(model, net)
+    if head is not None:
+        chains[-1].append(head)
+    return [link for chain in chains for link in pairwise(chain)]
 
 
 def _head_of(model: nn.Module, net: VanillaNet) -> nn.Conv2d | None:
@@ -131,10 +125,10 @@ def _by_input_channel(conv: nn.Conv2d) -> Tensor:
 
 
 def _random_images(net: VanillaNet) -> Tensor:
-    size = net.fixed_input_size or (64, 96)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, net.stem.conv.in_channels, *size, generator=generator)
-    return images.to(device=net.stem.conv.weight.device, dtype=torch.float64)
+    """Make images, (2, C, H, W), in float64."""
+    shape = (2, net.stem.conv.in_channels, *(net.fixed_input_size or (64, 96)))
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return images.to(net.stem.conv.weight)
 
 
 @torch.no_grad()
@@ -150,5 +144,5 @@ def _require_same(before: list[Tensor], after: list[Tensor]) -> None:
         if not difference <= _TOLERANCE:  # written with `not` so that NaN fails
             raise RuntimeError(
                 f"equalising changed the outputs by {difference:.2g} of their maximum; the weights "
-                "may hold NaN or values beyond float64's range"
+                "may hold NaN"
             )

@@ -1,11 +1,11 @@
 """Fuse layers of the training form into plain convolutions, one by one or in a whole model.
 
-Nothing here knows VanillaNet. Each level uses only the one below it: tensors
-(:mod:`mmvanilla.models.fusion_algebra`), a convolution and its norm (:func:`read_conv_norm`),
-layers (:class:`FusableLayer`), and models (:func:`fuse_model`).
+Each level uses only the one below it: tensors (:mod:`mmvanilla.models.fusion_algebra`), a
+convolution and its norm (:func:`read_conv_norm`), layers (:class:`FusableLayer`), and models
+(:func:`fuse_model`).
 
-No list of exceptions decides whether a layer may be fused: each layer is *measured*. Its own
-forward and the new convolution get the same random images, and a difference is an error.
+Each layer is *measured*: its own forward and the new convolution get the same random images, and a
+difference is an error.
 """
 
 from __future__ import annotations
@@ -26,38 +26,21 @@ from mmvanilla.models.fusion_algebra import contiguous_copy, fuse_conv_bn
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 
 # The images that measure a layer: nearly its bias alone, usual values, and values beyond the bounds
-# of an activation inside. A norm that took the statistics of this batch would show, too.
+# of an activation inside.
 _SCALES = (1e-3, 1.0, 1e3)
 # The largest difference in a channel of an image, relative to its largest value: in float64
 # rounding stays far below. The second number is the share of the largest channel that is zero.
 _TOLERANCE, _ZERO = 1e-5, 1e-6
 
-# The hooks of forward: the convolution keeps those of the layer.
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-)
-
 
 def conv_geometry(conv: nn.Conv2d) -> dict[str, Any]:
-    """Return the arguments of a convolution that :data:`GEOMETRY` names."""
+    """Return the values of :data:`GEOMETRY`."""
     return {name: getattr(conv, name) for name in GEOMETRY}
 
 
 def require_running_stats(norm: nn.Module) -> None:
-    """Refuse a norm that cannot be folded into a convolution.
-
-    An ``nn.Identity`` passes: mmcv's ``fuse_conv_bn`` leaves one where it folded a norm.
-
-    Raises:
-        TypeError: The norm keeps no running statistics (GroupNorm, LayerNorm, …).
-    """
-    if isinstance(norm, nn.Identity):
-        return
-    if getattr(norm, "running_mean", None) is None or getattr(norm, "running_var", None) is None:
+    """Raise a TypeError for a norm that keeps no running statistics (GroupNorm, LayerNorm, …)."""
+    if not isinstance(norm, nn.Identity) and getattr(norm, "running_mean", None) is None:
         raise TypeError(
             f"cannot fuse a {type(norm).__name__} without running statistics into a convolution; "
             "train with norm_cfg=dict(type='BN') or dict(type='SyncBN')"
@@ -67,13 +50,12 @@ def require_running_stats(norm: nn.Module) -> None:
 def read_conv_norm(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     """Return the weight and bias of the one convolution that equals ``conv`` and its norm.
 
+    Both are detached from the graph and have contiguous strides.
+
     Args:
-        conv: A convolution with ``weight`` and ``bias``.
+        conv: A convolution.
         norm: The batch norm (or SyncBN) that takes its output. None, or the Identity that mmcv's
             ``fuse_conv_bn`` leaves behind: there is no norm.
-
-    Returns:
-        Weight and bias, detached from the graph, with contiguous strides.
 
     Raises:
         TypeError: The norm keeps no running statistics.
@@ -138,7 +120,10 @@ def _fuse(layer: FusableLayer, name: str) -> nn.Conv2d:
     A copy in float64 is fused and run, so that no rounding hides a difference, and so that neither
     autocast nor the kernels of a device play a part.
     """
-    layer.check_fusable()
+    try:
+        layer.check_fusable()
+    except (RuntimeError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
     # Tensors that are created in inference mode could not be trained.
     with torch.inference_mode(False), torch.no_grad():
         try:
@@ -154,7 +139,6 @@ def _fuse(layer: FusableLayer, name: str) -> nn.Conv2d:
                 f"weights and statistics say (a difference of {difference:.2g} on random images); "
                 "it may have another activation, a hook, or a forward of its own: take that out"
             )
-        _set_hooks(conv, layer)
         # A frozen layer stays frozen.
         conv.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
         return conv.to(layer.geometry.weight.dtype)
@@ -170,7 +154,7 @@ def _fuse_copy(twin: FusableLayer) -> tuple[nn.Conv2d, float]:
     with torch.device("meta"):
         conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
     conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
-    _set_hooks(conv.eval(), twin)
+    conv.eval()
     return conv, 0.0 if images.is_meta else _largest_error(expected, conv(images))
 
 
@@ -200,23 +184,14 @@ def _largest_error(expected: Tensor, found: Tensor) -> float:
     return float((error / size.clamp_min(torch.finfo(size.dtype).tiny)).max())
 
 
-def _set_hooks(conv: nn.Module, layer: nn.Module, memo: dict[int, Any] | None = None) -> None:
-    """Give a convolution the hooks of a layer; in a copied model, those of the copy."""
-    for name in _HOOKS:
-        hooks = getattr(layer, name)
-        setattr(conv, name, hooks if memo is None else copy.deepcopy(hooks, memo))
-
-
 def fuse_model(model: nn.Module, inplace: bool = False) -> nn.Module:
-    """Return a model in which one convolution replaces each :class:`FusableLayer`.
+    """Return a model in which one convolution, with a bias, replaces each :class:`FusableLayer`.
 
-    The model may be a backbone, or a detector, segmenter or classifier. Every fused convolution has
-    a bias. All layers are fused and measured before the first one is replaced, so an error leaves
-    the model unchanged. If there is nothing to fuse, a warning says so, and the model that is
-    returned is the same as the given one.
+    All layers are fused and measured before the first one is replaced, so an error leaves the model
+    unchanged. If there is nothing to fuse, a warning says so. Hooks of a fused layer go with it.
 
     Args:
-        model: A model in eval mode.
+        model: A backbone, detector, segmenter, classifier or other model, in eval mode.
         inplace: Whether to change ``model`` itself, which is then returned, instead of a copy.
             Default: False.
 
@@ -230,70 +205,50 @@ def fuse_model(model: nn.Module, inplace: bool = False) -> nn.Module:
         >>> import mmvanilla
         >>> arch = dict(dims=(8, 16, 32), strides=(2, 2))
         >>> detector = nn.ModuleDict(dict(backbone=mmvanilla.VanillaNet(arch))).eval()
-
         >>> mmvanilla.count_fusable(detector)
         6
         >>> fused = mmvanilla.fuse_model(detector)
         >>> fused["backbone"].deploy, detector["backbone"].deploy
         (True, False)
-
     """
     if isinstance(model, FusableLayer):
         raise ValueError(f"{type(model).__name__} is a single layer; call its fuse() instead")
     places = _find_fusable(model)
     if not places:
         warnings.warn(
-            f"fuse_model found nothing to fuse in this {model._get_name()}, and returns it "
-            "unfused: it is fused already, or it has no layers of mmvanilla; give it a VanillaNet "
-            "or another model in training form",
+            f"fuse_model found nothing to fuse in this {model._get_name()}, and returns it as it "
+            "is; give it a VanillaNet or another model in training form",
             stacklevel=2,
         )
-    for layer, where in places.items():
-        try:
-            layer.check_fusable()
-        except (RuntimeError, TypeError) as error:
-            raise type(error)(f"{where[0].path}: {error}") from error
     fused = {layer: _fuse(layer, where[0].path) for layer, where in places.items()}
     if inplace:
         for layer, where in places.items():
             for place in where:
                 place.parent._modules[place.name] = fused[layer]
         return model
-    # What a memo has is not copied: wherever the model refers to a layer, its copy has the
+    # What the memo has is not copied: wherever the model refers to a layer, its copy has the
     # convolution.
-    memo: dict[int, Any] = {id(layer): conv for layer, conv in fused.items()}
     with torch.inference_mode(False), torch.no_grad():
-        model = copy.deepcopy(model, memo)
-        for layer, conv in fused.items():
-            _set_hooks(conv, layer, memo)
-    return model
+        return copy.deepcopy(model, {id(layer): conv for layer, conv in fused.items()})
 
 
 def count_fusable(model: nn.Module) -> int:
-    """Count the layers that :func:`fuse_model` would replace; 0 if the model is fused already.
-
-    Args:
-        model: A model of any kind, in training or eval mode.
-    """
+    """Count the layers that :func:`fuse_model` would replace; 0 if the model is fused already."""
     return len(_find_fusable(model)) + isinstance(model, FusableLayer)
 
 
 class _Place(NamedTuple):
-    """Where a layer is in a model."""
-
     parent: nn.Module
     name: str
     path: str
 
 
 def _find_fusable(model: nn.Module) -> dict[FusableLayer, list[_Place]]:
-    """Find the outermost fusable layers, each with all of its places."""
-    # named_children() would give only one of the names of a layer that several heads share, and it
-    # must still be shared afterwards.
+    """Find the outermost fusable layers, each with all of its places, since it may be shared."""
     places: dict[FusableLayer, list[_Place]] = defaultdict(list)
     for prefix, parent in model.named_modules():
         if not isinstance(parent, FusableLayer):
-            for name, child in parent._modules.items():
+            for name, child in parent._modules.items():  # named_children() gives one name of each
                 if isinstance(child, FusableLayer):
                     places[child].append(_Place(parent, name, f"{prefix}.{name}".lstrip(".")))
     return places

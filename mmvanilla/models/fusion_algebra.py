@@ -1,4 +1,8 @@
-"""The algebra of fusing, from tensors to tensors, computed in float64."""
+"""The algebra of fusing, from tensors to tensors.
+
+All is computed in float64 and returned in the type of the (first) weight, with contiguous strides:
+without them a transposed product would be channels_last, which is slower. No input is changed.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +21,14 @@ def fuse_conv_bn(
 ) -> tuple[Tensor, Tensor]:
     """Fold a batch norm into the convolution before it: W' = Wγ/σ, b' = (b − μ)γ/σ + β.
 
-    Here σ = sqrt(var + eps). The results are computed in float64 and returned in the type of
-    ``weight``, with contiguous strides. The inputs are not changed.
-
     Args:
         weight: Weight of the convolution, (C_out, C_in / groups, kh, kw).
         bias: Bias of the convolution, (C_out,); None if it has none.
         mean: The norm's running mean, (C_out,).
-        var: The norm's running variance, (C_out,).
+        var: The norm's running variance, (C_out,); σ = sqrt(var + eps).
         gamma: The norm's weight, (C_out,); None for ones.
         beta: The norm's bias, (C_out,); None for zeros.
         eps: Number that the norm adds to the variance.
-
-    Returns:
-        The fused weight, in the shape of ``weight``, and the fused bias, (C_out,).
 
     Raises:
         ValueError: The length of a vector is not C_out.
@@ -49,7 +47,7 @@ def fuse_conv_bn(
     shift = shift * scale
     if beta is not None:
         shift = shift + beta.double()
-    fused_weight = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
+    fused_weight = weight.double() * scale[:, None, None, None]
     return contiguous_copy(fused_weight, weight.dtype), contiguous_copy(shift, weight.dtype)
 
 
@@ -63,8 +61,7 @@ def merge_pointwise(
     """Multiply a convolution and the 1x1 convolution after it: W = W2·W1, b = W2·b1 + b2.
 
     This is exact for any kernel size and padding of the first convolution, since the second one has
-    no padding. The results are computed in float64 and returned in the type of ``weight1``, with
-    contiguous strides: without them a transposed product would be channels_last, which is slower.
+    no padding.
 
     Args:
         weight1: Weight of the first convolution, (C_mid, C_in / groups, kh, kw).
@@ -73,21 +70,14 @@ def merge_pointwise(
         bias2: Bias of the second convolution, (C_out,); None if it has none.
         groups: Number of groups of both convolutions.
 
-    Returns:
-        The merged weight, (C_out, C_in / groups, kh, kw), and bias, (C_out,).
-
     Raises:
         ValueError: The second convolution cannot follow the first one.
     """
     mid, out = weight1.shape[0], weight2.shape[0]
-    if tuple(weight2.shape[2:]) != (1,) * (weight2.dim() - 2):
+    if mid % groups or out % groups or weight2.shape[1:] != (mid // groups, 1, 1):
         raise ValueError(
-            f"merge_pointwise: the second kernel must be 1x1, found {tuple(weight2.shape)}"
-        )
-    if mid % groups or out % groups or weight2.shape[1] * groups != mid:
-        raise ValueError(
-            f"merge_pointwise: a weight of shape {tuple(weight2.shape)} cannot follow one of shape "
-            f"{tuple(weight1.shape)} with groups={groups}"
+            f"merge_pointwise: a pointwise weight of shape {tuple(weight2.shape)} cannot follow "
+            f"one of shape {tuple(weight1.shape)} with groups={groups}"
         )
     second = weight2.double().reshape(groups, out // groups, mid // groups)
     first = weight1.double().reshape(groups, mid // groups, -1)

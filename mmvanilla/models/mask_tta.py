@@ -1,7 +1,7 @@
-"""Merge the masks of augmented images too: test-time augmentation for instance segmentation.
+"""Test-time augmentation for instance segmentation, for which MMDetection must be installed.
 
 MMDetection's ``DetTTAModel`` merges boxes and refuses masks. Configs import this module by
-``custom_imports = dict(imports=['mmvanilla', 'mmvanilla.models.mask_tta'])``; it needs MMDetection.
+``custom_imports = dict(imports=['mmvanilla', 'mmvanilla.models.mask_tta'])``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ _FLIPPED_DIMS = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 class MaskTTAModel(DetTTAModel):
     """Test-time augmentation of an instance segmenter, by flipping and resizing.
 
-    The boxes of all views of an image are merged by NMS, as in ``DetTTAModel``. Each box that is
-    kept keeps its own mask, flipped back where its view was flipped. Masks are not averaged:
-    MMDetection gives them as yes or no.
+    The boxes of all views of an image are merged by NMS, as in ``DetTTAModel``; each of them keeps
+    its own mask, flipped back. Masks are not averaged: MMDetection gives them as yes or no.
 
     Args:
         tta_cfg: ``nms``, the config of the NMS, and ``max_per_img``, the number of detections to
@@ -33,12 +32,7 @@ class MaskTTAModel(DetTTAModel):
     """
 
     def _merge_single_sample(self, data_samples: list[Any]) -> Any:
-        """Merge the predictions for the views of one image into those of the first view.
-
-        Args:
-            data_samples: The ``DetDataSample`` of each view, with boxes (N, 4), scores (N,), labels
-                (N,) and masks (N, H, W) at the size of the original image.
-        """
+        """Merge the samples of the views, with masks (N, H, W) of the original size, into one."""
         views = [sample.pred_instances for sample in data_samples]
         metas = [sample.metainfo for sample in data_samples]
         boxes, scores = self.merge_aug_bboxes(

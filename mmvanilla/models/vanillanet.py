@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -12,8 +13,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla.models.archs import Arch, resolve_arch
 from mmvanilla.models.block import BLOCKS, DEFAULT_ACT_CFG, VanillaBlock
-from mmvanilla.models.layers import DEFAULT_INIT_CFG, DEFAULT_NORM_CFG, complete_norm_cfg
+from mmvanilla.models.conv_pair import DEFAULT_NORM_CFG
 from mmvanilla.models.strict_loading import StrictLoadingMixin
+
+# The initialisation of the backbone and the head, unless init_cfg says otherwise.
+DEFAULT_INIT_CFG: list[dict[str, Any]] = [
+    dict(type="TruncNormal", layer="Conv2d", std=0.02, bias=0.0),
+    dict(type="Constant", layer="_BatchNorm", val=1.0, bias=0.0),
+]
 
 
 @MODELS.register_module()
@@ -21,9 +28,8 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
     """VanillaNet: a plain CNN of 5 to 13 layers without shortcuts or attention.
 
     There is one output for each resolution level, that of the last layer with this resolution. With
-    the published strides level 0 has 1/4 of the input's resolution, 1 has 1/8, 2 has 1/16 and 3 has
-    1/32; for variants 5 and 6 the 1/4 level is the output of the stem. Any input works that leaves
-    at least one pixel at the coarsest level; sizes are rounded down at each stride.
+    the published strides these are 1/4, 1/8, 1/16 and 1/32 of the input's resolution; for variants
+    5 and 6 the 1/4 level is the output of the stem. Sizes are rounded down at each stride.
 
     Args:
         arch: ``'5'`` … ``'13'``, ``'13-1.5x'``, ``'13-1.5x-ada'``, or a dict of ``dims`` and
@@ -35,14 +41,13 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             coarsest level. None: all levels, or only the coarsest if ``arch`` pools adaptively.
         act_num: n of the series activation, whose kernel is (2n + 1) × (2n + 1). Default: 3.
         act_cfg: Config of the base activation. Default: ReLU.
-        norm_cfg: Config of the norms, BN (default) or SyncBN; eps is 1e-6, as the authors have it,
-            if it is not given. Norms without running statistics can be trained, but not fused.
+        norm_cfg: Config of the norms, BN (default) or SyncBN; eps is 1e-6 if it is not given. Norms
+            without running statistics can be trained, but not fused.
         frozen_stages: Number of the stage up to which parameters are frozen, as in ResNet. 0: the
             stem; i: the stem and every layer up to level ``i - 1``, included; -1 (default): none.
         norm_eval: Whether to keep batch norm in eval mode during training. Default: False.
-        with_cp: Whether to use activation checkpointing: one tensor per layer is kept for backward
-            and the others are recomputed. Gradients and running statistics do not change.
-            Default: False.
+        with_cp: Whether to keep one tensor per layer for backward and to recompute the others.
+            Gradients and running statistics do not change. Default: False.
         deploy: Whether to build the deploy form. Weights of the training form are then fused while
             they are loaded. Default: False.
         deep_training: Whether to train each convolution as a pair (paper, section 3.1).
@@ -111,10 +116,11 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         layer_cfg: dict[str, Any] = dict(
             act_num=act_num,
             act_cfg=act_cfg,
-            norm_cfg=complete_norm_cfg(norm_cfg),
+            norm_cfg=norm_cfg,
             deep_training=deep_training,
             series_activation=series_activation,
             with_cp=with_cp,
+            deploy=deploy,
         )
         dims = self.arch.dims
         self.stem = VanillaBlock(
@@ -124,27 +130,17 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             stride=self.arch.stem_stride,
             padding=self.arch.stem_padding,
             mid_channels=dims[0],
-            deploy=deploy,
             **layer_cfg,
         )
         self.blocks = nn.ModuleList(
-            BLOCKS[shortcut](
-                dims[block],
-                dims[block + 1],
-                pool=_build_pool(self.arch, block),
-                deploy=deploy,
-                **layer_cfg,
-            )
-            for block in range(len(self.arch.strides))
+            BLOCKS[shortcut](*channels, pool=_build_pool(self.arch, block), **layer_cfg)
+            for block, channels in enumerate(pairwise(dims))
         )
         self._freeze_stages()
 
     @property
     def fixed_input_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of the only input that works; None if every size works.
-
-        Only an arch that pools adaptively has such a size.
-        """
+        """Height and width in pixels of the only input that works; None if every size works."""
         size = self.arch.input_size
         return None if size is None else (size, size)
 
@@ -163,7 +159,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             One tensor for each level, (N, C, H // s, W // s), where s is the stride of the level.
 
         Raises:
-            ValueError: The variant pools adaptively and was built for another input size.
+            ValueError: ``arch`` pools adaptively, for another input size.
         """
         size = self.fixed_input_size
         if size is not None and tuple(x.shape[-2:]) != size:
@@ -202,17 +198,14 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             module.requires_grad_(False)
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
-        """Return the depth of a parameter, for layer-wise learning rate decay.
+        """Return the depth of a parameter, and the number of depths, for layer-wise decay.
 
-        The stem has depth 0 and block ``i`` has ``i + 1``; parameters outside the backbone have the
-        largest depth.
+        The stem has depth 0, block ``i`` has ``i + 1``, and what is outside the backbone one more
+        than the last block.
 
         Args:
             param_name: Full name of the parameter in the model.
             prefix: Prefix of the names of the backbone's parameters, usually ``'backbone.'``.
-
-        Returns:
-            The depth, and the number of depths (number of blocks + 2).
         """
         num_depths = len(self.blocks) + 2
         own_name = param_name.removeprefix(prefix)

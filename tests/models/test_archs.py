@@ -2,13 +2,7 @@ import pytest
 
 from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
 
-SPEC_LEVELS = {
-    "5": (0, 1, 2, 3),
-    "6": (0, 1, 2, 4),
-    "7": (1, 2, 3, 5),
-    "13": (1, 2, 9, 11),
-    "13-1.5x-ada": (1, 2, 9, 11),
-}
+LEVELS = {"5": (0, 1, 2, 3), "6": (0, 1, 2, 4), "7": (1, 2, 3, 5), "13": (1, 2, 9, 11)}
 
 
 def test_the_eleven_variants_have_as_many_layers_as_their_name_says():
@@ -16,25 +10,20 @@ def test_the_eleven_variants_have_as_many_layers_as_their_name_says():
     for name, arch in ARCHS.items():
         # Stem, blocks and the classifier.
         assert len(arch.dims) + 1 == int(name.split("-")[0])
-        assert len(arch.strides) == len(arch.dims) - 1
+        assert [stride for stride in arch.strides if stride > 1] == [2, 2, 2]
+        assert len(arch.level_channels) == 4
 
 
-@pytest.mark.parametrize(("name", "levels"), SPEC_LEVELS.items())
-def test_a_level_is_the_last_layer_of_its_resolution(name, levels):
-    assert ARCHS[name].levels == levels
-
-
-@pytest.mark.parametrize("name", ARCHS)
-def test_every_variant_halves_three_times(name):
-    arch = ARCHS[name]
-    assert [stride for stride in arch.strides if stride > 1] == [2, 2, 2]
-    assert len(arch.level_channels) == 4
+def test_a_level_is_the_last_layer_of_its_resolution():
+    assert {name: ARCHS[name].levels for name in LEVELS} == LEVELS
+    assert ARCHS["13-1.5x-ada"].levels == LEVELS["13"]
 
 
 def test_names_and_dicts_resolve_to_the_same():
     arch = ARCHS["6"]
     as_dict = dict(dims=list(arch.dims), strides=list(arch.strides))
-    assert resolve_arch("6") == resolve_arch(6) == resolve_arch(as_dict) == resolve_arch(arch)
+    forms = {resolve_arch(form) for form in ("6", 6, as_dict, arch)}
+    assert forms == {arch}
 
 
 def test_width_mult_scales_to_multiples_of_eight():
@@ -42,34 +31,30 @@ def test_width_mult_scales_to_multiples_of_eight():
     assert resolve_arch("5", 0.3).dims == (152, 304, 616, 1232)
     assert resolve_arch("5", 1e-6).dims == (8, 8, 8, 8)
     assert resolve_arch("13", 1.5) == ARCHS["13-1.5x"]
+    for width_mult in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="width_mult"):
+            resolve_arch("5", width_mult)
+
+
+POOLS = dict(dims=(8, 8), strides=(2,), adaptive_pools=(7,))
 
 
 @pytest.mark.parametrize(
     ("arch", "error", "message"),
     [
-        ("14", ValueError, "5, 6, 7"),
         ("", ValueError, "unknown arch ''; choose from 5, 6, 7"),
         (None, TypeError, "NoneType"),
         (True, TypeError, "bool"),
-        (dict(dims=(8, 8)), TypeError, "missing: \\['strides'\\]"),
-        (dict(dims=(8, 8), strides=(2,), stride=2), TypeError, "unknown: \\['stride'\\]"),
+        (dict(dims=(8, 8)), TypeError, "missing .* 'strides'"),
+        (dict(dims=(8, 8), strides=(2,), stride=2), TypeError, "unexpected .* 'stride'"),
         (dict(dims=(8, 8), strides=(2, 2)), ValueError, "2 dims and 2 strides"),
-        (dict(dims=(8,), strides=()), ValueError, "at least one block"),
+        (dict(dims=(8,), strides=()), ValueError, "1 dims and 0 strides"),
         (dict(dims=(8, 0), strides=(2,)), ValueError, "at least 1"),
         (dict(dims=(8, 8.5), strides=(2,)), ValueError, "integers"),
-        (dict(dims=(8, 8), strides=(2,), adaptive_pools=(7, 7)), ValueError, "2 entries for 1"),
-        (dict(dims=(8, 8), strides=(2,), adaptive_pools=(7,)), ValueError, "input_size"),
-        (dict(dims=(8, 8), strides=(2,), input_size=224), ValueError, "leave input_size out"),
-        (
-            dict(dims=(8, 8), strides=(2,), adaptive_pools=(0,), input_size=224),
-            ValueError,
-            "leave input_size out",
-        ),
-        (
-            dict(dims=(8, 8), strides=(2,), adaptive_pools=(7,), input_size=0),
-            ValueError,
-            "input_size must be",
-        ),
+        (dict(POOLS, adaptive_pools=(7, 7)), ValueError, "2 entries for 1"),
+        (POOLS, ValueError, "need it .*input_size=None"),
+        (dict(POOLS, input_size=0), ValueError, "input_size=0"),
+        (dict(POOLS, adaptive_pools=(0,), input_size=224), ValueError, "must be left out"),
     ],
 )
 def test_what_is_no_arch_says_why(arch, error, message):
@@ -77,11 +62,6 @@ def test_what_is_no_arch_says_why(arch, error, message):
         resolve_arch(arch)
 
 
-@pytest.mark.parametrize("width_mult", [0, -1, float("nan")])
-def test_width_mult_must_be_positive(width_mult):
-    with pytest.raises(ValueError, match="width_mult"):
-        resolve_arch("5", width_mult)
-
-
-def test_an_arch_is_hashable_and_equal_by_value():
-    assert len({Arch((8, 8), (2,)), Arch((8, 8), (2,))}) == 1
+def test_a_whole_arch_is_a_dict_of_its_arguments():
+    arch = resolve_arch(dict(POOLS, input_size=64, stem_stride=3, stem_padding=1))
+    assert arch == Arch((8, 8), (2,), (7,), stem_stride=3, stem_padding=1, input_size=64)

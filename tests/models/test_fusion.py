@@ -4,10 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.models.conv_pair import ConvNorm, ConvPair
 from mmvanilla.models.fusion import count_fusable, fuse_model, read_conv_norm
 from mmvanilla.models.fusion_algebra import fuse_conv_bn, merge_pointwise
-from mmvanilla.models.layers import ConvNorm
 from tests.helpers import randomise, relative_difference
 
 EXACT = 1e-12

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel
 
 from mmvanilla import ConvPair, VanillaNet, get_act_lambda, set_act_lambda
-from mmvanilla.models.conv_pair import FadingReLU
+from mmvanilla.models.act_lambda import FadingReLU
 from tests.helpers import TINY, randomise
 
 
