@@ -1,8 +1,7 @@
 """Translate the authors' names of weights into ours, from state dict to state dict.
 
-The layouts are those of ``models/vanillanet.py`` in the authors' repository: the training form, and
-the deploy form that its ``switch_to_deploy`` gives. Their detectors have the same names below
-``backbone.``.
+The names are those of ``models/vanillanet.py`` in the authors' repository, in training form and
+after its ``switch_to_deploy``. Their detectors have them below ``backbone.``.
 """
 
 from __future__ import annotations
@@ -60,10 +59,10 @@ class Converted:
     Args:
         state_dict: Keys below ``backbone.`` and ``head.`` (classifier), bare (backbone), or below
             ``backbone.`` beside everything else (detector).
-        kind: Kind of the network: classifier, backbone or detector.
+        kind: :data:`CLASSIFIER`, :data:`BACKBONE` or :data:`DETECTOR`.
         dims: Channels of the stem, then of each block.
         act_num: n of the series activation.
-        num_classes: Number of classes of a classifier, K; None for other networks.
+        num_classes: Number of classes of a classifier; None for other networks.
         deploy: True if the weights are fused.
     """
 
@@ -81,9 +80,7 @@ def convert_authors(
     """Give the authors' weights our names, after every key and every shape has been checked.
 
     Args:
-        state_dict: The weights of a classifier or backbone in training or deploy form, or of a
-            detector (``backbone.`` and other keys), with or without the prefix ``module.`` of a
-            distributed wrapper.
+        state_dict: The weights of a classifier, backbone or detector, also below ``module.``.
         target: ``'backbone'`` to leave out everything else. None: all weights are taken.
         act_lambda: The λ at which the training form was saved. Default: 1, as after training.
 
@@ -108,7 +105,7 @@ def convert_authors(
     _check_accounted(theirs, names, expected)
     check_weights({**theirs, **others}, "the file")
 
-    kind = kind if target is None else target
+    kind = target or kind
     converted = {}
     for key, name in names.items():
         is_head = name.startswith(_HEAD)
@@ -122,8 +119,9 @@ def convert_authors(
             converted[name] = torch.tensor(act_lambda, dtype=torch.float64)
     if kind == DETECTOR:
         converted.update(others)
-    num_classes = num_classes if kind == CLASSIFIER else None
-    return Converted(converted, kind, dims, act_num, num_classes, deploy)
+    return Converted(
+        converted, kind, dims, act_num, num_classes if kind == CLASSIFIER else None, deploy
+    )
 
 
 def our_name(key: str, deploy: bool = False) -> str:
@@ -139,13 +137,9 @@ def _expected_shapes(
     dims: tuple[int, ...], act_num: int, num_classes: int | None, deploy: bool, in_channels: int
 ) -> dict[str, torch.Size]:
     """Read our names and their shapes from our own modules, which take no memory here."""
+    arch = dict(dims=dims, strides=[1] * (len(dims) - 1))
     with torch.device("meta"):
-        net = VanillaNet(
-            dict(dims=dims, strides=[1] * (len(dims) - 1)),
-            in_channels=in_channels,
-            act_num=act_num,
-            deploy=deploy,
-        )
+        net = VanillaNet(arch, in_channels=in_channels, act_num=act_num, deploy=deploy)
         if num_classes is not None:
             net.head = nn.Module()
             net.head.conv = ConvPair(dims[-1], num_classes, 1, last_norm=False, deploy=deploy)
@@ -162,14 +156,12 @@ def _read_shapes(
         if any(key.startswith(("stem.conv.", "blocks.0.")) for key in theirs):
             raise ValueError("these weights already have mmvanilla's names: use the file as it is")
         raise ValueError(
-            "these are not VanillaNet weights of the authors: expected stem2.2.weight (training "
-            f"form) or stem.1.weight (deploy form), found {_listed(theirs) or 'nothing'}"
+            f"these are not VanillaNet weights of the authors, found {_listed(theirs) or 'nothing'}"
         )
 
     def shape(key: str) -> torch.Size:
         if key not in theirs or theirs[key].dim() != 4:
-            found = f"has shape {tuple(theirs[key].shape)}" if key in theirs else "is missing"
-            raise ValueError(f"{key} {found}; expected the 4 dimensions of a convolution's weight")
+            raise ValueError(f"{key} is missing, or is not the weight of a convolution")
         return theirs[key].shape
 
     kernels = (f"stages.{block}.act.weight" for block in count())
@@ -196,10 +188,7 @@ def _check_accounted(
     }
     told = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in problems.items() if keys]
     if told:
-        raise ValueError(
-            f"the weights are not those of a VanillaNet ({'; '.join(told)}); expected the file as "
-            "the authors' code saved it, so fetch it again"
-        )
+        raise ValueError(f"these are not the weights of a VanillaNet: {'; '.join(told)}")
 
 
 def _listed(names: Iterable[str]) -> str:

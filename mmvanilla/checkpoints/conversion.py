@@ -13,7 +13,7 @@ from mmvanilla.checkpoints.authors_keys import DETECTOR, Converted, convert_auth
 from mmvanilla.checkpoints.reading import MapLocation, read_checkpoint
 from mmvanilla.checkpoints.writing import StrPath, check_writable, write_checkpoint
 from mmvanilla.models.act_lambda import SCHEDULES
-from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
+from mmvanilla.models.archs import ARCHS, resolve_arch
 
 _USUAL_CHANNELS = 3  # VanillaNet's default of in_channels
 _STEM = ("stem.conv.first.conv.weight", "stem.conv.weight")
@@ -39,8 +39,7 @@ def convert_checkpoint(
         A checkpoint of plain types (``meta`` and ``state_dict``), and a description of its weights.
 
     Raises:
-        ValueError: The weights are not those of a VanillaNet of the authors, or ``in_channels`` is
-            below 1.
+        ValueError: As :func:`convert_authors`, or ``in_channels`` is below 1.
     """
     args = checkpoint.get("args")
     key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
@@ -96,14 +95,11 @@ def convert_and_write(
     Args:
         source: Path of the authors' file.
         path: Path of the file to write; nothing is written unless all of it can be converted.
-        arch: The variant, by name (``"13"``) or as a dict of ``dims`` and ``strides``; its widths
-            must be those of the weights. None: it is found by the widths, and by the file's name
-            where two variants share them.
-        strides: Stride of each block in pixels, for widths that no variant has. None: those of the
-            variant.
-        target: ``"backbone"`` for the weights of the backbone alone. None: all that the file has.
+        arch: As in :func:`identify_arch`.
+        strides: As in :func:`identify_arch`.
+        target: As in :func:`convert_checkpoint`.
         overwrite: Whether to replace ``path`` if it exists. Default: False.
-        in_channels: Number of image channels that the stem is adapted to. None: it keeps its own.
+        in_channels: As in :func:`convert_checkpoint`.
         complete: Function that is called with the converted checkpoint before it is written, and
             may add to its ``meta`` or refuse it.
 
@@ -132,19 +128,16 @@ def identify_arch(
 ) -> str | dict[str, Any]:
     """Find what to write as ``arch`` in a config for weights of these widths.
 
-    Weights show the widths of a network, but not which of its blocks pool: for widths of no
-    published variant the user must give the strides.
-
     Args:
         dims: Channels of the stem, then of each block.
-        arch: The variant, if the user knows it. None: it is found from the widths.
-        strides: Strides of the blocks, if the user knows them, for unpublished widths.
+        arch: The variant, by name or as a dict. None: it is found from the widths.
+        strides: Stride of each block, for widths of no published variant, since weights do not show
+            which blocks pool.
         origin: Names that belong to the weights (the file name, and ``model`` in the authors'
             ``args``). They distinguish variants of the same widths.
 
     Raises:
-        ValueError: The given ``arch`` has other widths; or no published variant has these widths
-            and no strides were given; or two variants have them and cannot be distinguished.
+        ValueError: The given ``arch`` has other widths, or the variant cannot be told.
     """
     dims = tuple(dims)
     names = [name for name, known in ARCHS.items() if known.dims == dims]
@@ -158,8 +151,9 @@ def identify_arch(
             )
         return str(arch) if isinstance(arch, str | int) else dict(arch)
     if strides is not None:
-        Arch(dims=dims, strides=tuple(strides))  # raises an error if they contradict each other
-        return dict(dims=dims, strides=tuple(strides))
+        whole = dict(dims=dims, strides=tuple(strides))
+        resolve_arch(whole)  # raises an error if they contradict each other
+        return whole
     if not names:
         raise ValueError(
             f"no published variant has dims={dims}, and weights do not show which blocks pool: "
@@ -172,23 +166,16 @@ def identify_arch(
         if name in names and file in origin:
             return name
     raise ValueError(
-        f"{' and '.join(names)} have the same shapes and differ only in their pooling, which "
-        f"weights do not show: give the right one with --arch {' or --arch '.join(names)}"
+        f"these shapes are those of two variants: give --arch {' or --arch '.join(names)}"
     )
 
 
 def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
-    """Adapt a kernel to another number of input channels.
+    """Adapt a kernel, (C_out, C_in, kh, kw), to another number of input channels, at least 1.
 
-    With fewer channels, each new one replaces several old ones, whose kernels are added: a gray
-    image gives the result that it gave before when it was repeated three times. With more channels,
-    the old ones are repeated, and each kernel is divided by the number of its repetitions: an image
-    with repeated channels gives the same result as before. New channel j belongs to the old channel
-    j modulo the smaller of the two numbers.
-
-    Args:
-        weight: The old kernel, (C_out, C_in, kh, kw).
-        in_channels: The new number of input channels, at least 1.
+    New channel j belongs to old channel j modulo the smaller number. With fewer channels, the
+    kernels of the old ones are added: a gray image gives what it gave when it was repeated. With
+    more, each kernel is divided by the number of its repetitions.
     """
     if in_channels < 1:
         raise ValueError(f"in_channels must be at least 1, found {in_channels}")
@@ -206,7 +193,7 @@ def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def _read_act_lambda(epoch: Any, args: Any) -> float:
-    """Compute λ from the epoch and the args of the authors' training; it is 1 at its end."""
+    """Compute λ from the epoch and the args of the authors' training."""
     decay_epochs = getattr(args, "decay_epochs", None)
     if not isinstance(epoch, int) or not isinstance(decay_epochs, int) or epoch >= decay_epochs:
         return 1.0

@@ -163,7 +163,10 @@ def _with_number(key, number):
             r"stages.0.act.weight \(16, 1, 9, 9\) instead of \(16, 1, 7, 7\)",
         ),
         (_with("stem2.2.weight", torch.zeros(8, 1, 6, 6)), r"instead of \(8, 1, 7, 7\)"),
-        (_with("stem2.2.weight", torch.zeros(8)), "expected the 4 dimensions"),
+        (
+            _with("stem2.2.weight", torch.zeros(8)),
+            "stem2.2.weight is missing, or is not the weight of a convolution",
+        ),
         (_with("stages.0.note", "text"), "not tensors: stages.0.note"),
         (_with(3, torch.zeros(1)), "1 unexpected: 3"),
         (
