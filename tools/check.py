@@ -8,10 +8,7 @@ its remedy, and the status is then 1.
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
-
-from rich.console import Console
-from rich.table import Table
+from functools import partial
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.checks.config_check import check_config
@@ -35,26 +32,17 @@ def check(args: Namespace) -> None:
         raise ValueError(f"--images must be at least 1, found {args.images}")
     cfg = load_config(args.config, args.cfg_options)
     findings = check_config(cfg, args.images, args.show_dir)
-    table = Table(title=args.config, title_justify="left")
-    table.add_column("fits")
-    table.add_column("found")
-    for finding in findings:
-        if finding.status == OK:
-            table.add_row(finding.subject, finding.text)
-    Console().print(table)
+    fits = [(finding.subject, finding.text) for finding in findings if finding.status == OK]
+    cli.show_table(args.config, ("fits", "found"), fits, left=2)
     wrong = [finding for finding in findings if finding.status != OK]
     for finding in wrong:
         print(f"{finding.status}: {finding.subject}: {finding}")
     faults = sum(finding.status == FAULT for finding in wrong)
     if faults:
-        raise ValueError(
-            f"{args.config}: {faults} fault{'s' * (faults > 1)}; correct the config as the lines "
-            "above say"
-        )
+        raise ValueError(f"{args.config}: {faults} fault{'s' * (faults > 1)}; see the lines above")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), check, argv)
+main = partial(cli.run, build_parser, check)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ What is listed is what any tool takes as its CONFIG: `train shapes/maskrcnn_vani
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from functools import partial
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.config_list import list_configs
@@ -48,10 +48,6 @@ def show_list(pattern: str) -> None:
             f"no config has {pattern!r} in its name, task, toolbox or description; leave the "
             "pattern out to list all of them"
         )
-    if not sys.stdout.isatty():  # whole lines, for programs that read them
-        for config in configs:
-            print(config.name, config.toolbox, config.task, config.about, sep="\t")
-        return
     groups = dict.fromkeys((config.toolbox, config.task) for config in configs)
     for toolbox, task in groups:
         print(f"{task} ({toolbox})")
@@ -60,8 +56,7 @@ def show_list(pattern: str) -> None:
                 print(f"  {config.name}\n      {config.about}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), run, argv)
+main = partial(cli.run, build_parser, run)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,10 @@ and prints what it found with the config line to use.
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmvanilla.apis.config import load_config
-from mmvanilla.apis.model import store_config
 from mmvanilla.checkpoints.authors_keys import BACKBONE, CLASSIFIER
 from mmvanilla.checkpoints.conversion import convert_and_write
 from mmvanilla.utils import cli
@@ -55,17 +53,11 @@ def build_parser() -> ArgumentParser:
         help="adapt the stem to images of N channels: 1 for gray, 6 for six bands (default: leave "
         "it as it is)",
     )
-    parser.add_argument(
-        "--config",
-        help="config of the whole network, such as maskrcnn_vanillanet.py, to store in OUT: then "
-        "the inferencers of MMDetection and MMSegmentation need OUT alone",
-    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser
 
 
 def convert(args: Namespace) -> None:
-    cfg = load_config(args.config) if args.config else None
     converted, found = convert_and_write(
         args.input,
         args.output,
@@ -74,7 +66,6 @@ def convert(args: Namespace) -> None:
         args.target,
         args.overwrite,
         args.in_channels,
-        complete=lambda converted: cfg and store_config(converted, cfg),
     )
     meta = converted["meta"]
     deploy = ", deploy=True" if found.deploy else ""
@@ -100,8 +91,7 @@ def convert(args: Namespace) -> None:
         print(f"note:   saved at λ = {meta['act_lambda']:g}, so it cannot be fused yet")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), convert, argv)
+main = partial(cli.run, build_parser, convert)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Takes about five minutes on two CPU cores.
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mmengine.runner import Runner
@@ -107,8 +107,7 @@ def show(
     console.print(f"largest relative difference of outputs: {report.max_difference:.1e}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), demo, argv)
+main = partial(cli.run, build_parser, demo)
 
 
 if __name__ == "__main__":

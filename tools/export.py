@@ -8,7 +8,7 @@ says how to read and normalise them, and names the classes.
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -126,8 +126,7 @@ def export(args: Namespace) -> None:
         print(f"warning: {RUNNER_NAME} will refuse this file: {refuses}", file=sys.stderr)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), export, argv)
+main = partial(cli.run, build_parser, export)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ the fused checkpoint to OUT (.pth) and a config that runs with it beside it (.py
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
-from rich.table import Table
 
 from mmvanilla.deploy.fuse_checkpoint import DEFAULT_TOLERANCE, FuseReport, fuse_checkpoint
 from mmvanilla.utils import cli
@@ -68,23 +67,19 @@ def fuse(args: Namespace) -> None:
 
 
 def show(report: FuseReport, console: Console) -> None:
-    table = Table(title=f"{report.num_fused} layers fused")
-    for column in ("", "before", "after"):
-        table.add_column(column, justify="right" if column else "left")
-    table.add_row(
-        "parameters, M", *(f"{form.complexity.params / 1e6:.3f}" for form in report.forms)
+    rows = (
+        ("parameters, M", *(f"{form.complexity.params / 1e6:.3f}" for form in report.forms)),
+        ("MACs, G", *(f"{form.complexity.macs / 1e9:.3f}" for form in report.forms)),
+        ("latency, ms (median)", *(f"{form.latency_ms:.1f}" for form in report.forms)),
     )
-    table.add_row("MACs, G", *(f"{form.complexity.macs / 1e9:.3f}" for form in report.forms))
-    table.add_row("latency, ms (median)", *(f"{form.latency_ms:.1f}" for form in report.forms))
-    console.print(table)
+    cli.show_table(f"{report.num_fused} layers fused", ("", "before", "after"), rows)
     console.print(f"MACs and latency: {report.measured}", highlight=False)
     console.print(f"largest relative difference: {report.max_difference:.1e}")
     console.print(report.compared, highlight=False, soft_wrap=True)
     console.print(f"wrote {report.checkpoint}\n      {report.config}", soft_wrap=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), fuse, argv)
+main = partial(cli.run, build_parser, fuse)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,7 @@ tables of OpenMMLab and of most papers call it a FLOP. Counted are convolutions 
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
-
-from rich.console import Console
-from rich.table import Table
+from functools import partial
 
 from mmvanilla.apis.complexity import FORMS, count_config
 from mmvanilla.apis.config import load_config
@@ -21,7 +18,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument(
         "--shape",
-        nargs="+",
+        nargs=2,
         type=int,
         metavar=("H", "W"),
         help="height and width in pixels (default: 224 224 for a classifier, 512 512 for a "
@@ -33,21 +30,13 @@ def build_parser() -> ArgumentParser:
 
 
 def count(args: Namespace) -> None:
-    if args.shape is not None and len(args.shape) > 2:
-        raise ValueError(f"--shape takes a height and a width, found {len(args.shape)} numbers")
-    size = None if args.shape is None else (args.shape[0], args.shape[-1])
     cfg = load_config(args.config, args.cfg_options)
+    size = args.shape and tuple(args.shape)
     counts, size = count_config(cfg, size, ("deploy",) if args.deploy else FORMS)
-    table = Table(title=f"{args.config}, one image of {size[0]}x{size[1]}", title_justify="left")
-    table.add_column("form")
-    table.add_column("part")
-    for column in ("params, M", "MACs, G"):
-        table.add_column(column, justify="right")
-    for form, part, params, macs in counts:
-        table.add_row(form, part, number(params / 1e6), number(macs / 1e9))
-    console = Console()
-    console.print(table)
-    console.print("1 MAC = 2 floating-point operations")
+    rows = [(*names, number(params / 1e6), number(macs / 1e9)) for *names, params, macs in counts]
+    title = f"{args.config}, one image of {size[0]}x{size[1]}"
+    cli.show_table(title, ("form", "part", "params, M", "MACs, G"), rows, left=2)
+    print("1 MAC = 2 floating-point operations")
 
 
 def number(value: float) -> str:
@@ -55,8 +44,7 @@ def number(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), count, argv)
+main = partial(cli.run, build_parser, count)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
-from collections.abc import Sequence
+from functools import partial
 
 from mmvanilla.datasets.shapes import LAYOUTS, make_shapes
 from mmvanilla.utils import cli
@@ -33,8 +33,7 @@ def make(args: Namespace) -> None:
         print(f"{args.root}/{layout}: {'written' if layout in made else 'already there'}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), make, argv)
+main = partial(cli.run, build_parser, make)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ PyTorch run the predict.py that `export --with-runner` writes beside the model: 
 """
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from mmvanilla.deploy.runner import build_parser, predict
 from mmvanilla.utils import cli
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), predict, argv)
+main = partial(cli.run, build_parser, predict)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ weight scale for each channel. The metadata is kept.
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
-from rich.table import Table
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.deploy.accuracy import tabulate
@@ -73,17 +72,11 @@ def quantize(args: Namespace) -> None:
             progress=status.update,
         )
     columns, *rows = tabulate(forms)
-    table = Table(title=f"{args.model}, one image at a time", title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=index in (0, 5))
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    cli.show_table(f"{args.model}, one image at a time", columns, rows)
     print(f"written: {args.out}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), quantize, argv)
+main = partial(cli.run, build_parser, quantize)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Train a detector, segmenter or classifier."""
 
-import os
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Sequence
+from functools import partial
 
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.checks.config_check import refuse_certain_faults
@@ -38,7 +37,6 @@ def build_parser() -> ArgumentParser:
 
 
 def train(args: Namespace) -> None:
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     if not args.no_check:
         refuse_certain_faults(args.config, args.cfg_options, args.launcher)
     runner = build_train_runner(
@@ -49,15 +47,12 @@ def train(args: Namespace) -> None:
         resume=args.resume,
         cfg_options=args.cfg_options,
         launcher=args.launcher,
-        channels_last=args.channels_last,
-        compiled=args.compile,
     )
     runner.train()
     cpu_distributed.finish()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), train, argv)
+main = partial(cli.run, build_parser, train)
 
 
 if __name__ == "__main__":

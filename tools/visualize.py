@@ -7,10 +7,10 @@ the image, then the four strongest channels; OUT is a .png file
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from functools import partial
 
-from mmvanilla.apis.images import find_images
 from mmvanilla.apis.visualize import draw_features, draw_predictions
+from mmvanilla.deploy.runner import find_images
 from mmvanilla.utils import cli
 
 
@@ -21,9 +21,6 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
     parser.add_argument("images", help="an image, or a folder of images")
     parser.add_argument("out", help="the folder or .png file to write")
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="largest number of images of a folder (default: all)"
-    )
     parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument(
         "--score-thr",
@@ -36,7 +33,7 @@ def build_parser() -> ArgumentParser:
 
 
 def visualize(args: Namespace) -> None:
-    images = find_images(args.images, args.limit)
+    images = find_images([args.images])
     common = dict(device=args.device, overwrite=args.overwrite)
     if args.kind == "features":
         draw_features(args.config, args.checkpoint, images[0], args.out, **common)
@@ -48,8 +45,7 @@ def visualize(args: Namespace) -> None:
     print(f"{len(written)} files in {args.out}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), visualize, argv)
+main = partial(cli.run, build_parser, visualize)
 
 
 if __name__ == "__main__":

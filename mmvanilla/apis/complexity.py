@@ -1,7 +1,6 @@
-"""Count the parameters and multiply-accumulates (MACs) of a model.
+"""Count the parameters and multiply-accumulates (MACs) of a model, by torch's own counter.
 
-This uses torch's own counter, since mmengine's get_model_complexity_info traces the model, which
-fails on the meta device, and counts pooling and norms as well.
+mmengine's get_model_complexity_info traces the model, which fails on the meta device.
 """
 
 from __future__ import annotations
@@ -15,15 +14,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import (
-    DEFAULT_SIZES,
-    TensorModel,
-    build_on_meta,
-    fixed_input_size,
-    input_channels,
-)
+from mmvanilla.apis.model import TensorModel, build_on_meta, fixed_input_size, input_channels
 
 FORMS = ("training", "deploy")
+# Height and width in pixels that the tables of each toolbox are for.
+_SIZES = {"mmdet": (800, 1280), "mmseg": (512, 512)}
 # The inputs of an RoI head if the config does not say otherwise: the defaults of the toolbox.
 _REGIONS = {"bbox_head": ("rpn", 1000), "mask_head": ("rcnn", 100)}
 
@@ -45,14 +40,11 @@ class Count(NamedTuple):
 
 
 def measure_complexity(model: nn.Module, size: tuple[int, int] = (224, 224)) -> Complexity:
-    """Count a model's parameters, and its MACs for one image.
-
-    The MACs are those of a :class:`~mmvanilla.apis.model.TensorModel`. The model may be on the meta
-    device.
+    """Count a model's parameters, and the MACs of its ``TensorModel`` for one image.
 
     Args:
-        model: A model of any toolbox, or a bare backbone.
-        size: Height and width in pixels. Default: 224×224.
+        model: A model of any toolbox, or a bare backbone; on the meta device, too.
+        size: Height and width in pixels.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -65,15 +57,7 @@ def measure_complexity(model: nn.Module, size: tuple[int, int] = (224, 224)) -> 
 
 
 def count_macs(module: nn.Module, *inputs: Any) -> int:
-    """Count the multiply-accumulates of convolutions and matrix products in one forward pass.
-
-    Args:
-        module: A module of any kind, on any device.
-        inputs: Arguments of its forward method.
-
-    Returns:
-        The number of multiply-accumulates, for all images of the inputs together.
-    """
+    """Count the multiply-accumulates of convolutions and matrix products in ``module(*inputs)``."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         module(*inputs)
@@ -89,9 +73,9 @@ def count_config(
 
     Args:
         cfg: Config of a model of any of the three toolboxes.
-        size: Height and width of the image in pixels. None: the only size that the model accepts,
-            or else the usual one of the toolbox (:data:`DEFAULT_SIZES`).
-        forms: Forms to count, from :data:`FORMS`. Default: both.
+        size: Height and width in pixels. None: the only size that the model accepts, or else the
+            usual one of its toolbox: 800×1280, 512×512 or 224×224.
+        forms: Forms to count, from :data:`FORMS`.
 
     Returns:
         The counts, and the height and width of their image.
@@ -104,7 +88,7 @@ def count_config(
     counts: list[Count] = []
     for form in forms:
         model = build_on_meta(cfg if form == "training" else deploy_config(cfg)).eval()
-        usual = DEFAULT_SIZES.get(cfg.get("default_scope", ""), (224, 224))
+        usual = _SIZES.get(cfg.get("default_scope", ""), (224, 224))
         size = size or fixed_input_size(model) or usual
         whole = measure_complexity(model, size)
         heads = [Count(form, *head) for head in _detection_heads(model, size)]

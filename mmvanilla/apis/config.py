@@ -19,8 +19,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     A config is Python code, and reading it runs that code, so read only configs that you trust.
 
     Args:
-        path: Path of the config file, or the name of a config that comes with this package, as in
-            :func:`mmvanilla.utils.paths.resolve_config`.
+        path: Path of the file, or the name of a config that comes with this package.
         options: Values by dotted key, which override entries of the file. Modules that they add to
             ``custom_imports`` are imported, too, which mmengine's own tools leave out.
 
@@ -49,23 +48,14 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
 
 
 def use_scope(cfg: Config) -> None:
-    """Let names without a toolbox mean those of a config's toolbox, as mmengine's Runner does.
-
-    Args:
-        cfg: A config. With ``default_scope=None``, as in pure Python configs, each registry looks
-            into itself.
-    """
+    """Let names without a toolbox mean those of a config's toolbox, as mmengine's Runner does."""
     scope = cfg.get("default_scope", "mmengine")
-    if scope is not None:
+    if scope is not None:  # as in pure Python configs
         init_default_scope(scope)
 
 
 def tested_dataset(cfg: Config) -> Any:
-    """Return the config of the data set that is tested on, out of wrappers such as RepeatDataset.
-
-    Args:
-        cfg: A config of any kind. Without a test data set the result is an empty dict.
-    """
+    """Return the config of the data set that is tested on, out of any wrappers; {} without one."""
     dataset = cfg.get("test_dataloader", {}).get("dataset", {})
     while "dataset" in dataset:
         dataset = dataset["dataset"]

@@ -15,14 +15,7 @@ _FILE = re.compile(r"""["']([\w./-]+\.py)["']""")
 
 
 class PackagedConfig(NamedTuple):
-    """A config that comes with this package.
-
-    Attributes:
-        name: What to type for it: its path relative to configs/.
-        toolbox: Import name of its toolbox, as ``"mmdet"``.
-        task: What its models do, as ``"detection"``.
-        about: The first line of its comments.
-    """
+    """A config: its path in configs/, its toolbox and task, and the first line of its comments."""
 
     name: str
     toolbox: str
@@ -34,12 +27,11 @@ def list_configs(pattern: str = "") -> list[PackagedConfig]:
     """List the configs that come with this package, parts of others left out.
 
     Args:
-        pattern: Part of what is listed, of any column and in any case, or a pattern with ``*`` for
-            the name. Default: all are listed.
+        pattern: Part of any column, in any case, or a pattern with ``*`` for the name.
     """
     pattern = pattern.lower()
     found = []
-    for name in sorted(config_names(), key=_natural):
+    for name in sorted(config_names(), key=_order):
         path = configs_dir() / name
         toolbox = _toolbox(path)
         about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ").removesuffix(".")
@@ -51,12 +43,8 @@ def list_configs(pattern: str = "") -> list[PackagedConfig]:
 
 
 def _toolbox(path: Path) -> str:
-    """Return the toolbox that a config names first, or one of the files that it inherits.
-
-    The configs are not run: that takes seconds, and needs their toolboxes.
-    """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    code = "\n".join(line.partition("#")[0] for line in lines)
+    """Return the toolbox that a config, or what it inherits, names first, without running it."""
+    code = re.sub("#.*", "", path.read_text(encoding="utf-8"))
     named = _TOOLBOX.search(code)
     if named:
         return named.group(1)
@@ -64,7 +52,6 @@ def _toolbox(path: Path) -> str:
     return next(filter(None, (_toolbox(base) for base in bases if base.is_file())), "")
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _order(name: str) -> tuple[bool, str]:
     """Return a key that sorts 9 before 10, and what is in no folder first."""
-    parts = re.findall(r"\d+|\D+", name if "/" in name else f" {name}")
-    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
+    return "/" in name, re.sub(r"\d+", lambda number: f"{number[0]:0>4}", name)

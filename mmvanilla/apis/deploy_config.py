@@ -20,15 +20,9 @@ def deploy_config(cfg: Config) -> Config:
     """Make the config of the model that fusing the model of ``cfg`` gives.
 
     VanillaNet, its head, and every ``ConvPair`` get ``deploy=True``, whatever their key is and
-    however their type is written (as a name, a name with a scope, or a class). Entries that would
-    fetch weights are removed, and so is a ``DeepTrainingHook``, since the deploy form has no λ: the
-    config also serves for fine-tuning from the fused weights.
-
-    Args:
-        cfg: Config of a model in training form.
-
-    Returns:
-        A new config; ``cfg`` is not changed.
+    however their type is written. Entries that would fetch weights are removed, and so is a
+    ``DeepTrainingHook``: the config also serves for fine-tuning from the fused weights. ``cfg`` is
+    not changed.
     """
     cfg = copy.deepcopy(cfg)
     for node in list(_dicts(cfg._cfg_dict)):
@@ -54,8 +48,8 @@ def deploy_config(cfg: Config) -> Config:
 def _full_name(kind: type) -> str:
     """Return a name by which mmengine finds a class again.
 
-    A function that is called as its module hides the module, as MMDetection's ``smooth_l1_loss``
-    does; then the class is named by a package above, which has it too.
+    Where a function hides the class's module, as MMDetection's ``smooth_l1_loss`` does, a package
+    above has the class, too.
     """
     module = kind.__module__
     while module:

@@ -12,41 +12,9 @@ from torch import Tensor, nn
 
 from mmvanilla.apis.config import tested_dataset, use_scope
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-
-
-def find_images(source: str | Path, limit: int | None = None) -> list[Path]:
-    """List the images of a folder, sorted by name, or the one image given.
-
-    Args:
-        source: Path of an image file or a folder.
-        limit: Largest number of images to list, at least 1. None: all images.
-
-    Raises:
-        FileNotFoundError: The source does not exist, or the folder has no image.
-        ValueError: The limit is below 1.
-    """
-    source = Path(source)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, found {limit}")
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise FileNotFoundError(f"no image or folder at {source}; check the path")
-    images = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise FileNotFoundError(
-            f"no image ({', '.join(IMAGE_SUFFIXES)}) in {source}; check the path"
-        )
-    return images[:limit]
-
 
 class ImageReader:
     """Turns image files into the input of a model, as the test pipeline of its config does.
-
-    Args:
-        model: A model of any toolbox with a data preprocessor.
-        cfg: Config of the model.
 
     Raises:
         ValueError: The config has no test pipeline.
@@ -64,13 +32,7 @@ class ImageReader:
         self.steps = [s for s in dataset["pipeline"] if "LoadAnnotations" not in s["type"]]
 
     def batch(self, path: str | Path) -> tuple[Tensor, list[Any]]:
-        """Load an image as a batch of one.
-
-        Args:
-            path: Path of the image file.
-
-        Returns:
-            The network's input, (1, 3, H, W), and the toolbox's data samples.
+        """Load an image as the network's input, (1, C, H, W), and the toolbox's data samples.
 
         Raises:
             ValueError: The file cannot be read as an image.
@@ -85,17 +47,11 @@ class ImageReader:
         return batch["inputs"], batch["data_samples"]
 
     def read(self, path: str | Path) -> tuple[Tensor, np.ndarray]:
-        """Load an image as the network's input and as the same pixels before normalisation.
-
-        Args:
-            path: Path of the image file.
+        """Load an image as :meth:`batch`, and the same pixels before normalisation.
 
         Returns:
-            The network's input, (1, C, H, W), and the same pixels, (H, W, C) uint8, as RGB if C is
-            3; pixels of 16 bits become 8.
-
-        Raises:
-            ValueError: :meth:`batch` refuses the file.
+            The network's input, (1, C, H, W), and the pixels, (H, W, C) uint8, as RGB if C is 3;
+            pixels of 16 bits become 8.
         """
         inputs, _ = self.batch(path)
         preprocessing = describe_preprocessing(self.model)
@@ -110,14 +66,9 @@ class ImageReader:
 
 
 def describe_preprocessing(model: nn.Module) -> dict[str, Any]:
-    """Describe how the model's data preprocessor turns an image into the network's input.
+    """Describe for JSON how the model's data preprocessor makes the network's input of an image.
 
-    Args:
-        model: A model of any toolbox. Without a data preprocessor nothing is normalised.
-
-    Returns:
-        A dict for JSON: ``channel_order``, ``mean`` and ``std`` of each channel (None without
-        normalisation), and the formula in words.
+    ``mean`` and ``std`` of each channel are None without normalisation.
     """
     preprocessor = getattr(model, "data_preprocessor", None)
     mean, std = getattr(preprocessor, "mean", None), getattr(preprocessor, "std", None)

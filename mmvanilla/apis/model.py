@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,12 +22,7 @@ from mmvanilla.models.vanillanet import VanillaNet
 def build_model(cfg: Config) -> nn.Module:
     """Build a config's model, with its data preprocessor; no weights are loaded or fetched.
 
-    A teacher stays as it is built, too: MMDetection's detectors with one would load
-    ``teacher_ckpt`` at once, which only their training needs. Whatever else a constructor loads is
-    read without running its code.
-
-    Args:
-        cfg: Config of a model of any of the three toolboxes.
+    Nor does a teacher of MMDetection's get its ``teacher_ckpt``, which only training needs.
 
     Raises:
         ValueError: The model cannot be built; the message says why.
@@ -47,14 +43,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
-    """Build a config's model on torch's meta device, where tensors have shapes but no data.
-
-    Args:
-        cfg: Config of a model of any of the three toolboxes.
-
-    Raises:
-        ValueError: The model cannot be built; the message says why.
-    """
+    """Build as :func:`build_model` on torch's meta device: tensors have shapes, but no data."""
     try:
         with torch.device("meta"):
             model = build_model(cfg)
@@ -70,7 +59,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     Args:
         cfg: Config of a model of any of the three toolboxes.
         checkpoint: Path of a file, or an address that mmengine's loader knows.
-        device: Device that the model is moved to. Default: CPU.
+        device: Device that the model is moved to.
 
     Returns:
         The model in eval mode, and the checkpoint's ``meta``.
@@ -79,7 +68,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
         FileNotFoundError: The checkpoint does not exist.
         ValueError: The model cannot be built, or the file is not a checkpoint, or holds NaN or a
             negative variance.
-        RuntimeError: The weights do not fit the model, or some are missing or unexpected.
+        RuntimeError: Weights do not fit the model, are missing, or are unexpected.
     """
     model = build_model(cfg)
     loaded = read_checkpoint(checkpoint)
@@ -97,42 +86,24 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     return model.to(device).eval(), dict(loaded.get("meta") or {})
 
 
-def store_config(checkpoint: dict[str, Any], cfg: Config) -> None:
-    """Store the text of a config in ``meta['cfg']``, if its model takes all of the weights.
-
-    Then ``DetInferencer(weights=FILE)`` needs no config beside the file.
-
-    Args:
-        checkpoint: Dict with ``state_dict`` and ``meta``, to which the text is added.
-        cfg: Config of the model that the weights are for.
-
-    Raises:
-        RuntimeError: The weights do not fit it, or some are missing or left over.
-    """
-    try:
-        build_model(cfg).load_state_dict(checkpoint["state_dict"], strict=True)
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"these weights do not fit the model of {cfg.filename}: {error}"
-        ) from error
-    checkpoint["meta"]["cfg"] = cfg.pretty_text
+def is_pose_estimator(model: nn.Module) -> bool:
+    """Tell whether a model is one of MMPose's, with a head, without importing MMPose."""
+    is_of_mmpose = any(base.__module__.startswith("mmpose.") for base in type(model).__mro__)
+    return is_of_mmpose and isinstance(getattr(model, "head", None), nn.Module)
 
 
-#: Height and width in pixels that the tables of each toolbox are for.
-DEFAULT_SIZES: dict[str, tuple[int, int]] = {
-    "mmdet": (800, 1280),
-    "mmseg": (512, 512),
-    "mmpretrain": (224, 224),
-}
+def _gives_logits(model: nn.Module) -> bool:
+    heads = (getattr(model, name, None) for name in ("head", "decode_head"))
+    return any(isinstance(head, nn.Module) for head in heads) and not is_pose_estimator(model)
 
-#: The outputs that a :class:`TensorModel` can give, in words.
-OUTPUTS: dict[str, str] = {
-    "backbone": "features of the backbone",
-    "neck": "features of the backbone and neck",
-    "logits": "logits",
-    "probabilities": "probabilities",
-    "full_size_logits": "logits at the size of the input",
-    "head": "outputs of the head",
+
+# The outputs that a TensorModel can give, and which models have them.
+_OUTPUTS: dict[str, Callable[[nn.Module], bool]] = {
+    "backbone": lambda model: True,
+    "neck": lambda model: hasattr(model, "extract_feat"),
+    "logits": _gives_logits,
+    "full_size_logits": lambda model: hasattr(model, "decode_head"),
+    "head": is_pose_estimator,
 }
 
 
@@ -143,40 +114,25 @@ class TensorModel(nn.Module):
 
     Args:
         model: A detector, segmenter, classifier or bare backbone.
-        output: Name of the output, a key of :data:`OUTPUTS`. None: the logits of a classifier or
-            segmenter, the outputs of a pose estimator's head (heatmaps, for most), the features of
-            a detector's backbone and neck (its heads need proposals and data samples), or the
-            features of a bare backbone.
+        output: ``'backbone'``, ``'neck'``, ``'logits'``, ``'full_size_logits'`` (of a segmenter) or
+            ``'head'`` (of a pose estimator). None: the logits, or what the pose estimator's head
+            gives, or the features that a detector's heads would get.
 
     Raises:
-        ValueError: The output is unknown, or this model does not have it.
+        ValueError: This model does not have the output.
     """
 
     def __init__(self, model: nn.Module, output: str | None = None) -> None:
         super().__init__()
         if output is None:
             output = _natural_output(model)
-        elif output not in OUTPUTS:
-            raise ValueError(f"unknown output {output!r}; choose from {', '.join(OUTPUTS)}")
-        elif output.endswith(("logits", "probabilities")) and not _gives_logits(model):
+        given = [name for name, has in _OUTPUTS.items() if has(model)]
+        if output not in given:
             raise ValueError(
-                f"{type(model).__name__} has no head that gives {output}; choose backbone or neck"
-            )
-        elif output == "head" and not is_pose_estimator(model):
-            raise ValueError(
-                f"{type(model).__name__} is not a pose estimator; choose backbone or neck"
-            )
-        elif output == "full_size_logits" and not hasattr(model, "decode_head"):
-            raise ValueError(
-                f"{type(model).__name__} is not a segmenter and gives no {output}; choose logits"
+                f"{type(model).__name__} gives no {output!r}; choose from {', '.join(given)}"
             )
         self.model: Any = model
         self.output = output
-
-    @property
-    def what(self) -> str:
-        """The kind of the outputs, in words."""
-        return OUTPUTS[self.output]
 
     def forward(self, inputs: Tensor) -> Any:
         """Run the model.
@@ -185,9 +141,8 @@ class TensorModel(nn.Module):
             inputs: Normalised images, (N, C, H, W).
 
         Returns:
-            Features as a tuple of (N, C_i, H_i, W_i); logits and probabilities of a classifier as
-            (N, K), of a segmenter as (N, K, H', W'); what the head of a pose estimator gives, as
-            (N, K, H', W') for heatmaps of K keypoints.
+            Features as a tuple of (N, C_i, H_i, W_i); logits of a classifier as (N, K), of a
+            segmenter as (N, K, H', W'); what a pose estimator's head gives.
         """
         if self.output == "backbone":
             return getattr(self.model, "backbone", self.model)(inputs)
@@ -196,16 +151,12 @@ class TensorModel(nn.Module):
         if self.output == "head":
             return self.model(inputs, None)  # MMPose's models have no default for data samples
         outputs = self.model(inputs)  # OpenMMLab's models return tensors by default
-        if self.output == "probabilities":
-            return functional.softmax(outputs, dim=1)
-        if self.output == "full_size_logits":
-            return functional.interpolate(
-                outputs,
-                size=inputs.shape[-2:],
-                mode="bilinear",
-                align_corners=self.model.align_corners,
-            )
-        return outputs
+        if self.output == "logits":
+            return outputs
+        corners = self.model.align_corners
+        return functional.interpolate(
+            outputs, size=inputs.shape[-2:], mode="bilinear", align_corners=corners
+        )
 
 
 def _natural_output(model: nn.Module) -> str:
@@ -218,27 +169,8 @@ def _natural_output(model: nn.Module) -> str:
     return "neck" if inside or getattr(model, "neck", None) is not None else "backbone"
 
 
-def _gives_logits(model: nn.Module) -> bool:
-    heads = (getattr(model, name, None) for name in ("head", "decode_head"))
-    return any(isinstance(head, nn.Module) for head in heads) and not is_pose_estimator(model)
-
-
-def is_pose_estimator(model: nn.Module) -> bool:
-    """Tell whether a model is one of MMPose's, with a head, without importing MMPose.
-
-    Args:
-        model: A model of any kind.
-    """
-    is_of_mmpose = any(base.__module__.startswith("mmpose.") for base in type(model).__mro__)
-    return is_of_mmpose and isinstance(getattr(model, "head", None), nn.Module)
-
-
 def input_channels(model: Any) -> int:
-    """Return the number of channels of the images that a model takes.
-
-    Args:
-        model: A model of any toolbox, or a bare backbone.
-    """
+    """Return the number of channels of the images that a model, or a bare backbone, takes."""
     mean = getattr(getattr(model, "data_preprocessor", None), "mean", None)
     if isinstance(mean, Tensor) and mean.numel() > 1:
         return mean.numel()
@@ -251,16 +183,9 @@ def input_channels(model: Any) -> int:
 
 
 def fixed_input_size(model: nn.Module) -> tuple[int, int] | None:
-    """Find the only height and width that a model accepts.
+    """Return the only height and width in pixels that a model accepts; None if it takes any.
 
-    Args:
-        model: A model of any kind.
-
-    Returns:
-        Height and width in pixels, if the model contains a VanillaNet that pools adaptively; None
-        if the model accepts any size.
+    A VanillaNet that pools adaptively accepts one size.
     """
-    for module in model.modules():
-        if isinstance(module, VanillaNet) and module.fixed_input_size is not None:
-            return module.fixed_input_size
-    return None
+    sizes = (m.fixed_input_size for m in model.modules() if isinstance(m, VanillaNet))
+    return next(filter(None, sizes), None)

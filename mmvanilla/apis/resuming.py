@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,15 @@ from mmengine.runner import IterBasedTrainLoop
 from mmvanilla.checkpoints.reading import find_damage
 
 _NUMBER = re.compile(r"_(\d+)\.pth$")
-# What moves on while a run goes on, in the state of a schedule.
-_PROGRESS = ("last_step", "_global_step", "_last_value", "base_values", "verbose")
+# What moves on while a run goes on, in the state of a schedule, and what is no setting.
+_PROGRESS = {"last_step", "_global_step", "_last_value", "base_values", "verbose", "params"}
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
-    """Find the checkpoint that ``--resume`` goes on from; None if there is none.
+    """Find the checkpoint of a folder that ``--resume`` goes on from; None if there is none.
 
-    It is the one that mmengine's file ``last_checkpoint`` names, in this folder: the folder may be
-    a copy of another one.
-
-    Args:
-        work_dir: Folder of one training.
+    It is the one that mmengine's file ``last_checkpoint`` names, but in this folder, which may be a
+    copy of another one.
 
     Raises:
         RuntimeError: That file, or the checkpoint that it names, is missing or damaged.
@@ -37,9 +35,7 @@ def last_checkpoint(work_dir: Path) -> Path | None:
     damage = find_damage(work_dir / name) if name else f"{note} names no checkpoint"
     if damage is None:
         return work_dir / name
-    older = [path for path in saved if path.name != name]
-    if name and _NUMBER.search(name):
-        older = [path for path in older if _number(path) < _number(work_dir / name)]
+    older = [path for path in saved if _number(path) < (_number(Path(name)) or math.inf)]
     remedy = f"; go on from {older[-1]} with --resume {older[-1]}" if older else ""
     raise RuntimeError(f"cannot resume: {damage}{remedy}")
 
@@ -68,9 +64,8 @@ class ResumeCheckHook(Hook):
         missing = [part for part in parts if part not in checkpoint]
         if missing:
             raise ValueError(
-                f"cannot resume from {runner._load_from}: it has no {', '.join(missing)}, like a "
-                "file that save_best writes; take an epoch_*.pth or iter_*.pth, or start from its "
-                "weights with --cfg-options load_from=FILE"
+                f"cannot resume from {runner._load_from}: it has no {', '.join(missing)}; take an "
+                "epoch_*.pth or iter_*.pth, or start from its weights with load_from"
             )
         for line in _differences(runner, checkpoint):
             runner.logger.warning(f"resumed with another config: {line}")
@@ -90,59 +85,38 @@ def _differences(runner: Any, checkpoint: dict[str, Any]) -> Iterator[str]:
     optimizer = getattr(runner.optim_wrapper, "optimizer", None)
     saved = checkpoint["optimizer"].get("param_groups")
     if optimizer is not None and saved is not None:
-        yield from _compare_groups(saved, optimizer.state_dict()["param_groups"])
+        yield from _compare("optimiser", "", saved, optimizer.state_dict()["param_groups"])
     if isinstance(runner.param_schedulers, list):
-        yield from _compare_schedules(
-            checkpoint["param_schedulers"], [each.state_dict() for each in runner.param_schedulers]
-        )
+        ours = [each.state_dict() for each in runner.param_schedulers]
+        saved = checkpoint["param_schedulers"]
+        yield from _compare("param_scheduler", "param_scheduler[{}].", saved, ours)
 
 
-def _compare_groups(saved: list[dict], ours: list[dict]) -> Iterator[str]:
-    sizes = [[len(group["params"]) for group in groups] for groups in (saved, ours)]
-    if sizes[0] != sizes[1] or _are_of_different_kinds(saved[0], ours[0]):
-        raise ValueError(
-            f"cannot resume with another optimiser: the checkpoint's has {len(saved)} groups with "
-            f"{sum(sizes[0])} parameters and {_names(saved[0])}, the config's {len(ours)} groups "
-            f"with {sum(sizes[1])} and {_names(ours[0])}; take the optim_wrapper that it had, or "
-            "start from its weights with load_from"
-        )
-    for key in ours[0]:
-        # A schedule changes the value itself.
-        if key == "params" or f"initial_{key}" in ours[0]:
-            continue
-        pairs = [(a.get(key), b[key]) for a, b in zip(saved, ours, strict=True) if key in a]
-        others = [(old, new) for old, new in pairs if old != new]
-        if others:
-            old, new = others[-1]
-            name = key.removeprefix("initial_")
-            yield f"{name} is the checkpoint's {old}, not the config's {new}"
-
-
-def _compare_schedules(saved: list[dict], ours: list[dict]) -> Iterator[str]:
+def _compare(what: str, place: str, saved: list[dict], ours: list[dict]) -> Iterable[str]:
+    sizes = [[len(each.get("params", ())) for each in states] for states in (saved, ours)]
     pairs = list(zip(saved, ours, strict=False))
-    if len(saved) != len(ours) or any(_are_of_different_kinds(*pair) for pair in pairs):
+    if sizes[0] != sizes[1] or any(_are_of_different_kinds(*pair) for pair in pairs):
         raise ValueError(
-            f"cannot resume with another param_scheduler: the checkpoint has {len(saved)} "
-            f"schedules, the config {len(ours)}, or they are of other kinds; take those that it "
-            "had, or start from its weights with load_from"
+            f"cannot resume with another {what}: the checkpoint has {_describe(saved)}, the config "
+            f"{_describe(ours)}; take what it had, or start from its weights with load_from"
         )
+    lines = {}
     for index, (old, new) in enumerate(pairs):
-        for key in old.keys() & new.keys() - set(_PROGRESS):
-            if old[key] != new[key]:
-                yield (
-                    f"param_scheduler[{index}].{key} is the checkpoint's {old[key]}, not the "
-                    f"config's {new[key]}, and the learning rate follows it"
-                )
+        for key in old.keys() & new.keys() - _PROGRESS:
+            # A schedule changes a value that has an initial one.
+            if old[key] != new[key] and f"initial_{key}" not in new:
+                name = place.format(index) + key.removeprefix("initial_")
+                lines[name] = f"{name} is the checkpoint's {old[key]}, not the config's {new[key]}"
+    return lines.values()
 
 
-def _are_of_different_kinds(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+def _are_of_different_kinds(saved: dict[str, Any], ours: dict[str, Any]) -> bool:
     # Another version of torch has other settings on one side only.
-    return bool(_settings(saved) - ours.keys()) and bool(_settings(ours) - saved.keys())
+    old, new = ({k for k, v in state.items() if not callable(v)} for state in (saved, ours))
+    return not (old <= ours.keys() or new <= saved.keys())
 
 
-def _settings(state: Mapping[str, Any]) -> set[str]:
-    return {key for key, value in state.items() if not callable(value)}
-
-
-def _names(group: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(_settings(group) - {"params"}))
+def _describe(states: list[dict]) -> str:
+    number = sum(len(state.get("params", ())) for state in states)
+    names = sorted({key for state in states for key in state} - _PROGRESS)
+    return f"{len(states)} groups, {number} parameters, {', '.join(names)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 from collections.abc import Mapping
@@ -16,13 +17,7 @@ from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import Runner
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.apis.options import (
-    set_channels_last,
-    set_compiled,
-    set_mixed_precision,
-    set_pictures,
-    set_tta,
-)
+from mmvanilla.apis.options import set_mixed_precision, set_pictures, set_tta
 from mmvanilla.apis.resuming import ResumeCheckHook, last_checkpoint
 from mmvanilla.checkpoints.reading import use_safe_loaders
 from mmvanilla.engine import cpu_distributed
@@ -39,26 +34,21 @@ def build_train_runner(
     resume: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
-    channels_last: bool | None = None,
-    compiled: bool | None = None,
 ) -> Runner:
     """Build the Runner that ``mmvanilla train`` trains with.
 
     Args:
-        config: Path or name of the config, as in :func:`mmvanilla.apis.config.load_config`.
+        config: Path or name of the config.
         work_dir: Folder for logs and checkpoints. Default: the config's ``work_dir``, or
             ``work_dirs/<name of the config>``.
         amp: Whether to train with automatic mixed precision, which needs a GPU. None: as the config
             says.
         auto_scale_lr: Whether to scale the learning rate from the config's base batch size to the
-            actual one, with the batches that a step accumulates. Default: False.
+            actual one, with the batches that a step accumulates.
         resume: Path of the checkpoint to resume from, or ``'auto'`` for the last one in
             ``work_dir``. None: the training starts from the beginning.
         cfg_options: Values by dotted key, which override entries of the config.
         launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        channels_last: Whether convolutions run in the memory format channels_last. None: as the
-            config says.
-        compiled: Whether to use ``torch.compile``. None: as the config says.
 
     Raises:
         FileNotFoundError: The config does not exist.
@@ -66,30 +56,22 @@ def build_train_runner(
         ValueError: The config cannot be read or is not for training, or ``auto_scale_lr`` is True
             and the config has no base batch size.
     """
-    cfg = _read(config, work_dir, cfg_options, launcher)
-    _require_entries(cfg, "training", "train_dataloader", "train_cfg", "optim_wrapper")
-    for name in ("max_epochs", "max_iters"):
-        length = cfg.train_cfg.get(name)
-        if isinstance(length, int) and length < 1:  # mmengine would not train, without an error
-            raise ValueError(f"{cfg.filename}: train_cfg.{name} must be at least 1, found {length}")
+    needed = ("train_dataloader", "train_cfg", "optim_wrapper")
+    cfg = _read(config, cfg_options, work_dir, launcher, *needed)
     set_mixed_precision(cfg, amp)
-    set_channels_last(cfg, channels_last)
-    set_compiled(cfg, compiled)
     if auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(
-                f"{config} has no auto_scale_lr.base_batch_size, from which --auto-scale-lr would "
-                "scale; add auto_scale_lr=dict(base_batch_size=...)"
+                f"{config} has no base to scale from; add auto_scale_lr=dict(base_batch_size=...)"
             )
         cfg.auto_scale_lr.enable = True
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     runner = _build_runner(cfg, _Training)
-    kinds = {type(hook) for hook in runner.hooks}
-    for hook in (PlainCheckpointHook(), ResumeCheckHook()):
-        if type(hook) not in kinds:
-            runner.register_hook(hook)
+    if not any(isinstance(hook, PlainCheckpointHook) for hook in runner.hooks):
+        runner.register_hook(PlainCheckpointHook())
+    runner.register_hook(ResumeCheckHook())
     return runner
 
 
@@ -98,51 +80,31 @@ def build_test_runner(
     checkpoint: str | None,
     work_dir: str | None = None,
     out: str | None = None,
-    show: bool = False,
     show_dir: str | None = None,
-    wait_time: float = 2.0,
     tta: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
-    channels_last: bool | None = None,
-    compiled: bool | None = None,
 ) -> Runner:
     """Build the Runner that ``mmvanilla test`` tests with.
 
-    Args:
-        config: Path of the config file.
-        checkpoint: Weights for the config's model, which they must fit: the path of a file, or an
-            address that mmengine's loader knows. None: the model has its weights already.
-        work_dir: Folder for logs. Default: as in :func:`build_train_runner`.
-        out: Path of a ``.pkl`` file for the raw predictions. None: they are not saved.
-        show: Whether to show each prediction in a window. Default: False.
-        show_dir: Folder for pictures of the predictions. None: none are drawn.
-        wait_time: Time in seconds for which each window is shown.
-        tta: Whether to use test-time augmentation, with the config's ``tta_model`` and
-            ``tta_pipeline``. Default: False.
-        cfg_options: Values by dotted key, which override entries of the config.
-        launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        channels_last: Whether convolutions run in the memory format channels_last. None: as the
-            config says.
-        compiled: Whether to use ``torch.compile``. None: as the config says.
+    ``checkpoint`` is the path or address of weights that must fit the config's model; None: it has
+    its weights already. ``out`` is a ``.pkl`` file for the raw predictions, ``show_dir`` a folder
+    for pictures of them, and ``tta`` switches test-time augmentation on, with the config's
+    ``tta_model`` and ``tta_pipeline``. The others are those of :func:`build_train_runner`.
 
     Raises:
         FileNotFoundError: The config or the checkpoint does not exist.
         ValueError: An option does not fit this config.
     """
     if checkpoint and "://" not in checkpoint and not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f"no checkpoint at {checkpoint}; check the path and the working directory"
-        )
+        raise FileNotFoundError(f"no checkpoint at {checkpoint}; check the path")
     if out is not None and not out.endswith((".pkl", ".pickle")):
         raise ValueError(f"--out is {out}; give a name that ends in .pkl")
-    cfg = _read(config, work_dir, cfg_options, launcher)
-    _require_entries(cfg, "testing", "test_dataloader", "test_evaluator")
-    set_channels_last(cfg, channels_last)
-    set_compiled(cfg, compiled)
+    needed = ("test_dataloader", "test_evaluator")
+    cfg = _read(config, cfg_options, work_dir, launcher, *needed)
     cfg.load_from = checkpoint
-    if show or show_dir:
-        set_pictures(cfg, show, show_dir, wait_time)
+    if show_dir:
+        set_pictures(cfg, show_dir)
     if tta:
         set_tta(cfg)
     runner = _build_runner(cfg, _Testing)
@@ -154,13 +116,9 @@ def build_test_runner(
 
 
 def release(runner: Runner) -> None:
-    """Close the log of a Runner that is done with, and let mmengine forget its experiment.
+    """Close the log of a Runner that is not used any more, and let mmengine forget its experiment.
 
-    mmengine keeps the logger with its open file, the message hub and the visualizer of each
-    experiment as long as the process lives. Whoever builds many Runners releases each.
-
-    Args:
-        runner: A Runner that is not used any more.
+    Else mmengine keeps its open file, message hub and visualizer as long as the process lives.
     """
     if getattr(runner, "_lock", None) is not None:
         runner._lock.close()
@@ -174,23 +132,19 @@ def release(runner: Runner) -> None:
 
 
 def _read(
-    config: str, work_dir: str | None, cfg_options: Mapping[str, Any] | None, launcher: str
+    config: str,
+    options: Mapping[str, Any] | None,
+    work_dir: str | None,
+    launcher: str,
+    *needed: str,
 ) -> Config:
-    cfg = load_config(config, cfg_options)
-    cfg.launcher = launcher
-    cfg.work_dir = (
-        work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(cfg.filename).stem)
-    )
-    return cfg
-
-
-def _require_entries(cfg: Config, purpose: str, *names: str) -> None:
-    missing = [name for name in names if cfg.get(name) is None]
+    cfg = load_config(config, options)
+    missing = [name for name in needed if cfg.get(name) is None]
     if missing:
-        raise ValueError(
-            f"{cfg.filename} is not for {purpose}: it has no {', '.join(missing)}; add what is "
-            "missing, or take another config"
-        )
+        raise ValueError(f"{cfg.filename} has no {', '.join(missing)}; take another config")
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or f"work_dirs/{Path(cfg.filename).stem}"
+    return cfg
 
 
 def _build_runner(cfg: Config, mixin: type) -> Runner:
@@ -266,18 +220,12 @@ class _Training(_Testing):
         counts = self.cfg.optim_wrapper.get("accumulative_counts", 1)
         if auto_scale_lr and counts > 1:
             base = auto_scale_lr["base_batch_size"]
-            self.logger.info(
-                f"each step accumulates {counts} batches, so {base} means {base}/{counts}"
-            )
+            self.logger.info(f"a step has {counts} batches, so {base} means {base}/{counts}")
             auto_scale_lr = dict(auto_scale_lr, base_batch_size=base / counts)
         super().scale_lr(optim_wrapper, auto_scale_lr)  # type: ignore[misc]
 
 
-def _lock(folder: str) -> IO[str] | None:
-    try:
-        import fcntl
-    except ImportError:  # on Windows nothing is locked
-        return None
+def _lock(folder: str) -> IO[str]:
     file = open(os.path.join(folder, ".training"), "w")  # noqa: SIM115 (the lock ends with it)
     try:
         # A lock of the process itself: its data workers do not hold it, and it ends with it.

@@ -9,26 +9,21 @@ from dataclasses import dataclass
 
 from torch.utils.benchmark import timer as synchronised_clock
 
-# Rest between runs in seconds. Worker threads stay active for a while after a run; without a rest
-# the next run, which may have other workers, would share the cores with them.
+# Seconds between runs: the worker threads of one would share the cores with those of the next.
 _REST = 0.02
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of repeated runs in milliseconds: median, first and third quartile, shortest."""
+    """Times of repeated runs in milliseconds: median, first and third quartile."""
 
     median: float
     low: float
     high: float
-    fastest: float
 
 
 def time_interleaved(
-    runs: Mapping[str, Callable[[], object]],
-    rounds: int = 15,
-    warmup: int = 2,
-    advance: Callable[[], None] = lambda: None,
+    runs: Mapping[str, Callable[[], object]], rounds: int = 15, warmup: int = 2
 ) -> dict[str, Timing]:
     """Time several runs in turns, so that changes of the machine's speed affect all of them.
 
@@ -38,10 +33,6 @@ def time_interleaved(
         runs: Functions to time, by name.
         rounds: Number of timed runs of each function, at least 2.
         warmup: Number of untimed runs of each function before these.
-        advance: Function that is called after each run, timed or not.
-
-    Returns:
-        The times, by name.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(warmup + rounds):
@@ -50,11 +41,9 @@ def time_interleaved(
             start = synchronised_clock()
             run()
             times[name].append(1e3 * (synchronised_clock() - start))
-            advance()
-    return {name: summarise(samples[warmup:]) for name, samples in times.items()}
+    return {name: _summarise(samples[warmup:]) for name, samples in times.items()}
 
 
-def summarise(times: Sequence[float]) -> Timing:
-    """Summarise at least 2 times in milliseconds."""
+def _summarise(times: Sequence[float]) -> Timing:
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(median, low, high, min(times))
+    return Timing(median, low, high)

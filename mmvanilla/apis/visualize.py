@@ -16,7 +16,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from mmvanilla.apis.config import load_config
+from mmvanilla.apis.config import load_config, tested_dataset
 from mmvanilla.apis.images import ImageReader
 from mmvanilla.apis.model import TensorModel, load_model
 from mmvanilla.checkpoints.writing import check_writable, write_whole
@@ -38,19 +38,19 @@ def draw_predictions(
     score_threshold: float = 0.3,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Predict on images, draw the predictions into them, and write them as PNG files.
+    """Draw predictions into images, and write them as PNG files.
 
     Args:
         config: Path or name of the config of a detector, segmenter or classifier.
-        checkpoint: Path or address of the checkpoint with its weights.
+        checkpoint: Path or address of its weights.
         images: Paths of the image files.
-        out_dir: Folder to write to; it is created if it does not exist.
-        device: Device that the model runs on. Default: CPU.
+        out_dir: Folder to write to.
+        device: Device that the model runs on.
         score_threshold: Lowest score of the detections that are drawn.
-        overwrite: Whether to replace existing pictures. Default: False.
+        overwrite: Whether to replace existing pictures.
 
     Returns:
-        Paths of the pictures that were written.
+        Paths of the pictures.
 
     Raises:
         FileExistsError: A picture exists already and ``overwrite`` is False.
@@ -81,8 +81,8 @@ def draw_predictions(
 def _build_visualizer(cfg: Config, model: Any, meta: dict[str, Any]) -> Any:
     """Build the toolbox's visualizer with the classes' names and colours, as far as known."""
     visualizer = VISUALIZERS.build(dict(type=_VISUALIZERS[cfg.default_scope], name="visualize"))
-    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
-    visualizer.dataset_meta = {**dataset.get("metainfo", {}), **(meta.get("dataset_meta") or {})}
+    known = tested_dataset(cfg).get("metainfo", {})
+    visualizer.dataset_meta = {**known, **(meta.get("dataset_meta") or {})}
     return visualizer
 
 
@@ -106,22 +106,10 @@ def draw_features(
     device: str = "cpu",
     overwrite: bool = False,
 ) -> None:
-    """Draw a backbone's outputs for one image: a row for each level.
+    """Draw a backbone's outputs for one image into a ``.png`` file: a row for each level.
 
     A row has the mean of all channels over the image, then the strongest channels by themselves.
-
-    Args:
-        config: Path or name of the config of a model with a backbone.
-        checkpoint: Path or address of the checkpoint with its weights.
-        image: Path of the image file.
-        out: Path of the ``.png`` file to write.
-        device: Device that the model runs on. Default: CPU.
-        overwrite: Whether to replace an existing file. Default: False.
-
-    Raises:
-        FileExistsError: ``out`` exists and ``overwrite`` is False.
-        ValueError: ``out`` is no ``.png`` file, the model has no backbone, or the file is no image.
-        RuntimeError: The weights do not fit.
+    The arguments and errors are those of :func:`draw_predictions`.
     """
     if Path(out).suffix != ".png":
         raise ValueError(f"the picture must be a .png file, found {out}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -88,7 +88,6 @@ def convert_and_write(
     target: str | None = None,
     overwrite: bool = False,
     in_channels: int | None = None,
-    complete: Callable[[dict[str, Any]], object] = lambda converted: None,
 ) -> tuple[dict[str, Any], Converted]:
     """Convert an authors' file into one for our classifier, backbone or detector.
 
@@ -100,8 +99,6 @@ def convert_and_write(
         target: As in :func:`convert_checkpoint`.
         overwrite: Whether to replace ``path`` if it exists. Default: False.
         in_channels: As in :func:`convert_checkpoint`.
-        complete: Function that is called with the converted checkpoint before it is written, and
-            may add to its ``meta`` or refuse it.
 
     Returns:
         What :func:`convert_checkpoint` returns; ``meta`` has the variant as ``arch``, too.
@@ -115,7 +112,6 @@ def convert_and_write(
     converted, found = convert_file(source, target, in_channels=in_channels)
     origin = f"{os.path.basename(source)} {converted['meta']['model']}"
     converted["meta"]["arch"] = identify_arch(found.dims, arch, strides, origin)
-    complete(converted)
     write_checkpoint(converted, path, overwrite)
     return converted, found
 

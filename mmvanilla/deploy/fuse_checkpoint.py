@@ -166,7 +166,7 @@ def fuse_checkpoint(
         forms = _measure(model, written, size)
 
         progress("writing")
-    measured = f"one {size[0]}x{size[1]} image, {TensorModel(model).what}"
+    measured = f"one {size[0]}x{size[1]} image, up to the {TensorModel(model).output}"
     return FuseReport(num_fused, difference, compared, forms, measured, out_path, outputs[0])
 
 

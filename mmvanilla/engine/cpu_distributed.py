@@ -1,8 +1,4 @@
-"""Train in several processes on CPUs, with gloo; mmengine alone needs GPUs for that.
-
-mmengine's launcher selects a CUDA device without checking that there is one, and its model wrapper
-passes a device to PyTorch. Where there is a GPU, nothing here does anything.
-"""
+"""Train in several processes on CPUs, with gloo; mmengine alone needs GPUs for that."""
 
 from __future__ import annotations
 
@@ -26,10 +22,9 @@ _WRAPPER = "MMDistributedDataParallel"
 
 
 def prepare(cfg: Config) -> None:
-    """Join a gloo process group, which mmengine then uses; call this before the Runner is built.
+    """Join a gloo process group before the Runner is built, and let its model wrapper fit.
 
-    Args:
-        cfg: Config whose ``launcher`` is read; its ``model_wrapper_cfg`` may be set.
+    Without a launcher, or where there is a GPU, nothing is done.
 
     Raises:
         RuntimeError: The launcher's environment variables are not set.
@@ -47,11 +42,7 @@ def prepare(cfg: Config) -> None:
 
 
 def finish() -> None:
-    """Leave the process group, if there is one, after all processes are done.
-
-    Otherwise the first process that exits would close the group while others use it, and gloo would
-    abort.
-    """
+    """Leave the process group, if there is one, after all processes are done, or gloo aborts."""
     if is_distributed():
         barrier()
         distributed.destroy_process_group()
@@ -61,8 +52,8 @@ def _join_gloo_group(launcher: str, timeout: float | None) -> None:
     missing = [name for name in _LAUNCHERS[launcher] if name not in os.environ]
     if missing:
         raise RuntimeError(
-            f"--launcher {launcher}: {', '.join(missing)} are not set in this process; start it by "
-            "dist_train.sh (torchrun), slurm_train.sh (srun) or mpirun"
+            f"--launcher {launcher}: {', '.join(missing)} are not set; start by dist_train.sh "
+            "(torchrun), slurm_train.sh (srun) or mpirun"
         )
     for name, source in zip(_LAUNCHERS["pytorch"], _LAUNCHERS[launcher], strict=True):
         os.environ[name] = os.environ[source]

@@ -13,7 +13,6 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-_OPTIONS = ("decay_rate", "num_layers")
 _NAME = "LayerDecayOptimWrapperConstructor"
 
 
@@ -21,22 +20,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Makes learning rates smaller towards the input: lr × rate^(num_layers + 1 − id).
 
     The stem has the id 0; the neck and heads have the id ``num_layers + 1`` and keep the full
-    learning rate. The backbone tells the depth of its parameters by a method
-    ``get_layer_depth(param_name, prefix) -> (depth, number of depths)``, which VanillaNet and the
-    backbones of MMPretrain have; any module of the model may have it. Biases and other 1-d
-    parameters have no weight decay; frozen parameters are left out.
-
-    ``paramwise_cfg`` takes:
-
-    - ``decay_rate``: the factor from one layer to the next, above 0 and at most 1.
-    - ``num_layers``: the number of layers over which the B blocks are spread evenly; block i has
-      the id i · num_layers // B + 1. Default, or None: B, one layer for each block (i + 1). For
-      VanillaNet-13 (B = 11), 6 puts two blocks into one layer (i // 2 + 1), as in the detectors of
-      its authors.
+    learning rate. Some module of the model tells the depth of its parameters by a method
+    ``get_layer_depth(param_name, prefix) -> (depth, number of depths)``, as VanillaNet and the
+    backbones of MMPretrain do. Biases and other 1-d parameters have no weight decay.
 
     Args:
         optim_wrapper_cfg: The optimiser wrapper's config; its optimiser needs an ``lr``.
-        paramwise_cfg: Dict of the options above.
+        paramwise_cfg: ``decay_rate``, the factor from one layer to the next, above 0 and at most 1;
+            and ``num_layers``, over which the B blocks are spread evenly: block i has the id
+            i · num_layers // B + 1. Default: B. For VanillaNet-13 (B = 11) its authors' detectors
+            put two blocks into each of 6 layers.
 
     Raises:
         TypeError: An option is misspelt or missing, or no module of the model counts depths.
@@ -61,12 +54,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise TypeError(
                 f"layer-wise decay needs paramwise_cfg=dict(decay_rate=...), found {options!r}"
             )
-        unknown = sorted(set(options) - set(_OPTIONS))
+        unknown = sorted(set(options) - {"decay_rate", "num_layers"})
         if unknown:
-            raise TypeError(
-                f"paramwise_cfg of {type(self).__name__} takes {' and '.join(_OPTIONS)}, "
-                f"found {', '.join(unknown)}"
-            )
+            raise TypeError(f"paramwise_cfg takes decay_rate and num_layers, found {unknown}")
         rate, num_layers = options["decay_rate"], options.get("num_layers")
         if not isinstance(rate, int | float) or not 0 < rate <= 1:
             raise ValueError(f"decay_rate must be above 0 and at most 1, found {rate!r}")
@@ -78,14 +68,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(
         self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **kwargs: Any
     ) -> None:
-        """Sort the parameters into groups, one for each layer with and without weight decay.
-
-        ``prefix`` and ``kwargs`` are ignored; the class above has them.
-
-        Raises:
-            TypeError: No module of the model has ``get_layer_depth``.
-            ValueError: ``num_layers`` is larger than the number of blocks.
-        """
+        """Sort the parameters into groups, one for each layer with and without weight decay."""
         counters = _depth_counters(module)
         rate, groups = self.paramwise_cfg["decay_rate"], {}
         for name, param in module.named_parameters():
@@ -97,17 +80,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             group_name += "" if decays else "_no_decay"
             if group_name not in groups:
                 scale = rate ** (rest_id - layer_id)
-                group = dict(params=[], group_name=group_name, lr_scale=scale)
-                group["lr"] = self.base_lr * scale
+                group = dict(group_name=group_name, lr_scale=scale, lr=self.base_lr * scale)
                 if not decays or self.base_wd is not None:
                     group["weight_decay"] = self.base_wd if decays else 0.0
-                groups[group_name] = group
+                groups[group_name] = dict(group, params=[])
             groups[group_name]["params"].append(param)
-        for group in groups.values():
-            print_log(
-                f"{group['group_name']}: {len(group['params'])} parameters, lr {group['lr']:.4g}",
-                "current",
-            )
+        for name, group in groups.items():
+            text = f"{name}: {len(group['params'])} parameters, lr {group['lr']:.4g}"
+            print_log(text, "current")
         params.extend(groups.values())
 
     def _layer_id(self, name: str, counters: dict[str, Any]) -> tuple[int, int]:
@@ -117,20 +97,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return 0, 0  # outside of the backbone: the full learning rate, whatever num_layers is
         depth, num_depths = counters[prefix].get_layer_depth(name, prefix)
         num_blocks = num_depths - 2
-        num_layers = self.paramwise_cfg.get("num_layers")
-        if num_layers is None:  # not given, or reset by a config that inherits it
-            num_layers = num_blocks
+        # None if not given, or reset by a config that inherits it.
+        num_layers = self.paramwise_cfg.get("num_layers") or num_blocks
         if num_layers > num_blocks:
             raise ValueError(
-                f"num_layers={num_layers}, but this backbone has only {num_blocks} blocks to "
-                "spread over layers; for a layer per block set "
-                "optim_wrapper.paramwise_cfg.num_layers=None (in a config: "
-                "optim_wrapper = dict(paramwise_cfg=dict(num_layers=None)))"
+                f"num_layers={num_layers}, but this backbone has only {num_blocks} blocks; set "
+                "optim_wrapper.paramwise_cfg.num_layers=None for a layer per block"
             )
-        rest_id = num_layers + 1
-        if depth == 0:
-            return 0, rest_id
-        return min((depth - 1) * num_layers // num_blocks + 1, rest_id), rest_id
+        # The stem has the depth 0.
+        layer_id = (depth - 1) * num_layers // num_blocks + 1 if depth else 0
+        return min(layer_id, num_layers + 1), num_layers + 1
 
 
 def _depth_counters(model: nn.Module) -> dict[str, Any]:
@@ -142,10 +118,9 @@ def _depth_counters(model: nn.Module) -> dict[str, Any]:
     }
     if not found:
         raise TypeError(
-            f"layer-wise decay asks the backbone for the depth of each parameter, but no module of "
-            f"this {type(model).__name__} has get_layer_depth(param_name, prefix); take a backbone "
-            "that has it (VanillaNet, most of MMPretrain's), or remove constructor and "
-            "paramwise_cfg from optim_wrapper"
+            f"layer-wise decay: no module of this {type(model).__name__} has "
+            "get_layer_depth(param_name, prefix); take a backbone that has it (VanillaNet, most of "
+            "MMPretrain's), or remove constructor and paramwise_cfg from optim_wrapper"
         )
     # MMPretrain's ImageClassifier has the method too, but only calls that of its backbone.
     return {

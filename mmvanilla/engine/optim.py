@@ -19,16 +19,9 @@ from torch import nn
 class BFloat16OptimWrapper(OptimWrapper):
     """Runs forward passes under ``torch.autocast`` in bfloat16, on CPUs and GPUs.
 
-    Weights, gradients and the optimiser's state stay in float32, and nothing is scaled: bfloat16
-    has the range of float32. MMEngine's ``AmpOptimWrapper`` refuses CPUs. Where the device has no
-    instructions for bfloat16, a training step would take many times as long; the model trains in
-    float32 there, and the log says so.
-
-    The compiled operators of ``mmcv.ops`` do not take bfloat16 on CPUs, so it is for classifiers
-    and segmenters.
-
-    Args:
-        **kwargs: As for MMEngine's ``OptimWrapper``.
+    Weights, gradients and the optimiser's state stay in float32. Where the device has no
+    instructions for bfloat16, the model trains in float32, and the log says so. The compiled
+    operators of ``mmcv.ops`` do not take bfloat16 on CPUs, so it is for classifiers and segmenters.
 
     Examples:
         >>> optim_wrapper = dict(type="BFloat16OptimWrapper", optimizer=dict(type="AdamW"))
@@ -44,11 +37,8 @@ class BFloat16OptimWrapper(OptimWrapper):
         device = next(model.parameters()).device.type
         enabled = computes_in_bfloat16(device)
         if device not in self._checked and not enabled:
-            print_log(
-                f"this {device} has no instructions for bfloat16, or this version of torch does "
-                "not know them: the model trains in float32",
-                logger="current",
-            )
+            text = f"torch finds no instructions for bfloat16 here ({device}): it trains in float32"
+            print_log(text, logger="current")
         self._checked.add(device)
         with super().optim_context(model), torch.autocast(device, torch.bfloat16, enabled=enabled):
             yield
@@ -65,10 +55,9 @@ def computes_in_bfloat16(device: str) -> bool:
 
 @RUNNERS.register_module()
 class SqrtLRRunner(Runner):
-    """A Runner that scales learning rates with sqrt(batch / base batch), not with their ratio.
+    """A Runner whose ``--auto-scale-lr`` scales with sqrt(batch / base batch), not their ratio.
 
-    Set ``runner_type='SqrtLRRunner'`` and ``auto_scale_lr=dict(base_batch_size=...)`` in a config;
-    the training tools of OpenMMLab then use this runner, and ``--auto-scale-lr`` enables scaling.
+    Set ``runner_type='SqrtLRRunner'`` and ``auto_scale_lr=dict(base_batch_size=...)`` in a config.
     """
 
     def scale_lr(
@@ -82,7 +71,6 @@ class SqrtLRRunner(Runner):
         per_process = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
         batch_size, base = per_process * self.world_size, auto_scale_lr["base_batch_size"]
         # mmengine multiplies by batch / base; with this base the factor is the square root of that.
-        super().scale_lr(
-            optim_wrapper, dict(auto_scale_lr, base_batch_size=math.sqrt(batch_size * base))
-        )
+        root = math.sqrt(batch_size * base)
+        super().scale_lr(optim_wrapper, dict(auto_scale_lr, base_batch_size=root))
         self.logger.info(f"that is sqrt({batch_size} / {base:g}), as runner_type asks for")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,17 +25,11 @@ _LEFT_OUT = object()
 class PlainCheckpointHook(Hook):
     """Lets checkpoints hold nothing but tensors, numbers, texts, lists and dicts, in whole files.
 
-    ``torch.load(path, weights_only=True)`` reads them with every torch from 2.1 on, the state of
-    the optimiser and of the schedules included. The histories of the log become lists, and come
-    back when a run is resumed; values of numpy become numbers. Anything else, such as a function
-    that a schedule keeps, is left out, and the log says so once. A file appears when it is
-    complete: who kills the process finds the older one.
-
-    Our tools add this hook to each training. In ``custom_hooks`` it works with the toolboxes' own
-    tools, too; without it they can resume from such a file, and begin the histories anew.
-
-    Examples:
-        >>> custom_hooks = [dict(type="PlainCheckpointHook")]
+    ``torch.load(path, weights_only=True)`` reads them with every torch from 2.1 on. The histories
+    of the log become lists, and come back when a run is resumed; values of numpy become numbers.
+    Anything else, such as a function that a schedule keeps, is left out, and the log says so once.
+    A file appears when it is complete. Our tools add this hook to each training; in
+    ``custom_hooks`` it works with the toolboxes' own tools, too.
     """
 
     # The last one: it changes what all other hooks have put into a checkpoint.
@@ -49,15 +42,13 @@ class PlainCheckpointHook(Hook):
         """Let checkpoints that are written to this machine appear as whole files."""
         register_backend(_BACKEND, _WholeFiles, force=True)
         for hook in _checkpoint_hooks(runner):
-            is_chosen = hook.backend_args is not None or hook.file_client_args is not None
-            if not is_chosen and "://" not in str(hook.out_dir):
-                hook.backend_args = dict(backend=_BACKEND)
+            chosen = hook.backend_args or hook.file_client_args or "://" in str(hook.out_dir)
+            hook.backend_args = hook.backend_args if chosen else dict(backend=_BACKEND)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Replace each value of the checkpoint by a plain one."""
         left_out: list[str] = []
-        for key in list(checkpoint):
-            checkpoint[key] = _plain(checkpoint[key], key, left_out)
+        checkpoint.update({k: _plain(value, k, left_out) for k, value in checkpoint.items()})
         news = [name for name in left_out if name not in self._told]
         self._told.update(news)
         if news:
@@ -78,8 +69,7 @@ class PlainCheckpointHook(Hook):
         if all(hook.out_dir is None for hook in _checkpoint_hooks(runner)):
             for name, value in hub["runtime_info"].items():
                 if name.startswith(("best_ckpt", "last_ckpt")) and isinstance(value, str):
-                    moved = os.path.join(runner.work_dir, os.path.basename(value))
-                    hub["runtime_info"][name] = moved
+                    hub["runtime_info"][name] = str(Path(runner.work_dir, Path(value).name))
 
 
 def _checkpoint_hooks(runner: Any) -> list[CheckpointHook]:
@@ -87,8 +77,6 @@ def _checkpoint_hooks(runner: Any) -> list[CheckpointHook]:
 
 
 class _WholeFiles(LocalBackend):
-    """mmengine's files on this machine, which appear when they are complete."""
-
     def put(self, obj: bytes, filepath: str | Path) -> None:
         write_whole(lambda file: file.write(obj), filepath, overwrite=True)
 

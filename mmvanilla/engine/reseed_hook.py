@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,16 +20,14 @@ from mmengine.runner import IterBasedTrainLoop
 class ReseedHook(Hook):
     """Makes a resumed run draw the same random numbers as a run without interruption.
 
-    Checkpoints of mmengine do not hold the states of random number generators: after a resume,
-    dropout, mixup and the augmentations of the pipeline start again, and the final weights differ.
-    With this hook each epoch (or each iteration, in a loop that counts iterations) starts from a
-    seed that is computed from the run's seed, the number of the epoch or iteration, and the rank.
-    On CPUs, whose kernels are deterministic, a resumed run then gives the same weights bit by bit.
+    Checkpoints of mmengine hold no states of random number generators. With this hook each epoch
+    (or each iteration, in a loop that counts iterations) starts from a seed that is computed from
+    the run's seed, the number of the epoch or iteration, and the rank. On CPUs, whose kernels are
+    deterministic, a resumed run then gives the same weights bit by bit.
 
-    The hook needs ``randomness=dict(seed=...)`` and a train dataloader whose random numbers it can
-    control. That is the case with ``num_workers=0`` or, in a loop that counts epochs, with
-    ``persistent_workers=False``, since mmengine then starts and seeds new workers for each epoch.
-    In a loop that counts iterations the augmentations must draw from numpy or random, as those of
+    It needs ``randomness=dict(seed=...)``, and ``num_workers=0`` or, in a loop that counts epochs,
+    ``persistent_workers=False``: mmengine then starts and seeds new workers for each epoch. In a
+    loop that counts iterations the augmentations must draw from numpy or random, as those of
     OpenMMLab do.
     """
 
@@ -36,11 +35,7 @@ class ReseedHook(Hook):
     priority = "VERY_HIGH"
 
     def before_train(self, runner: Any) -> None:
-        """Refuse settings with which a resumed run would draw other random numbers.
-
-        Raises:
-            ValueError: The seed is missing, or the dataloader has random states of its own.
-        """
+        """Refuse a missing seed, and workers with random states of their own."""
         if runner.cfg.get("randomness", {}).get("seed") is None:
             raise ValueError("ReseedHook needs a fixed seed; add randomness=dict(seed=0)")
         loader = runner.train_dataloader
@@ -48,36 +43,28 @@ class ReseedHook(Hook):
         if loader.num_workers and (loader.persistent_workers or self._by_iteration):
             raise ValueError(
                 f"ReseedHook cannot control the random numbers of num_workers={loader.num_workers} "
-                f"with persistent_workers={loader.persistent_workers} in a "
-                f"{type(runner.train_loop).__name__}; set num_workers=0"
+                f"in a {type(runner.train_loop).__name__}; set num_workers=0"
                 + ("" if self._by_iteration else ", or persistent_workers=False")
             )
-        loop = runner.train_loop
-        if (
-            self._by_iteration
-            and runner.iter
-            and not hasattr(loop.dataloader_iterator, "skip_iter")
-        ):
+        batches = getattr(runner.train_loop, "dataloader_iterator", None)
+        if runner.iter and batches is not None and not hasattr(batches, "skip_iter"):
             # This version of mmengine reads the batches of the earlier iterations again, which
             # draws random numbers.
-            loop.dataloader_iterator = _ReseedAfterSkipped(
-                loop.dataloader_iterator, runner.iter, partial(self._seed, runner, runner.iter)
-            )
+            seed = partial(self._seed, runner, runner.iter)
+            runner.train_loop.dataloader_iterator = _seed_behind(batches, runner.iter, seed)
 
     def before_train_epoch(self, runner: Any) -> None:
         """Seed the epoch or, in a loop that counts iterations, the first batch."""
         self._seed(runner, runner.iter if self._by_iteration else runner.epoch)
 
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+    def before_train_iter(self, runner: Any, *batch: Any, **more: Any) -> None:
         """Seed the training step, in a loop that counts iterations."""
         if self._by_iteration:
             # Seed again after reading the data, since the first iteration of a run creates the data
             # iterator, which draws from torch.
             self._seed(runner, runner.iter, 1)
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, *batch: Any, **more: Any) -> None:
         """Seed the next batch, in a loop that counts iterations."""
         if self._by_iteration:
             self._seed(runner, runner.iter + 1)
@@ -92,17 +79,7 @@ class ReseedHook(Hook):
         torch.manual_seed((int(words[1]) << 32) | seed)
 
 
-class _ReseedAfterSkipped:
-    """Iterates over batches, and reseeds right after the skipped ones."""
-
-    def __init__(self, batches: Iterator[Any], skipped: int, seed: Callable[[], None]) -> None:
-        self._batches, self._to_skip, self._seed = batches, skipped, seed
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        if self._to_skip == 0:
-            self._seed()
-        self._to_skip -= 1
-        return next(self._batches)
+def _seed_behind(batches: Iterator[Any], skipped: int, seed: Callable[[], None]) -> Iterator[Any]:
+    yield from itertools.islice(batches, skipped)
+    seed()
+    yield from batches

@@ -7,13 +7,15 @@ import signal
 import sys
 import threading
 import traceback
-from argparse import ArgumentError, ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from argparse import ArgumentError, ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import DictAction
+from rich.console import Console
+from rich.table import Table
 
 # What the user can mend: printed without the type of the exception.
 _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
@@ -25,23 +27,17 @@ class _Stopped(KeyboardInterrupt):
 
 
 def run(
-    parser: ArgumentParser,
+    build_parser: Callable[[], ArgumentParser],
     command: Callable[[Namespace], object],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse the command line and run ``command`` with it.
+    """Parse the command line, run ``command`` with it, and return the exit status.
 
-    It adds the option ``--debug``. Without that option an exception becomes one line on stderr.
-    Ctrl-C and SIGTERM end the work as an exception does; a second one ends the process at once.
-
-    Args:
-        parser: Parser with the tool's own arguments.
-        command: Function that does the work; a number that it returns is the exit status.
-        argv: The command line without the name of the program. None: that of the process.
-
-    Returns:
-        The exit status: 0, 1 for an error, 130 after Ctrl-C, 143 after SIGTERM.
+    An exception becomes one line on stderr and the status 1; with ``--debug``, which this adds, its
+    traceback comes first. Ctrl-C (130) and SIGTERM (143) end the work as an exception does; a
+    second one ends the process at once. A number that ``command`` returns is the status, else 0.
     """
+    parser = build_parser()
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     try:
@@ -83,12 +79,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def explain(error: BaseException, args: Namespace) -> str:
-    """Say in one line what went wrong, and with which file.
-
-    Args:
-        error: The exception that ended the tool.
-        args: The parsed command line; its files are named if the error names none of them.
-    """
+    """Say in one line what went wrong, and name the files of ``args`` if the error names none."""
     message = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in message:
         message = f"not enough memory ({message}); use a smaller batch or image"
@@ -116,20 +107,13 @@ def _files(values: Any) -> Iterator[str]:
 class OptionsAction(DictAction):
     """mmengine's parsing of ``key=value``, with argparse's error for malformed options."""
 
-    def __call__(
-        self,
-        parser: ArgumentParser,
-        namespace: Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         """Take the words of the option, as argparse asks for it."""
         try:
             super().__call__(parser, namespace, values, option_string)
         except (ValueError, AssertionError) as error:
-            raise ArgumentError(
-                self, f"cannot read {' '.join(values)!r} ({error}); give key=value, key.inner=value"
-            ) from error
+            text = f"cannot read {' '.join(values)!r} ({error}); give key=value, key.inner=value"
+            raise ArgumentError(self, text) from error
 
 
 def add_cfg_options(parser: ArgumentParser) -> None:
@@ -147,20 +131,20 @@ def add_runner_options(parser: ArgumentParser) -> None:
     add_cfg_options(parser)
     parser.add_argument("--work-dir", help="folder for logs and checkpoints")
     parser.add_argument(
-        "--channels-last",
-        action=BooleanOptionalAction,
-        help="convolutions in the memory format channels_last (default: as the config says)",
-    )
-    parser.add_argument(
-        "--compile",
-        action=BooleanOptionalAction,
-        help="compile the model by torch.compile; the first iterations take minutes (default: as "
-        "the config says)",
-    )
-    parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
         default="none",
         help="program that starts the processes (default: none)",
     )
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by launcher")
+
+
+def show_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1
+) -> None:
+    """Print a table, whose first columns are aligned to the left, and the others to the right."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,7 +1,7 @@
 """The distributions that mmvanilla works with, and one check of what is installed.
 
-Each import name of OpenMMLab is provided by two distributions: the maintained fork (onedl-*) and
-the original. They overwrite each other's files, so mmvanilla's own metadata requires neither.
+Each import name of OpenMMLab has two distributions: the maintained fork (onedl-*) and the original.
+They overwrite each other's files, so mmvanilla's own metadata requires neither.
 """
 
 from __future__ import annotations
@@ -13,13 +13,7 @@ from typing import NamedTuple
 
 
 class Distribution(NamedTuple):
-    """A distribution on the package index that provides a toolbox.
-
-    Attributes:
-        name: Name of the distribution on the package index.
-        works: Range of the releases that work, as ``">=3.0.0,<4"``.
-        tested: Release that requirements/ pins.
-    """
+    """A distribution that provides a toolbox: which releases work, and which one is pinned."""
 
     name: str
     works: str
@@ -53,21 +47,14 @@ TOOLBOXES: dict[str, tuple[Distribution, ...]] = {
 
 
 def has_toolbox(name: str) -> bool:
-    """Tell whether a package is installed, without importing it.
-
-    Args:
-        name: Import name of the package, as ``"mmdet"``.
-    """
+    """Tell whether a package is installed, by its import name, without importing it."""
     spec = find_spec(name)
     # A mere folder of that name in the working directory is found too, but has no origin.
     return spec is not None and spec.origin is not None
 
 
 def require_installed(*toolboxes: str) -> None:
-    """Check that toolboxes are there, without a look at their versions.
-
-    Args:
-        *toolboxes: Import names, keys of :data:`TOOLBOXES`.
+    """Check that toolboxes are there, whatever their versions.
 
     Raises:
         ImportError: One of them is missing; the message has the command that installs all.
@@ -78,10 +65,7 @@ def require_installed(*toolboxes: str) -> None:
 
 
 def require(*toolboxes: str) -> None:
-    """Check that toolboxes are installed in releases that work, and can be imported.
-
-    Args:
-        *toolboxes: Import names, keys of :data:`TOOLBOXES`.
+    """Check that toolboxes, keys of :data:`TOOLBOXES`, work together and can be imported.
 
     Raises:
         ImportError: A toolbox is not installed, or cannot be imported.

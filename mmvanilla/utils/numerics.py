@@ -9,14 +9,7 @@ import torch
 
 
 def relative_difference(expected: Any, found: Any) -> float:
-    """Return the largest difference between two tensors, relative to the largest expected value.
-
-    Args:
-        expected: A tensor or array of any shape.
-        found: A tensor or array of the same shape.
-
-    Returns:
-        max|found − expected| / max|expected|; NaN if either holds a NaN.
+    """Return max|found − expected| / max|expected| of two tensors or arrays; NaN if one has a NaN.
 
     Raises:
         ValueError: The shapes differ.

@@ -82,7 +82,7 @@ def benchmark(args: Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool."""
-    return cli.run(build_parser(), benchmark, argv)
+    return cli.run(build_parser, benchmark, argv)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ exported_model.ADD_RESULT["detection"] = _add_instances
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    return cli.run(runner.build_parser(), runner.predict, argv)
+    return cli.run(runner.build_parser, runner.predict, argv)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ at least 95 % of the confident detections of each side must have an equal one on
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.apis.images import find_images
+from mmvanilla.deploy.runner import find_images
 from mmvanilla.utils import cli
 from projects.mmdeploy.mmdeploy_export import export_detector
 
@@ -35,7 +35,7 @@ def export(args: Namespace) -> None:
             load_config(args.config, args.cfg_options),
             args.checkpoint,
             args.out,
-            find_images(args.images, _COMPARED_IMAGES),
+            find_images([args.images])[:_COMPARED_IMAGES],
             overwrite=args.overwrite,
             progress=status.update,
         )
@@ -50,8 +50,7 @@ def export(args: Namespace) -> None:
         print(f"warning: detector_runner will refuse this file: {report.runner_refuses}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), export, argv)
+main = partial(cli.run, build_parser, export)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def _prepare(name: str, folder: Path) -> Callable[[], object]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool."""
-    return cli.run(build_parser(), compare, argv)
+    return cli.run(build_parser, compare, argv)
 
 
 if __name__ == "__main__":

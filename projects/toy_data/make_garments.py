@@ -43,7 +43,7 @@ def make(args: Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool."""
-    return cli.run(build_parser(), make, argv)
+    return cli.run(build_parser, make, argv)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ GOOD = "model = dict(type='X')\n"
 BAD = {
     "no_model.py": ("x = 1\n", "it defines no model"),
     "model_is_text.py": ("model = 'VanillaNet'\n", "it defines no model"),
-    "syntax.py": ("x = 1\nmodel = dict(\n", r"SyntaxError: .*never closed.*line 2"),
     "exits.py": ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
     "raises.py": ("x = 1\nx / 0\n", "ZeroDivisionError: division by zero"),
     "latin.py": ("# \xe9\n".encode("latin1"), "UnicodeDecodeError"),
     "config.txt": (GOOD, "Only py/yml/yaml/json"),
     "broken.json": ("{", "line 1 column 2"),
-    "lost_base.py": ("_base_ = ['lost.py']\n", r"lost\.py"),
     "bad_base.py": ("_base_ = 'raises.py'\n", "ZeroDivisionError"),
     "imports.py": (
         GOOD + "custom_imports = dict(imports=['lost'], allow_failed_imports=False)\n",
@@ -35,11 +33,6 @@ def test_a_bad_config_is_one_error_with_file_and_reason(tmp_path, name):
     with pytest.raises((ValueError, ImportError), match=f"{name} .*{BAD[name][1]}") as caught:
         load_config(str(tmp_path / name))
     assert "\n" not in str(caught.value) and "sys.path" not in str(caught.value)
-
-
-def test_what_is_no_file_is_named():
-    with pytest.raises(FileNotFoundError, match=r"no config at nowhere\.py; check"):
-        load_config("nowhere.py")
 
 
 def test_an_interrupt_is_none_of_the_configs_errors(tmp_path):

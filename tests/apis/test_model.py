@@ -7,7 +7,6 @@ from torch import nn
 from mmvanilla import VanillaNet
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import (
-    OUTPUTS,
     TensorModel,
     build_model,
     fixed_input_size,
@@ -19,87 +18,64 @@ from tests.helpers import TINY, randomise
 ADAPTIVE = dict(dims=(8, 16), strides=(2,), adaptive_pools=(3,), input_size=26)
 
 
-class Classifier(nn.Module):
-    """A backbone and a head, as all toolboxes name them."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone = randomise(VanillaNet(TINY))
-        self.head = nn.Linear(24, 5)
-
-    def forward(self, inputs):
-        return self.head(self.backbone(inputs)[-1].mean(dim=(2, 3)))
-
-
-class Segmenter(nn.Module):
-    """Logit maps at the resolution of the last level."""
+class Toy(nn.Module):
+    """A backbone and what is behind it, as all toolboxes name them."""
 
     align_corners = False
 
-    def __init__(self):
+    def __init__(self, **parts):
         super().__init__()
         self.backbone = randomise(VanillaNet(TINY))
-        self.decode_head = nn.Conv2d(24, 3, 1)
+        for name, part in parts.items():
+            setattr(self, name, part)
 
     def forward(self, inputs):
-        return self.decode_head(self.backbone(inputs)[-1])
+        feature = self.backbone(inputs)[-1]
+        return self.head(feature.mean((2, 3))) if "head" in dir(self) else self.decode_head(feature)
 
 
-class Detector(nn.Module):
-    """A neck behind the backbone; its forward would need data samples."""
+class ToyDetector(Toy):
+    """Its forward would need data samples."""
 
-    def __init__(self):
-        super().__init__()
-        self.backbone = randomise(VanillaNet(TINY))
-        self.neck = nn.Conv2d(24, 4, 1)
+    forward = None
 
     def extract_feat(self, inputs):
         return (self.neck(self.backbone(inputs)[-1]),)
 
 
+BUILD = {
+    "classifier": lambda: Toy(head=nn.Linear(24, 5)),
+    "segmenter": lambda: Toy(decode_head=nn.Conv2d(24, 3, 1)),
+    "detector": lambda: ToyDetector(neck=nn.Conv2d(24, 4, 1)),
+    "backbone": lambda: VanillaNet(TINY),
+}
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("build", "output", "natural"),
+    ("kind", "outputs", "natural"),
     [
-        (Classifier, "logits", True),
-        (Classifier, "probabilities", False),
-        (Classifier, "backbone", False),
-        (Segmenter, "logits", True),
-        (Segmenter, "probabilities", False),
-        (Segmenter, "full_size_logits", False),
-        (Segmenter, "backbone", False),
-        (Detector, "neck", True),
-        (Detector, "backbone", False),
-        (lambda: VanillaNet(TINY), "backbone", True),
+        ("classifier", ("backbone", "logits"), "logits"),
+        ("segmenter", ("backbone", "logits", "full_size_logits"), "logits"),
+        ("detector", ("backbone", "neck"), "neck"),
+        ("backbone", ("backbone",), "backbone"),
     ],
 )
-def test_each_output_is_what_the_model_computes(build, output, natural):
-    model = build().eval()
+def test_each_output_is_what_the_model_computes(kind, outputs, natural):
+    model = BUILD[kind]().eval()
     images = torch.randn(2, 3, 64, 96)
-    adapter = TensorModel(model, output)
-    found = adapter(images)
-    if output == "backbone":
-        expected = getattr(model, "backbone", model)(images)
-    elif output == "neck":
-        expected = model.extract_feat(images)
-    else:
-        expected = model(images)
-        if output == "probabilities":
-            expected = expected.softmax(dim=1)
-        elif output == "full_size_logits":
+    assert TensorModel(model).output == natural
+    for output in outputs:
+        if output == "backbone":
+            expected = getattr(model, "backbone", model)(images)
+        else:
+            expected = model.extract_feat(images) if output == "neck" else model(images)
+        if output == "full_size_logits":
             expected = nn.functional.interpolate(expected, size=(64, 96), mode="bilinear")
-    torch.testing.assert_close(found, expected)
-    assert adapter.what == OUTPUTS[output]
-    assert (TensorModel(model).output == output) == natural
-
-
-def test_outputs_that_a_model_does_not_have_are_refused():
-    with pytest.raises(ValueError, match="unknown output 'boxes'; choose from backbone, neck"):
-        TensorModel(Classifier(), "boxes")
-    with pytest.raises(ValueError, match="Detector has no head that gives logits"):
-        TensorModel(Detector(), "logits")
-    with pytest.raises(ValueError, match="is not a segmenter"):
-        TensorModel(Classifier(), "full_size_logits")
+        torch.testing.assert_close(TensorModel(model, output)(images), expected)
+    for output in {"neck", "logits", "full_size_logits", "head", "boxes"} - {*outputs}:
+        with pytest.raises(ValueError, match=f"gives no '{output}'; choose from backbone"):
+            TensorModel(model, output)
 
 
 def test_only_adaptive_pooling_fixes_the_input_size():
@@ -120,7 +96,7 @@ def with_mean(model, channels):
         (lambda: VanillaNet(TINY), 3),
         (lambda: VanillaNet(TINY, in_channels=1), 1),
         (lambda: VanillaNet(TINY, in_channels=5), 5),
-        (Classifier, 3),
+        (BUILD["classifier"], 3),
         # Four channels by the normalisation, one by the first convolution.
         (lambda: with_mean(nn.Sequential(nn.Conv2d(8, 4, 3)), 4), 4),
         (lambda: with_mean(nn.Sequential(nn.Conv2d(1, 4, 3)), 1), 1),
@@ -133,25 +109,14 @@ def test_input_channels(build, channels):
     assert input_channels(build()) == channels
 
 
-DISTILLERS = {
-    "lad": """
-_base_ = ["mmdet::lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py"]
+TINY_NET = """
 tiny = dict(_delete_=True, type="VanillaNet", arch="6", width_mult=1 / 64)
 neck = dict(in_channels=[8, 16, 32, 64])
-model = dict(backbone=tiny, neck=neck, teacher_backbone=tiny, teacher_neck=neck)
-""",
-    "ld": """
-_base_ = ["mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py"]
-tiny = dict(_delete_=True, type="VanillaNet", arch="6", width_mult=1 / 64)
-neck = dict(in_channels=[8, 16, 32, 64])
-model = dict(backbone=tiny, neck=neck, teacher_config="teacher.py")
-""",
-}
-TEACHER = """
-_base_ = ["mmdet::gfl/gfl_r50_fpn_1x_coco.py"]
-tiny = dict(_delete_=True, type="VanillaNet", arch="6", width_mult=1 / 64)
-model = dict(backbone=tiny, neck=dict(in_channels=[8, 16, 32, 64]))
 """
+DISTILLERS = {
+    "lad/lad_r50-paa-r101_fpn_2xb8_coco_1x": "teacher_backbone=tiny, teacher_neck=neck",
+    "ld/ld_r18-gflv1-r101_fpn_1x_coco": "teacher_config='teacher.py'",
+}
 
 
 @pytest.mark.toolbox("mmdet")
@@ -159,8 +124,12 @@ model = dict(backbone=tiny, neck=dict(in_channels=[8, 16, 32, 64]))
 def test_mmdetections_teachers_are_not_loaded_to_build_a_model(name, tmp_path, monkeypatch):
     """Their files are on a server, which the tests do not reach."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "teacher.py").write_text(TEACHER)
-    (tmp_path / "student.py").write_text(DISTILLERS[name])
+    for file, base, more in (
+        ("teacher.py", "gfl/gfl_r50_fpn_1x_coco", ""),
+        ("student.py", name, DISTILLERS[name]),
+    ):
+        model = f"model = dict(backbone=tiny, neck=neck, {more})"
+        (tmp_path / file).write_text(f"_base_ = ['mmdet::{base}.py']{TINY_NET}{model}")
     cfg = load_config("student.py")
     assert cfg.model.teacher_ckpt.startswith("http")
     model = build_model(cfg)

@@ -8,56 +8,10 @@ from mmengine.config import Config
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import build_model
-from mmvanilla.apis.options import (
-    set_channels_last,
-    set_compiled,
-    set_mixed_precision,
-    set_pictures,
-    set_tta,
-)
+from mmvanilla.apis.options import set_mixed_precision, set_pictures, set_tta
 from mmvanilla.apis.runners import build_test_runner, release
 from mmvanilla.datasets.shapes import make_shapes
-from mmvanilla.engine.channels_last import ChannelsLastHook
 from tests.helpers import CONFIGS, randomise
-
-HOOK = dict(type="ChannelsLastHook")
-OTHER = dict(type="EMAHook")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        dict(default_hooks=dict(layout=HOOK)),
-        dict(custom_hooks=[OTHER, HOOK]),
-        dict(custom_hooks=[dict(type="mmengine.ChannelsLastHook")]),
-        dict(custom_hooks=(dict(type=ChannelsLastHook),)),
-        dict(custom_hooks=[ChannelsLastHook()]),
-        dict(),
-    ],
-    ids=["default", "custom", "scope", "class", "object", "none"],
-)
-def test_channels_last(content):
-    cfg = Config(content)
-    before = cfg.to_dict()
-    set_channels_last(cfg, None)
-    assert cfg.to_dict() == before
-    for _ in range(2):
-        set_channels_last(cfg, True)
-        assert [hook for hook in cfg.custom_hooks if hook != OTHER] == [HOOK]
-    set_channels_last(cfg, False)
-    assert not cfg.default_hooks
-    assert cfg.custom_hooks == ([OTHER] if OTHER in content.get("custom_hooks", ()) else [])
-
-
-def test_compiled():
-    cfg = Config(dict(compile=dict(backend="eager")))
-    for compiled, expected in ((None, dict(backend="eager")), (True, dict(backend="eager"))):
-        set_compiled(cfg, compiled)
-        assert cfg.compile == expected
-    set_compiled(cfg, False)
-    assert cfg.compile is False
-    set_compiled(cfg, True)
-    assert cfg.compile is True
 
 
 def test_mixed_precision():
@@ -74,7 +28,7 @@ def test_mixed_precision():
 def test_pictures_are_in_the_folder_that_is_named(scope, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = Config(dict(default_scope=scope, default_hooks=dict(visualization=dict(type="X"))))
-    set_pictures(cfg, False, "show", 0.0)
+    set_pictures(cfg, "show")
     hook = cfg.default_hooks.visualization
     places = [
         hook.get("test_out_dir"),
@@ -86,8 +40,8 @@ def test_pictures_are_in_the_folder_that_is_named(scope, tmp_path, monkeypatch):
 
 
 def test_what_a_config_cannot_do_is_refused():
-    with pytest.raises(ValueError, match="nothing can be shown; leave --show"):
-        set_pictures(Config(dict(default_scope="mmpose", model={})), True, None, 0.0)
+    with pytest.raises(ValueError, match="nothing can be drawn; leave --show-dir"):
+        set_pictures(Config(dict(default_scope="mmpose", model={})), "show")
     with pytest.raises(ValueError, match="has no tta_model and tta_pipeline"):
         set_tta(Config(dict(model={})))
     draws = dict(default_hooks=dict(visualization=dict(enable=True)))

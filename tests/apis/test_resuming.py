@@ -46,7 +46,7 @@ HOOK = "custom_hooks.0"
         (3, {}, "nothing to train: the checkpoint is at epoch 4, max_epochs is 3"),
         (6, {f"{HOOK}.decay_epochs": 6}, "λ would fall from 1 to 0.666667"),
         (6, {f"{HOOK}.begin": 5}, "λ would fall from 1 to 0"),
-        (6, {"optim_wrapper.paramwise_cfg.num_layers": 1}, "another optimiser.* 8 groups .* 6 gro"),
+        (6, {"optim_wrapper.paramwise_cfg.num_layers": 1}, "another optimiser.* 8 groups,.* 6 gro"),
         (6, {"optim_wrapper.optimizer.type": "SGD"}, "another optimiser.*betas.*momentum"),
         (6, {"param_scheduler": [dict(type="StepLR", step_size=1)]}, "another param_scheduler"),
     ],
@@ -91,19 +91,16 @@ def test_a_file_without_the_state_of_a_training(work, config, tmp_path):
     (best,) = work.glob("best_*.pth")
     saved = torch.load(best, weights_only=True)
     torch.save(dict(state_dict=saved["state_dict"]), tmp_path / "weights.pth")
-    for path, missing in ((best, "optimizer, param"), (tmp_path / "weights.pth", "meta, mess")):
-        with pytest.raises(
-            ValueError, match=rf"cannot resume from .*{path.name}: it has no {missing}"
-        ):
-            train(config, tmp_path / "work", 6, resume=str(path))
-
-
-def test_weights_that_are_missing_are_no_state(work, config, tmp_path):
     saved = torch.load(work / "epoch_3.pth", weights_only=True)
     del saved["state_dict"]["head.weight"], saved["ema_state_dict"]["module.head.weight"]
     torch.save(saved, tmp_path / "epoch_3.pth")
-    with pytest.raises(RuntimeError, match=r"epoch_3\.pth cannot be loaded .*head\.weight"):
-        train(config, tmp_path / "work", resume=str(tmp_path / "epoch_3.pth"))
+    for path, words in (
+        (best, rf"cannot resume from .*{best.name}: it has no optimizer, param"),
+        (tmp_path / "weights.pth", r"cannot resume from .*weights\.pth: it has no meta, mess"),
+        (tmp_path / "epoch_3.pth", r"epoch_3\.pth cannot be loaded .*head\.weight"),
+    ):
+        with pytest.raises((ValueError, RuntimeError), match=words):
+            train(config, tmp_path / "work", 6, resume=str(path))
 
 
 def test_the_text_of_a_config_in_the_file_is_not_executed(work, config, tmp_path):
@@ -131,20 +128,15 @@ class TestWhichFile:
         (tmp_path / "last_checkpoint").write_text("/elsewhere/epoch_3.pth")
         assert last_checkpoint(tmp_path) == tmp_path / "epoch_3.pth"
 
-    def test_a_damaged_file_is_refused_with_the_one_before_it(self, tmp_path):
+    @pytest.mark.parametrize("is_there", [True, False])
+    def test_a_damaged_file_is_refused_with_the_one_before_it(self, tmp_path, is_there):
         for number in (1, 2, 10):
             torch.save(dict(w=torch.ones(99)), tmp_path / f"epoch_{number}.pth")
         newest = tmp_path / "epoch_10.pth"
         (tmp_path / "last_checkpoint").write_text(str(newest))
-        newest.write_bytes(newest.read_bytes()[:300])
-        with pytest.raises(
-            RuntimeError, match=r"cannot resume: .*epoch_10.*--resume .*epoch_2\.pth"
-        ):
-            last_checkpoint(tmp_path)
-        newest.unlink()
-        with pytest.raises(
-            RuntimeError, match=r"cannot resume: .*epoch_10.*--resume .*epoch_2\.pth"
-        ):
+        newest.write_bytes(newest.read_bytes()[:300]) if is_there else newest.unlink()
+        words = r"cannot resume: .*epoch_10.*--resume .*epoch_2\.pth"
+        with pytest.raises(RuntimeError, match=words):
             last_checkpoint(tmp_path)
 
     @pytest.mark.parametrize("note", [None, b"", b"\n"])

@@ -11,7 +11,10 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.model import build_model
 from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+from mmvanilla.datasets.shapes import make_shapes
 from tests.helpers import ROOT
 from tests.toy_training import train, write_config
 
@@ -39,76 +42,98 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("missing", ["train_dataloader", "train_cfg", "optim_wrapper"])
 def test_a_config_that_only_tests_is_not_trained(write, missing):
-    with pytest.raises(ValueError, match=rf"config\.py is not for training: it has no {missing};"):
+    with pytest.raises(ValueError, match=rf"config\.py has no {missing};"):
         build_train_runner(write(TRAINING + f"{missing} = None"))
 
 
-def test_a_config_that_only_trains_is_not_tested(write, tmp_path):
-    (tmp_path / "weights.pth").touch()
-    with pytest.raises(ValueError, match="not for testing: it has no test_dataloader, test_eval"):
-        build_test_runner(write(TRAINING), str(tmp_path / "weights.pth"))
-
-
-def test_scaling_the_learning_rate_needs_a_base_batch_size(write):
-    with pytest.raises(ValueError, match="base_batch_size"):
-        build_train_runner(write(TRAINING), auto_scale_lr=True)
-
-
-def test_a_checkpoint_that_is_not_there_is_named(write):
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at nowhere\.pth"):
-        build_test_runner(write(TESTING), "nowhere.pth")
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (TRAINING, dict(auto_scale_lr=True), "base_batch_size"),
+        (TRAINING + "runner_type = 'Nowhere'", {}, r"config\.py: unknown runner_type 'Nowhere'"),
+    ],
+)
+def test_what_a_training_cannot_serve_is_refused(write, text, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_train_runner(write(text), **options)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("text", "options", "message"),
     [
-        (dict(out="predictions.json"), r"\.pkl"),
-        (dict(tta=True), "no tta_model"),
-        (dict(show_dir="pictures"), "nothing can be shown"),
+        (TRAINING, {}, "has no test_dataloader, test_eval"),
+        (TESTING, dict(checkpoint="nowhere.pth"), r"no checkpoint at nowhere\.pth"),
+        (TESTING, dict(out="predictions.json"), r"\.pkl"),
+        (TESTING, dict(tta=True), "no tta_model"),
+        (TESTING, dict(show_dir="pictures"), "nothing can be drawn"),
     ],
 )
-def test_options_that_a_config_cannot_serve_are_refused(write, tmp_path, options, message):
-    checkpoint = tmp_path / "weights.pth"
-    checkpoint.touch()
-    with pytest.raises(ValueError, match=message):
-        build_test_runner(write(TESTING), str(checkpoint), **options)
+def test_what_a_test_cannot_serve_is_refused(write, tmp_path, text, options, message):
+    (tmp_path / "weights.pth").touch()
+    options = dict(checkpoint=str(tmp_path / "weights.pth")) | options
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        build_test_runner(write(text), **options)
 
 
-class TestStrictTest:
-    def test(self, config, path, tmp_path):
-        options = dict(custom_hooks=[])
-        runner = build_test_runner(
-            str(config), str(path), work_dir=str(tmp_path), cfg_options=options
-        )
-        try:
-            return runner.test()
-        finally:
-            release(runner)
+def test(config, path, work_dir, **options):
+    runner = build_test_runner(str(config), str(path), str(work_dir), cfg_options=options)
+    try:
+        return runner.test()
+    finally:
+        release(runner)
 
-    test.__test__ = False  # type: ignore[attr-defined]
 
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (lambda weights: weights.pop("head.weight"), r"changed\.pth cannot.*head\.weight"),
-            (lambda weights: weights.update(x=torch.ones(1)), r"unexpected key .*: x"),
-            (lambda weights: weights.update({"head.bias": torch.ones(9)}), "size mismatch"),
-        ],
-        ids=["missing", "unexpected", "shape"],
-    )
-    def test_weights_that_do_not_fit_are_refused(self, work, tmp_path, change, message):
-        saved = torch.load(work / "epoch_1.pth", weights_only=True)
-        change(saved["state_dict"])
-        torch.save(saved, tmp_path / "changed.pth")
-        with pytest.raises(RuntimeError, match=message):
-            self.test(work.parent / "config.py", tmp_path / "changed.pth", tmp_path)
+test.__test__ = False  # type: ignore[attr-defined]
 
-    def test_a_prefix_of_a_wrapper_is_taken_off(self, work, tmp_path):
-        saved = torch.load(work / "epoch_1.pth", weights_only=True)
-        expected = self.test(work.parent / "config.py", work / "epoch_1.pth", tmp_path)
-        weights = {f"module.{key}": value for key, value in saved["state_dict"].items()}
-        torch.save(dict(state_dict=weights), tmp_path / "wrapped.pth")
-        assert self.test(work.parent / "config.py", tmp_path / "wrapped.pth", tmp_path) == expected
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop("head.weight"), r"changed\.pth cannot.*head\.weight"),
+        (lambda weights: weights.update(x=torch.ones(1)), r"unexpected key .*: x"),
+        (lambda weights: weights.update({"head.bias": torch.ones(9)}), "size mismatch"),
+    ],
+    ids=["missing", "unexpected", "shape"],
+)
+def test_weights_that_do_not_fit_are_not_tested(work, tmp_path, change, message):
+    saved = torch.load(work / "epoch_1.pth", weights_only=True)
+    change(saved["state_dict"])
+    torch.save(saved, tmp_path / "changed.pth")
+    with pytest.raises(RuntimeError, match=message):
+        test(work.parent / "config.py", tmp_path / "changed.pth", tmp_path, custom_hooks=[])
+
+
+@pytest.mark.toolbox("mmdet")
+def test_a_detector_without_its_head_is_not_tested(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_shapes("data/shapes", layouts=("coco",), num_train=1, num_val=1, image_size=64)
+    loader = load_config("shapes/maskrcnn_vanillanet_shapes.py").test_dataloader
+    tiny = dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=(0, 1, 2, 3))
+    options = {
+        "model.backbone": tiny,
+        "model.neck.in_channels": [8, 16, 32, 64],
+        "model.bbox_head.num_classes": 3,
+        "test_dataloader": dict(loader, num_workers=0, persistent_workers=False),
+        "test_evaluator.ann_file": "data/shapes/coco/annotations/instances_val.json",
+    }
+    weights = build_model(load_config("retinanet_vanillanet.py", options)).state_dict()
+    for name, keys in (
+        ("whole", list(weights)),
+        ("headless", [key for key in weights if not key.startswith("bbox_head")]),
+    ):
+        torch.save(dict(state_dict={key: weights[key] for key in keys}), f"{name}.pth")
+    assert "coco/bbox_mAP" in test("retinanet_vanillanet.py", "whole.pth", "work", **options)
+    with pytest.raises(RuntimeError, match=r"headless\.pth cannot be loaded.*bbox_head\."):
+        test("retinanet_vanillanet.py", "headless.pth", "work", **options)
+
+
+def test_a_prefix_of_a_wrapper_is_taken_off(work, tmp_path):
+    saved = torch.load(work / "epoch_1.pth", weights_only=True)
+    config = work.parent / "config.py"
+    expected = test(config, work / "epoch_1.pth", tmp_path, custom_hooks=[])
+    weights = {f"module.{key}": value for key, value in saved["state_dict"].items()}
+    torch.save(dict(state_dict=weights), tmp_path / "wrapped.pth")
+    assert test(config, tmp_path / "wrapped.pth", tmp_path, custom_hooks=[]) == expected
 
 
 def test_another_head_may_be_trained_from_older_weights(work, tmp_path):
@@ -164,11 +189,6 @@ def test_a_released_runner_leaves_no_file_open(work, tmp_path):
     release(runner)
     assert all(handler.stream is None for handler in files) and runner._lock.closed
     assert not MMLogger.check_instance_created(runner.experiment_name)
-
-
-def test_an_unknown_kind_of_runner_is_named(write):
-    with pytest.raises(ValueError, match=r"config\.py: unknown runner_type 'Nowhere'"):
-        build_train_runner(write(TRAINING + "runner_type = 'Nowhere'"))
 
 
 class Attack:

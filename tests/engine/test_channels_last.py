@@ -90,20 +90,20 @@ def test_a_resumed_run_is_the_same_bit_for_bit(runs):
             assert torch.equal(found[part][key], value), key
 
 
-def test_tests_and_validates_in_the_format(runs, monkeypatch):
+def test_tests_and_validates_in_the_format(runs):
     folder = runs["ours"][1]
     accuracies = []
-    for channels_last in (False, True):
+    for hooks in ([], [HOOK]):
         runner = build_test_runner(
             str(runs["folder"] / "ours.py"),
             str(folder / "epoch_4.pth"),
-            work_dir=str(runs["folder"] / f"test_{channels_last}"),
-            channels_last=channels_last,
+            work_dir=str(runs["folder"] / f"test_{len(hooks)}"),
+            cfg_options=dict(custom_hooks=hooks),
         )
         accuracies.append(runner.test())
         release(runner)
         weight = runner.model.backbone.stem.conv.first.conv.weight
-        assert weight.is_contiguous() != channels_last
+        assert weight.is_contiguous() == (not hooks)
     assert accuracies[0] == accuracies[1]
 
 
@@ -134,11 +134,6 @@ def test_a_distributed_wrapper_is_made_again(tmp_path):
             gradients.append([p.grad for p in net.parameters() if p.dim() == 4])
         for expected, found in zip(*gradients, strict=True):
             assert relative_difference(expected, found) < 1e-9
-        # mmengine's FlexibleRunner has no way to wrap a model again.
-        del runner.wrap_model
-        runner.model = MMDistributedDataParallel(randomise(VanillaNet(TINY)))
-        with pytest.raises(RuntimeError, match="cannot wrap the model of a SimpleNamespace again"):
-            ChannelsLastHook().before_train(runner)
     finally:
         torch.distributed.destroy_process_group()
 

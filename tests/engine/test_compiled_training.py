@@ -19,7 +19,8 @@ pytestmark = [
 def train(folder, name, options):
     """Train the toy with λ, EMA, layer decay and channels_last; return what its hook saw."""
     config = toy_training.write_config(folder / f"{name}.py", folder / name / "seen")
-    toy_training.train(config, folder / name, cfg_options=options, channels_last=True)
+    options = {**options, "default_hooks.channels_last": dict(type="ChannelsLastHook")}
+    toy_training.train(config, folder / name, cfg_options=options)
     return torch.load(folder / name / "seen" / "rank0.pth", weights_only=True)
 
 
@@ -74,7 +75,7 @@ def test_with_the_default_compiler_and_testing(tmp_path):
             str(tmp_path / "plain.py"),
             str(tmp_path / "plain" / "epoch_4.pth"),
             work_dir=str(tmp_path / f"test_{compiled}"),
-            compiled=compiled,
+            cfg_options=dict(compile=compiled),
         )
         accuracies.append(runner.test())
         release(runner)

@@ -206,7 +206,7 @@ def test_a_model_without_depths_is_an_error():
     [
         (dict(), TypeError, "decay_rate"),
         (dict(num_layers=4), TypeError, "decay_rate"),
-        (dict(decay_rate=0.8, num_layer=4), TypeError, "num_layer$"),
+        (dict(decay_rate=0.8, num_layer=4), TypeError, "'num_layer'"),
         (dict(decay_rate=0.8, norm_decay_mult=0.0), TypeError, "norm_decay_mult"),
         (dict(decay_rate=0.0), ValueError, "found 0.0"),
         (dict(decay_rate=1.5), ValueError, "found 1.5"),

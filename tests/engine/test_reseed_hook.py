@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mmvanilla import DeepTrainingHook, ReseedHook
-from mmvanilla.engine.reseed_hook import _ReseedAfterSkipped
+from mmvanilla.engine.reseed_hook import _seed_behind
 from mmvanilla.models.conv_pair import ConvPair
 from tests import toy_training
 from tests.helpers import ROOT
@@ -119,7 +119,7 @@ class TestReseedHook:
     def test_seeds_behind_what_an_older_mmengine_reads_again(self):
         """Such an mmengine's loop has no skip_iter, so it draws numbers for what it skips."""
         drawn = []
-        batches = _ReseedAfterSkipped(iter(range(5)), skipped=2, seed=lambda: drawn.append("seed"))
+        batches = _seed_behind(iter(range(5)), skipped=2, seed=lambda: drawn.append("seed"))
         for batch in batches:
             drawn.append(batch)
         assert drawn == [0, 1, "seed", 2, 3, 4]

@@ -40,16 +40,16 @@ def test_a_message_that_names_its_file_is_left_alone():
 
 @pytest.mark.parametrize(("result", "status"), [(None, 0), (3, 3)])
 def test_the_status_is_what_the_command_returns(result, status):
-    assert cli.run(ArgumentParser(), lambda args: result, []) == status
+    assert cli.run(ArgumentParser, lambda args: result, []) == status
 
 
 def test_an_error_is_one_line_and_debug_shows_where(capsys):
     def fail(args: Namespace) -> None:
         raise ValueError("wrong")
 
-    assert cli.run(ArgumentParser(), fail, []) == 1
+    assert cli.run(ArgumentParser, fail, []) == 1
     assert capsys.readouterr().err == "error: wrong\n"
-    assert cli.run(ArgumentParser(), fail, ["--debug"]) == 1
+    assert cli.run(ArgumentParser, fail, ["--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -65,7 +65,7 @@ def work(args):
     finally:
         print("cleaned")
 before = signal.getsignal({int(number)})
-status = cli.run(ArgumentParser(), work, [])
+status = cli.run(ArgumentParser, work, [])
 assert signal.getsignal({int(number)}) is before
 sys.exit(status)
 """
@@ -86,7 +86,7 @@ def work(args):
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
-cli.run(ArgumentParser(), work, [])
+cli.run(ArgumentParser, work, [])
 """
     done = subprocess.run([sys.executable, "-c", code], timeout=60)
     assert done.returncode == -signal.SIGTERM
@@ -96,6 +96,6 @@ def test_malformed_options_are_an_error_of_the_command_line(capsys):
     parser = ArgumentParser()
     cli.add_cfg_options(parser)
     with pytest.raises(SystemExit) as stop:
-        cli.run(parser, lambda args: None, ["--cfg-options", "a"])
+        cli.run(lambda: parser, lambda args: None, ["--cfg-options", "a"])
     assert stop.value.code == 2
     assert "give key=value" in capsys.readouterr().err
