@@ -115,6 +115,7 @@ def export(args: Namespace) -> None:
     shapes = ", ".join("x".join(map(str, shape)) for shape in report.compared_shapes)
     print(f"{out}: {report.part}, {size / 1e6:.1f} MB")
     print(f"outputs: {', '.join(report.output_names)}")
+    print(f"weights equalised: {report.equalised}")
     print(f"input: any batch, {report.input_size} height and width")
     print(f"differs from PyTorch by at most {report.max_difference:.1e} of each output's maximum,")
     print(f"run by {target.runtime} on inputs of {shapes}")

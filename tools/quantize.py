@@ -2,19 +2,21 @@
 
 MODEL is what export wrote: an .onnx file for ONNX Runtime, or an .xml file for OpenVINO,
 which NNCF quantises. Activations are calibrated on images of the config's training split; accuracy
-and latency before and after are measured on its test split. All layers become int8, with one
-weight scale for each channel. The metadata is kept.
+and latency before and after are measured on its test split. All layers become int8. The metadata is
+kept.
 """
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.deploy.accuracy import tabulate
-from mmvanilla.deploy.quantize import MAX_DROP, quantize_classifier
+from mmvanilla.deploy.quantize import MAX_DROP, SCHEMES, quantize_classifier
+from mmvanilla.deploy.runner_runtimes import RUNTIMES
 from mmvanilla.utils import cli
 
 
@@ -23,6 +25,12 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("config", help="config file of the classifier")
     parser.add_argument("model", help=".onnx or .xml file in fp32")
     parser.add_argument("out", help="file to write, with the same suffix")
+    parser.add_argument(
+        "--scheme",
+        choices=SCHEMES,
+        default=SCHEMES[0],
+        help="one weight scale for each channel (default), or for each layer, as some chips need",
+    )
     parser.add_argument(
         "--calibration-images",
         type=int,
@@ -64,6 +72,7 @@ def quantize(args: Namespace) -> None:
             cfg,
             args.model,
             args.out,
+            scheme=args.scheme,
             calibration_images=args.calibration_images,
             test_images=args.test_images,
             keep_float=args.keep_float,
@@ -73,6 +82,9 @@ def quantize(args: Namespace) -> None:
         )
     columns, *rows = tabulate(forms)
     cli.show_table(f"{args.model}, one image at a time", columns, rows)
+    _, entries = RUNTIMES[Path(args.model).suffix][0](Path(args.model))
+    equalised = entries.get("equalised", "no: export it anew")
+    print(f"a weight scale for each {args.scheme}; weights equalised at export: {equalised}")
     print(f"written: {args.out}")
 
 

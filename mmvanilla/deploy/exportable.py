@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmvanilla.apis.model import TensorModel, fixed_input_size, input_channels, is_pose_estimator
 from mmvanilla.deploy.verification import random_images
 from mmvanilla.models.block import SeriesActivation, VanillaBlock
+from mmvanilla.models.equalise import equalise
 from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.utils.numerics import relative_difference
 
@@ -40,6 +41,7 @@ class Exportable:
         output_names: Names of the output tensors.
         has_maps: True if the outputs have a height and a width.
         fixed_size: The only height and width in pixels that it accepts; None if it accepts any.
+        equalised: ``'yes'``, or why the weights could not be balanced.
     """
 
     module: nn.Module
@@ -48,12 +50,17 @@ class Exportable:
     output_names: tuple[str, ...]
     has_maps: bool
     fixed_size: tuple[int, int] | None
+    equalised: str
 
 
 def make_exportable(
-    model: nn.Module, part: str | None = None, softmax: bool = False, full_size: bool = False
+    model: nn.Module,
+    part: str | None = None,
+    softmax: bool = False,
+    full_size: bool = False,
+    balance: bool = True,
 ) -> Exportable:
-    """Fuse a copy of a model and take the part to export.
+    """Fuse and equalise a copy of a model, and take the part to export.
 
     Args:
         model: A detector, segmenter, classifier or bare backbone, in eval mode.
@@ -63,6 +70,7 @@ def make_exportable(
             softmax, or sigmoid where a thing may have several labels. Default: False.
         full_size: Whether a segmenter resizes its logits to the size of the input, instead of
             giving them at the size of the decode head. Default: False.
+        balance: Whether to equalise the weights, where that can be done exactly. Default: True.
 
     Raises:
         ValueError: The model has no such part, or an option does not apply to it.
@@ -78,6 +86,9 @@ def make_exportable(
     if count_fusable(fused):
         fuse_model(fused, inplace=True)
     given.eval(), fused.eval()
+    equalised = "no"
+    if balance:
+        equalised = _equalise(getattr(fused, "backbone", fused) if part == "backbone" else fused)
     fixed_size = fixed_input_size(fused)
     for parent in list(fused.modules()):
         _free_adaptive_pools(parent)
@@ -98,7 +109,16 @@ def make_exportable(
             raise ValueError(f"{head} predicts neither softmax nor sigmoid; leave softmax out")
         module, names = _Scores(module, scores_of), ("probabilities",)
         reference = predicted_scores(given)
-    return Exportable(module.eval(), reference, part, names, part != "classifier", fixed_size)
+    has_maps = part != "classifier"
+    return Exportable(module.eval(), reference, part, names, has_maps, fixed_size, equalised)
+
+
+def _equalise(fused: nn.Module) -> str:
+    try:
+        equalise(fused, inplace=True)
+    except (ValueError, RuntimeError) as error:
+        return f"no: {error}"
+    return "yes"
 
 
 def resolve_part(model: nn.Module, part: str | None = None) -> str:

@@ -84,6 +84,7 @@ class ExportReport(NamedTuple):
         part: Exported part: ``'backbone'``, ``'classifier'`` or ``'segmenter'``.
         output_names: Names of the graph's outputs.
         input_size: The only height and width that it accepts, such as ``'224x224'``, or ``'any'``.
+        equalised: ``'yes'``, or why the weights were not balanced.
         max_difference: Largest difference from PyTorch, relative to each output's maximum.
         compared_shapes: Shapes of the inputs that were compared, (N, C, H, W).
     """
@@ -91,6 +92,7 @@ class ExportReport(NamedTuple):
     part: str
     output_names: tuple[str, ...]
     input_size: str
+    equalised: str
     max_difference: float
     compared_shapes: tuple[tuple[int, ...], ...]
 
@@ -104,6 +106,7 @@ def export_model(
     part: str | None = None,
     softmax: bool = False,
     full_size: bool = False,
+    balance: bool = True,
     dynamic: bool = True,
     tolerance: float = DEFAULT_TOLERANCE,
     overwrite: bool = False,
@@ -124,6 +127,7 @@ def export_model(
         part: Part to export, as in :func:`make_exportable`.
         softmax: Whether a classifier gives scores, as in :func:`make_exportable`.
         full_size: Whether a segmenter's logits are enlarged, as in :func:`make_exportable`.
+        balance: Whether the weights are equalised, as in :func:`make_exportable`.
         dynamic: Whether the file accepts any height and width, if model and format allow it.
             Default: True.
         tolerance: Largest difference allowed, relative to each output's maximum.
@@ -145,7 +149,7 @@ def export_model(
         raise ValueError(f"height and width must be at least 1, found {size[0]} and {size[1]}")
     require_packages(*target.packages)
     progress("fusing")
-    exportable = make_exportable(model, part, softmax, full_size)
+    exportable = make_exportable(model, part, softmax, full_size, balance)
     size = exportable.fixed_size or size
     dynamic = dynamic and target.has_open_size and exportable.fixed_size is None
     channels = input_channels(model)
@@ -156,6 +160,7 @@ def export_model(
         "outputs": ",".join(exportable.output_names),
         "input_size": "any" if dynamic else f"{size[0]}x{size[1]}",
         "precision": "fp32",
+        "equalised": exportable.equalised,
         "preprocessing": json.dumps(describe_preprocessing(model)),
         **(metadata or {}),
     }
@@ -174,7 +179,9 @@ def export_model(
         write_runner(aside)
         progress("writing")
     names = exportable.output_names
-    return ExportReport(exportable.part, names, entries["input_size"], difference, shapes)
+    return ExportReport(
+        exportable.part, names, entries["input_size"], exportable.equalised, difference, shapes
+    )
 
 
 @contextlib.contextmanager

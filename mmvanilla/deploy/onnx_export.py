@@ -28,9 +28,21 @@ def write_onnx(job: Job, path: Path, exporter: str = "torchscript") -> None:
         **options,
     )
     graph = onnx.load(str(path))
+    _name_weights_once(graph.graph)
     onnx.helper.set_model_props(graph, job.metadata)
     onnx.checker.check_model(graph)
     onnx.save(graph, str(path))
+
+
+def _name_weights_once(graph: Any) -> None:
+    """Take out the Identity nodes that the exporter writes for weights of equal values."""
+    weights = {weight.name for weight in graph.initializer}
+    copies = [n for n in graph.node if n.op_type == "Identity" and n.input[0] in weights]
+    names = {node.output[0]: node.input[0] for node in copies}
+    for node in copies:
+        graph.node.remove(node)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def _torchscript_options(job: Job) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from mmvanilla.deploy.runner_runtimes import open_onnx, open_openvino
 from mmvanilla.utils.paths import tool_command
 
 MAX_DROP = 5.0
+#: What has a weight scale of its own.
+SCHEMES = ("channel", "layer")
 
 
 class Runtime(NamedTuple):
@@ -74,6 +76,7 @@ def quantize_classifier(
     model: str | Path,
     out: str | Path,
     *,
+    scheme: str = "channel",
     calibration_images: int = 128,
     test_images: int | None = None,
     rounds: int = 30,
@@ -85,14 +88,15 @@ def quantize_classifier(
     """Quantise a classifier, measure accuracy and latency before and after, and write it.
 
     An ``.onnx`` file is quantised by ONNX Runtime, an ``.xml`` file by NNCF for OpenVINO. The
-    weights of all layers become int8 (symmetric, with one scale for each channel). Activations
-    become 8-bit integers, with the ranges that they have on calibration images of the training
-    split. The metadata is kept.
+    weights of all layers become int8 (symmetric). Activations become 8-bit integers, with the
+    ranges that they have on calibration images of the training split. The metadata is kept.
 
     Args:
         cfg: Config of the classifier, for its data sets.
         model: Path of the fp32 file that ``mmvanilla export`` wrote for it, ``.onnx`` or ``.xml``.
         out: Path of the file to write, with the same suffix.
+        scheme: Whether each ``'channel'`` (default) or only each ``'layer'`` has a weight scale of
+            its own; for the latter the weights should have been equalised, as export does.
         calibration_images: Number of images of the training split to calibrate with, at least 1.
         test_images: Number of images of the test split to measure on, at least 1. None: all.
         rounds: Number of timed runs of each form, at least 2.
@@ -123,6 +127,8 @@ def quantize_classifier(
         )
     if not max_drop >= 0:
         raise ValueError(f"max_drop must be a number of points, at least 0, found {max_drop}")
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, found {scheme!r}")
     runtime = RUNTIMES[model.suffix]
     files = runtime.target.files(out)
     check_writable(files, overwrite, runtime.target.files(model))
@@ -132,7 +138,13 @@ def quantize_classifier(
     with appearing_together(files, overwrite) as aside:
         progress("quantising")
         try:
-            runtime.quantize(model, aside[0], calibration.images(), keep_float=keep_float)
+            runtime.quantize(
+                model,
+                aside[0],
+                calibration.images(),
+                per_channel=scheme == "channel",
+                keep_float=keep_float,
+            )
         except OSError as error:  # the libraries name a file of their own
             raise OSError(error.errno, error.strerror or str(error), str(out)) from error
         progress("testing")

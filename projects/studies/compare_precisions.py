@@ -10,6 +10,7 @@ import copy
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,11 +29,8 @@ from mmvanilla.utils import cli
 from projects.studies.tables import write_table
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-# How the weights are scaled in int8, as options of `quantize`.
-_SCALES = {
-    ".onnx": {"a scale a channel": {}, "a scale a layer": {"per_channel": False}},
-    ".xml": {"a scale a channel": {}},
-}
+# How the weights are scaled in int8: names, and the option `per_channel` of `quantize`.
+_SCALES = {"a scale a channel": True, "a scale a layer": False}
 
 
 def build_parser() -> ArgumentParser:
@@ -102,17 +100,18 @@ def compare_precisions(
             except ImportError as error:
                 print(f"left out: {error}", file=sys.stderr)
                 continue
-            full = Path(folder, f"net{suffix}")
-            export_model(fused, full, runtime.target, size=(image.shape[-2], image.shape[-1]))
-            program = runtime.target.runtime
-            forms[f"{program} fp32"] = runtime.form(full)
-            for count in sorted(set(calibrations)):
-                for scale, options in _SCALES[suffix].items():
-                    name = f"{program} int8, {count} images, {scale}"
+            size = (image.shape[-2], image.shape[-1])
+            for weights, balance in {"plain": False, "equalised": True}.items():
+                full = Path(folder, f"{weights}{suffix}")
+                export_model(fused, full, runtime.target, size=size, balance=balance)
+                program = f"{runtime.target.runtime} {{}}, {weights}"
+                forms[program.format("fp32")] = runtime.form(full)
+                for count, scale in product(sorted(set(calibrations)), _SCALES):
+                    name = f"{program.format('int8')}, {scale}, {count} images"
                     print(f"quantising: {name}", file=sys.stderr)
                     path = Path(folder, f"int8_{len(forms)}{suffix}")
-                    samples = Samples(cfg, "train", count)
-                    runtime.quantize(full, path, samples.images(), **options)
+                    samples = Samples(cfg, "train", count).images()
+                    runtime.quantize(full, path, samples, per_channel=_SCALES[scale])
                     forms[name] = runtime.form(path)
         measured = measure_forms(forms, test, rounds)
         forms.clear()  # OpenVINO keeps files open

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mmvanilla import fuse_model
+from mmvanilla import VanillaNet, fuse_model
 from mmvanilla.deploy.exporting import export_model, require_packages
 from mmvanilla.deploy.formats import FORMATS, find_format
 from tests.deploy.export_models import (
@@ -15,6 +15,7 @@ from tests.deploy.export_models import (
     build_classifier,
     build_segmenter,
 )
+from tests.helpers import randomise
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporters, about their own future
 
@@ -126,6 +127,21 @@ def test_every_format_gives_all_levels_of_a_backbone_of_one_size(target, tmp_pat
         expected = model(images)
     for ours, theirs in zip(expected, run_file(target, out, images), strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_equalised_where_that_is_exact(tmp_path):
+    gelu = randomise(VanillaNet(TINY, act_cfg=dict(type="GELU"))).eval()
+    models = (build_classifier(), build_classifier().backbone, gelu)
+    for index, (model, expected) in enumerate(zip(models, ("yes", "yes", "no: "), strict=True)):
+        out = tmp_path / f"{index}.pt"
+        report = export_model(model, out, FORMATS["torchscript"], size=(64, 64), part="backbone")
+        assert report.equalised.startswith(expected)
+        assert read_metadata(out)["equalised"] == report.equalised
+        weights = torch.jit.load(str(out)).state_dict()
+        fused = fuse_model(model).state_dict()
+        name = next(each for each in fused if each.endswith("blocks.0.conv.weight"))
+        changed = (weights[f"model.{name}"] != fused[name]).any()
+        assert changed == (expected == "yes")
 
 
 def test_every_format_leaves_nothing_of_a_wrong_file(target, tmp_path):

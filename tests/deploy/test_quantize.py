@@ -16,7 +16,7 @@ pytest.importorskip("mmpretrain.models")
 pytest.importorskip("mmvanilla.cls_head")
 
 from mmvanilla.datasets.shapes import make_shapes  # noqa: E402
-from mmvanilla.deploy.accuracy import Samples  # noqa: E402
+from mmvanilla.deploy.accuracy import Samples, measure_forms  # noqa: E402
 from mmvanilla.deploy.exporting import export_model  # noqa: E402
 from mmvanilla.deploy.formats import find_format  # noqa: E402
 from mmvanilla.deploy.quantize import RUNTIMES, quantize_classifier  # noqa: E402
@@ -57,9 +57,20 @@ def make_config(folder):
     )
 
 
-def export(net, cfg, path):
+def export(net, cfg, path, **options):
     described = describe_for_runner(net, cfg, dict(dataset_meta=dict(classes=list("abcdef"))))
-    export_model(net, path, find_format(path), size=(64, 64), metadata=described)
+    export_model(net, path, find_format(path), size=(64, 64), metadata=described, **options)
+
+
+def with_one_large_channel(net):
+    """The same function, but one channel whose range leaves no steps to the others."""
+    net = copy.deepcopy(net)
+    with torch.no_grad():
+        for block in (net.backbone.stem, *net.backbone.blocks):
+            block.conv.weight[0] *= 3e3
+            block.conv.bias[0] *= 3e3
+            block.act.conv.weight[0] /= 3e3
+    return net
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +110,7 @@ def int8_weights(path):
     graph = onnx.load(str(path)).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     scales = [
-        max(1, *tensors[node.input[1]].dims)
+        max([1, *tensors[node.input[1]].dims])
         for node in graph.node
         if node.op_type == "DequantizeLinear"
         and node.input[0] in tensors
@@ -144,19 +155,22 @@ def test_openvino_gets_int8_weights_and_activations(exported, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_one_scale_a_layer_costs_more(exported, tmp_path, suffix):
-    cfg, path, _ = exported
-    runtime, full = RUNTIMES[suffix], path.with_suffix(suffix)
-    image = next(Samples(cfg, "test", 1).images())
-    errors = {}
-    for per_channel in (True, False):
-        out = tmp_path / f"{per_channel}{suffix}"
-        images = Samples(cfg, "train", 4).images()
-        runtime.quantize(full, out, images, per_channel=per_channel)
-        errors[per_channel] = np.abs(
-            runtime.form(out).run(image) - runtime.form(full).run(image)
-        ).max()
-    assert 0 < errors[True] < errors[False]
+def test_one_scale_a_layer_is_good_enough_once_equalised(exported, tmp_path, suffix, run_tool):
+    cfg, path, net = exported
+    net, errors = with_one_large_channel(net), {}
+    for name, balance in dict(plain=False, equalised=True).items():
+        model, out = tmp_path / f"{name}{suffix}", tmp_path / f"{name}_int8{suffix}"
+        export(net, cfg, model, balance=balance)
+        few = ("--calibration-images", 12, "--scheme", "layer", "--max-drop", 100)
+        status, printed = run_tool("quantize", path.with_name("cfg.py"), model, out, *few)
+        assert status == 0, printed.err
+        said = "a weight scale for each layer; weights equalised at export: "
+        assert said + {True: "yes", False: "no"}[balance] in printed.out
+        forms = {file.name: RUNTIMES[suffix].form(file) for file in (model, out)}
+        errors[name] = measure_forms(forms, Samples(cfg, "test", None))[1].logit_error
+        if suffix == ".onnx":
+            assert int8_weights(out) == (9, 1)
+    assert errors["plain"] > 2 * errors["equalised"] > 0, errors
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -188,15 +202,8 @@ def test_layers_kept_in_fp32_and_unknown_ones(exported, tmp_path, suffix):
 
 
 def test_a_collapse_is_refused_unless_it_is_allowed(exported, tmp_path, run_tool):
-    """The same function, but one channel whose range leaves no steps to the others."""
     cfg, path, net = exported
-    net = copy.deepcopy(net)
-    with torch.no_grad():
-        for block in (net.backbone.stem, *net.backbone.blocks):
-            block.conv.weight[0] *= 3e3
-            block.conv.bias[0] *= 3e3
-            block.act.conv.weight[0] /= 3e3
-    export(net, cfg, tmp_path / "net.onnx")
+    export(with_one_large_channel(net), cfg, tmp_path / "net.onnx", balance=False)
     arguments = (path.with_name("cfg.py"), tmp_path / "net.onnx", tmp_path / "int8.onnx")
     few = ("--calibration-images", 4)
     status, printed = run_tool("quantize", *arguments, *few)
@@ -214,6 +221,7 @@ def test_a_collapse_is_refused_unless_it_is_allowed(exported, tmp_path, run_tool
         (dict(calibration_images=0), ValueError, "calibration_images must be at least 1"),
         (dict(test_images=-1), ValueError, "test_images must be at least 1"),
         (dict(max_drop=float("nan")), ValueError, "max_drop must be a number of points"),
+        (dict(scheme="pixel"), ValueError, "scheme must be one of channel, layer"),
         (dict(out="net.onnx", overwrite=True), ValueError, "is also an input"),
         (dict(out="precious.onnx"), FileExistsError, "exists"),
         (dict(out="out.pth"), ValueError, r"must be an \.onnx file"),

@@ -135,6 +135,7 @@ def test_precisions_are_measured_side_by_side(config, tmp_path, capsys):
     assert compare_precisions.main([config, str(checkpoint), *args]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     cells = {line.split("|")[1].strip(): line.split("|")[2:] for line in lines[2:]}
-    assert {"PyTorch fp32, as trained", "PyTorch fp32, fused", "ONNX Runtime fp32"} <= set(cells)
-    assert "ONNX Runtime int8, 4 images, a scale a layer" in cells
-    assert float(cells["ONNX Runtime fp32"][1]) == 100  # the classes of the network as trained
+    assert {"PyTorch fp32, as trained", "PyTorch fp32, fused"} <= set(cells)
+    for weights in ("plain", "equalised"):
+        assert f"ONNX Runtime int8, {weights}, a scale a layer, 4 images" in cells
+        assert float(cells[f"ONNX Runtime fp32, {weights}"][1]) == 100  # as the network as trained
