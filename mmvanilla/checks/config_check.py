@@ -60,7 +60,7 @@ def check_config(
             findings += check_model(cfg, model, alone)
             findings += [*check_optimiser(cfg, model), check_lambda(cfg, model)]
             findings += check_weights(cfg, model)
-        findings += check_data(cfg, model, images, show_dir, thorough)
+        findings += check_data(cfg, images, show_dir, thorough)
         return [item for item in findings if item is not None]
 
 

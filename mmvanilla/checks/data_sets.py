@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mmengine.fileio import load
@@ -13,149 +13,127 @@ from mmengine.registry import DATASETS
 
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 
-_MANY, _LONG = 0.1, 120  # a share, and characters of a value
+_ROUNDING = 2  # pixels by which a box may reach out of its image
 
 
 def build(node: Mapping[str, Any]) -> tuple[Any, str]:
-    """Build a data set as the Runner does.
-
-    Args:
-        node: Its config.
-
-    Returns:
-        The data set, None if there is none, and what is wrong with it. If ``filter_cfg`` leaves no
-        image, it is the data set without this filter.
-    """
+    """Build a data set as the Runner does: it, or None, and what is wrong with it."""
     try:
         return DATASETS.build(copy.deepcopy(node)), ""
     except Exception as error:  # whatever a data set of any origin raises
-        text = words(error)
-    for leaf in leaf_nodes(node):
-        try:
-            DATASETS.build(copy.deepcopy(leaf))
-        except Exception as error:
-            text = words(error)
-            # mmengine says in NumPy's words that there is no image.
-            with contextlib.suppress(Exception):
-                whole = {**copy.deepcopy(leaf), "filter_cfg": None, "lazy_init": True}
-                dataset = DATASETS.build(whole)
-                if dataset.load_data_list():
-                    dataset.full_init()
-                    return dataset, "filter_cfg leaves none of its images"
-                suffix = getattr(dataset, "img_suffix", "")
-                text = f"no image *{suffix} in {', '.join(map(str, dataset.data_prefix.values()))}"
-            break
-    return None, text
-
-
-def leaf_nodes(node: Mapping[str, Any]) -> Iterator[Any]:
-    """List the configs of the data sets inside wrappers such as RepeatDataset."""
-    inner = node.get("datasets") or [node.get("dataset")]
-    for part in inner:
-        yield from [node] if part is None else leaf_nodes(part)
+        if "need at least one array" not in str(error):  # NumPy, about a list without images
+            return None, words(error)
+    unfiltered = copy.deepcopy(node)
+    for leaf in leaves(unfiltered):
+        leaf["filter_cfg"] = None
+    with suppress(Exception):
+        return DATASETS.build(unfiltered), "filter_cfg leaves none of its images"
+    places = ", ".join(f"{leaf.get('data_root')}{leaf.get('data_prefix')}" for leaf in leaves(node))
+    return None, f"no image in {places}, or with another img_suffix"
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
-    """List the data sets inside wrappers such as ConcatDataset, built."""
-    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    for part in inner:
+    """List the data sets inside of wrappers such as ConcatDataset: built ones, or configs."""
+    entries = dataset if isinstance(dataset, Mapping) else vars(dataset)
+    for part in entries.get("datasets") or [entries.get("dataset")]:
         yield from [dataset] if part is None else leaves(part)
 
 
-def coco_file(dataset: Any) -> Any:
-    """Read the annotation file of one of MMDetection's COCO data sets; None for another one."""
-    if not hasattr(dataset, "cat2label") or not str(dataset.ann_file).endswith(".json"):
-        return None
-    return load(dataset.ann_file, backend_args=dataset.backend_args)
+def spaced(length: int, count: int | None) -> list[int]:
+    """Choose indices from the whole of a data set, since many are sorted by their classes."""
+    count = length if count is None else min(length, count)
+    return [index * (length - 1) // max(count - 1, 1) for index in range(count)]
 
 
-def class_names(dataset: Any, file: Any = None) -> tuple[str, ...]:
-    """Return the name of each label: MMDetection numbers the categories as the file does."""
-    if file is not None:
-        names = {category["id"]: category["name"] for category in file["categories"]}
-        return tuple(names[number] for number in dataset.cat_ids)
-    given = (getattr(dataset, "metainfo", None) or {}).get("classes")
-    return tuple(given) if isinstance(given, list | tuple) else ()
+def listed(names: Sequence[Any], most: int = 8) -> str:
+    """Write the first names of many."""
+    return ", ".join(map(str, names[:most])) + ", …" * (len(names) > most)
 
 
-def whole_counts(dataset: Any) -> Counter[int] | None:
+def count_labels(dataset: Any) -> Counter[int] | None:
     """Count the objects or images of each label in a whole split; None if only samples tell."""
-    counts: Counter[int] = Counter()
-    for part in leaves(dataset):
-        if hasattr(part, "get_gt_labels"):  # MMPretrain
-            counts.update(label for i in range(len(part)) for label in part.get_cat_ids(i))
-        elif len(part) and "instances" in part.get_data_info(0):
-            objects = (item for _, item in _objects(part) if not item.get("ignore_flag"))
-            counts.update(item["bbox_label"] for item in objects)
-        else:
-            return None
-    return counts
+    with suppress(AttributeError, KeyError, NotImplementedError):
+        parts = list(leaves(dataset))
+        return Counter(x for part in parts for i in range(len(part)) for x in part.get_cat_ids(i))
+    return None
 
 
-def compare_with_file(subject: str, dataset: Any, file: Any, evaluated: bool) -> list[Finding]:
-    """Compare the annotations of a COCO file with the objects that its data set has.
+def disagree(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Tell whether a name is that of different labels."""
+    return any(name in first and first.index(name) != i for i, name in enumerate(second))
 
-    Args:
-        subject: What the findings are about.
-        dataset: A ``CocoDataset``, built.
-        file: Its annotation file.
-        evaluated: Whether pycocotools will evaluate with the file.
+
+def check_part(
+    subject: str, part: Any, images: int | None
+) -> tuple[tuple[str, ...], list[Finding]]:
+    """Name the labels of a data set without wrappers, and compare one of COCO's with its file.
+
+    Only so many images are compared, None for all, unless they say that training cannot work.
     """
-    images = {image["id"]: image for image in file["images"]}
-    others = {category["id"] for category in file["categories"]} - set(dataset.cat_ids)
-    found = list(_objects(dataset))
-    ids = {dataset.get_data_info(index)["img_id"] for index in range(len(dataset))}
-    wanted = [
-        item
-        for item in file["annotations"]
-        if item["image_id"] in ids and item["category_id"] not in others
-    ]
-    kept = {(info["img_id"], *item["bbox"]) for info, item in found}
-    lost = [item for item in wanted if (item["image_id"], *_corners(item["bbox"])) not in kept]
-    ignored = sum(bool(item["ignore_flag"]) for _, item in found)
-    outside = sum(not _is_inside(item["bbox"], info) for info, item in found)
-    unread = [key for key in ("area", "iscrowd") if any(key not in item for item in wanted)]
-    name = f"annotations of {dataset.ann_file}"
-    findings = [Finding(OK, subject, f"{len(wanted)} {name}, {len(found)} read, {ignored} ignored")]
+    given = (getattr(part, "metainfo", None) or {}).get("classes")
+    given = tuple(given) if isinstance(given, list | tuple) else ()
+    if not hasattr(part, "cat2label") or not str(part.ann_file).endswith(".json"):
+        return given, []
+    file = load(part.ann_file, backend_args=part.backend_args)
+    findings = _check_annotations(subject, part, file, images)
+    if images is not None and any(item.certain for item in findings):  # a few are no proof
+        findings = _check_annotations(subject, part, file, None)
+    # MMDetection numbers the categories as the file does.
+    categories = {category["id"]: category["name"] for category in file["categories"]}
+    names = tuple(categories[number] for number in part.cat_ids)
+    if len(given) != len(names) or disagree(given, names):
+        text = f"the classes are {listed(given)}, but {part.ann_file} has the categories "
+        remedy = "name classes that it has, and sort its `categories` as they are"
+        findings.append(Finding(FAULT, subject, text + listed(names), remedy, certain=True))
+    return names, findings
 
-    def complain(count: int, total: int, text: str, remedy: str, worst: str = FAULT) -> None:
-        if count:
-            status = worst if count > _MANY * total else WARNING
-            text = f"{count} of {total} {name} {text}"
-            findings.append(Finding(status, subject, text, remedy, certain=count == total))
 
-    if lost:
-        first = f"{_short(lost[0])} of the image {_short(images[lost[0]['image_id']])}"
-        remedy = f"category_id must be one of {dataset.cat_ids}, and bbox x, y, width and height in"
-        remedy += " pixels inside of the image"
-        complain(len(lost), len(wanted), f"are dropped, as {first}", remedy)
-    complain(ignored, len(found), "are ignored (iscrowd=1)", "set iscrowd=0 except for crowds")
-    as_corners = all(_is_inside(item["bbox"], images[item["image_id"]]) for item in wanted)
-    text = "reach out of their image" + ", but would not as two corners" * as_corners
-    remedy = "write bbox as x, y, width and height"
-    complain(outside, len(found), text, remedy, FAULT if as_corners else WARNING)
-    if unread and evaluated:
+def _check_annotations(subject: str, part: Any, file: Any, images: int | None) -> list[Finding]:
+    """Compare the annotations of a COCO file with the objects that its data set has."""
+    kept: dict[int, set[tuple[float, ...]]] = {}
+    for info in map(part.get_data_info, spaced(len(part), images)):
+        kept[info["img_id"]] = {tuple(item["bbox"]) for item in info["instances"]}
+    sizes = {image["id"]: (image["width"], image["height"]) for image in file["images"]}
+    others = {category["id"] for category in file["categories"]} - set(part.cat_ids)
+    counts: Counter[str] = Counter()
+    first: dict[str, Any] = {}
+    unread: set[str] = set()
+    for item in file.get("annotations", ()):
+        image = item["image_id"]
+        if image not in kept or "bbox" not in item or item["category_id"] in others:
+            continue
+        x, y, width, height = item["bbox"]
+        is_read = (x, y, x + width, y + height) in kept[image]
+        first = first or {key: item[key] for key in item if key != "segmentation" and not is_read}
+        counts["all"] += 1
+        counts["dropped"] += not is_read
+        counts["ignored"] += bool(item.get("iscrowd"))
+        counts["outside"] += not _is_inside((x, y, x + width, y + height), sizes[image])
+        counts["corners"] += _is_inside(item["bbox"], sizes[image])
+        unread |= {"area", "iscrowd"} - item.keys()
+    every, name = counts["all"], f"annotations of {part.ann_file}"
+    text = f"{every} {name}, {counts['dropped']} dropped, {counts['ignored']} ignored"
+    findings = [Finding(OK, subject, text)]
+    as_corners = counts["corners"] > 0.9 * every
+    beyond = "reach out of their image" + ", but would not as two corners" * as_corners
+    remedy = f"category_id must be in {part.cat_ids}, and bbox x, y, width and height in pixels"
+    # What is counted, the shares that are a warning and a fault, and what to say.
+    for key, some, many, text in (
+        ("dropped", 0.01, 0.1, f"are dropped, as {first}"),
+        ("ignored", 0.5, 0.99, "are ignored, which iscrowd=0 prevents"),
+        ("outside", 0.1, 0.1 if as_corners else 1, beyond),
+    ):
+        if (count := counts[key]) > some * every:
+            status = FAULT if count > many * every else WARNING
+            text = f"{count} of {every} {name} {text}"
+            findings.append(Finding(status, subject, text, remedy, certain=count == every))
+    if unread and not subject.startswith("train"):
         text = f"{name} have no {', '.join(unread)}, which the evaluation reads"
         findings.append(Finding(FAULT, subject, text, "add it"))
     return findings
 
 
-def _objects(dataset: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        for item in info["instances"]:
-            yield info, item
-
-
-def _corners(box: list[float]) -> list[float]:
-    return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-
-
-def _is_inside(corners: list[float], image: Mapping[str, Any]) -> bool:
+def _is_inside(corners: Sequence[float], size: tuple[int, int]) -> bool:
     left, top, right, bottom = corners
-    fits = right <= image["width"] + 2 and bottom <= image["height"] + 2
-    return -2 <= left < right and -2 <= top < bottom and fits
-
-
-def _short(item: Mapping[str, Any]) -> str:
-    return str({key: value for key, value in item.items() if len(str(value)) < _LONG})
+    fits = right <= size[0] + _ROUNDING and bottom <= size[1] + _ROUNDING
+    return -_ROUNDING <= left < right and -_ROUNDING <= top < bottom and fits

@@ -1,4 +1,4 @@
-"""What the model is fed: each mistake that people make in their data is named."""
+"""What the model is fed: each mistake that people make in their data is named, and no other."""
 
 from __future__ import annotations
 
@@ -11,27 +11,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from mmengine.config import Config
 
 from mmvanilla.apis.config import load_config, use_scope
-from mmvanilla.apis.model import build_on_meta
 from mmvanilla.checks.data import check_data
-from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding
+from mmvanilla.checks.findings import FAULT, OK, Finding
 from mmvanilla.datasets.shapes import make_shapes
 from tests.helpers import CONFIGS
 
-COCO, SEG, CLS = (
-    "maskrcnn_vanillanet_shapes.py",
-    "upernet_vanillanet_shapes.py",
-    "vanillanet_shapes.py",
-)
+COCO, SEG = "maskrcnn_vanillanet_shapes.py", "upernet_vanillanet_shapes.py"
+CLS = "vanillanet_shapes.py"
 TOOLBOX = {COCO: "mmdet", SEG: "mmseg", CLS: "mmpretrain"}
 Change = Callable[[Any], object]
-
-
-def of(name: str, *values: Any, id: str | None = None) -> Any:
-    mark = pytest.mark.toolbox(TOOLBOX[name])
-    return pytest.param(name, *values, marks=mark, id=id or TOOLBOX[name])
+ALL = [pytest.param(name, marks=pytest.mark.toolbox(TOOLBOX[name])) for name in TOOLBOX]
 
 
 @pytest.fixture(scope="module")
@@ -48,56 +39,61 @@ def data(drawn, tmp_path, monkeypatch) -> Path:
     return Path(shutil.copytree(drawn, tmp_path / "data" / "shapes"))
 
 
-def look(name: str, change: Change = lambda cfg: None, **options: Any) -> list[Finding]:
+def look(name: str, *changes: Change, **options: Any) -> list[Finding]:
+    """Change the config, or the data that it names, and look at what the model is fed."""
     cfg = load_config(str(CONFIGS / "shapes" / name))
     use_scope(cfg)
-    change(cfg)
+    for change in changes:
+        change(cfg)
     return check_data(cfg, **options)
 
 
-def wrong(found: list[Finding]) -> str:
-    return "\n".join(f"{item.status} {item.subject}: {item}" for item in found if item.status != OK)
+def wrong(found: list[Finding]) -> list[str]:
+    return [f"{item.status} {item.subject}: {item}" for item in found if item.status != OK]
 
 
-def rewrite(data: Path, change: Change, split: str = "train") -> None:
-    path = data / "coco" / "annotations" / f"instances_{split}.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
+def option(**values: Any) -> Change:
+    return lambda cfg: cfg.merge_from_dict({k.replace("__", "."): v for k, v in values.items()})
 
 
-def each(key: str, change: Change) -> Change:
-    """A change of all annotations or images of a COCO file."""
+def coco(change: Change, split: str = "train") -> Change:
+    """A change of the annotation file."""
 
-    def spoil(content: dict[str, Any]) -> None:
-        for item in content[key]:
-            change(item)
+    def spoil(cfg: Any) -> None:
+        path = Path(f"data/shapes/coco/annotations/instances_{split}.json")
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
 
     return spoil
 
 
-@pytest.mark.parametrize("name", [of(COCO), of(SEG), of(CLS)])
-def test_what_fits_is_described(data, name):
-    found = look(name)
-    assert not wrong(found)
-    texts = [item.text for item in found if item.subject == "train data"]
-    described = next(text for text in texts if "of 8 images" in text)
-    kind = {COCO: "objects (whole split)", SEG: "pixels (samples)", CLS: "images (whole split)"}
-    assert kind[name] in described and "circle" in described and "to 255" in described
-    assert any(text.startswith("a batch is (4, 3") for text in texts)
-    if name == COCO:
-        assert any("annotations of" in text and "0 ignored" in text for text in texts)
-        assert "48x48" in described
+def each(key: str, change: Change, split: str = "train") -> Change:
+    """A change of all annotations or images of a COCO file."""
+    return coco(lambda content: [change(item) for item in content[key]], split)
 
 
-@pytest.mark.parametrize("name", [of(COCO), of(SEG), of(CLS)])
-def test_a_picture_shows_the_samples(data, name):
-    look(name, show_dir="shown")
-    picture = cv2.imread("shown/train.png")
-    assert picture is not None and picture.shape[1] > 4 * 48
-    if name != CLS:  # four samples side by side, each with something drawn on it
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-    assert [path.name for path in Path("shown").iterdir()] == ["train.png"]
+def annotations(change: Change, split: str = "train") -> Change:
+    return each("annotations", change, split)
+
+
+def labels(change: Callable[[np.ndarray], np.ndarray]) -> Change:
+    """A change of the label maps."""
+
+    def spoil(cfg: Any) -> None:
+        for path in Path("data/shapes/ade20k/annotations/training").glob("*.png"):
+            changed = change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+            cv2.imwrite(str(path), changed.astype(np.uint8))
+
+    return spoil
+
+
+def remove(pattern: str) -> Change:
+    def spoil(cfg: Any) -> None:
+        for path in [*Path("data/shapes").glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return spoil
 
 
 def corners(item: dict[str, Any]) -> None:
@@ -105,288 +101,279 @@ def corners(item: dict[str, Any]) -> None:
     item["bbox"] = [x, y, x + width, y + height]
 
 
-COCO_CASES: dict[str, tuple[Change, str, bool]] = {
-    "texts as ids": (
-        each("annotations", lambda item: item.update(category_id=str(item["category_id"]))),
-        "are dropped, as {'id': 1",
-        True,
-    ),
-    "all crowds": (each("annotations", lambda item: item.update(iscrowd=1)), "iscrowd=0", True),
+def without(number: int) -> Change:
+    return lambda content: content.update(
+        annotations=[item for item in content["annotations"] if item["category_id"] != number]
+    )
+
+
+def for_both(**values: Any) -> Change:
+    return option(
+        **{f"{split}_dataloader__dataset__{k}": v for k, v in values.items() for split in SPLITS}
+    )
+
+
+def resize_before_the_labels(cfg: Any) -> None:
+    steps = cfg.train_dataloader.dataset.pipeline
+    steps[1:3] = [dict(type="mmcv.Resize", scale=(32, 32)), steps[1]]
+
+
+def no_batch(cfg: Any) -> None:
+    resize = dict(type="RandomResize", scale=(32, 32), ratio_range=(0.5, 2.0))
+    steps = [dict(type="LoadImageFromFile"), resize, dict(type="PackInputs")]
+    cfg.train_dataloader.dataset.pipeline = steps
+
+
+SPLITS = ("train", "val")
+TWO = dict(classes=("background", "shape"), palette=[(0, 0, 0), (9, 9, 9)])
+REVERSED = ("triangle", "square", "circle")
+TEXTS = annotations(lambda item: item.update(category_id=str(item["category_id"])))
+CROWDS = annotations(lambda item: item.update(iscrowd=1))
+NO_MASKS = annotations(lambda item: item.pop("segmentation"))
+REORDERED = coco(lambda content: content["categories"].reverse())
+FILTER = option(train_dataloader__dataset__filter_cfg=dict(filter_empty_gt=True))
+# The config, what is changed, what is said, and whether a training is refused.
+CASES: dict[str, tuple[str, list[Change], str, bool]] = {
+    "texts as ids": (COCO, [TEXTS], "are dropped, as {'id': 1", True),
+    "texts as ids, filtered": (COCO, [TEXTS, FILTER], "filter_cfg leaves none of its im", True),
+    "all crowds": (COCO, [CROWDS], "are ignored, which iscrowd=0 pr", True),
     "boxes from 0 to 1": (
-        each("annotations", lambda item: item.update(bbox=[x / 48 for x in item["bbox"]])),
+        COCO,
+        [annotations(lambda item: item.update(bbox=[x / 48 for x in item["bbox"]]))],
         "are dropped",
         True,
     ),
-    "boxes as corners": (each("annotations", corners), "would not as two corners", False),
+    "corners": (COCO, [annotations(corners)], "would not as two corners", False),
     "wrong size": (
-        each("images", lambda item: item.update(width=24, height=24)),
+        COCO,
+        [each("images", lambda item: item.update(width=24, height=24))],
         "is 48x48, but its annotations are for 24x24",
         True,
     ),
-    "width and height exchanged": (
-        each("images", lambda item: item.update(width=96)),
-        "is 48x48, but its annotations are for 48x96",
-        True,
+    "no area": (COCO, [annotations(lambda item: item.pop("area"))], "KeyError: 'area'", True),
+    "no height": (COCO, [each("images", lambda item: item.pop("height"))], "KeyError: 'he", True),
+    "no masks": (COCO, [NO_MASKS], ".png: KeyError: 'mask'", True),
+    "no iscrowd in an evaluation": (
+        COCO,
+        [annotations(lambda item: item.pop("iscrowd"), "val")],
+        "have no iscrowd, which the evaluation reads",
+        False,
     ),
-    "no area": (each("annotations", lambda item: item.pop("area")), "KeyError: 'area'", True),
-    "no height": (each("images", lambda item: item.pop("height")), "KeyError: 'height'", True),
-    "no masks": (
-        each("annotations", lambda item: item.pop("segmentation")),
-        ".png: KeyError: 'mask'",
-        True,
-    ),
-    "no category of this name": (
-        lambda content: content["categories"][2].update(name="cat"),
+    "no category of a name": (
+        COCO,
+        [coco(lambda content: content["categories"][2].update(name="cat"))],
         "has the categories circle, square; name classes",
         True,
     ),
-    "another order": (
-        lambda content: content["categories"].reverse(),
-        "has the categories triangle, square, circle",
-        True,
-    ),
-    "a class without annotations": (
-        lambda content: content.update(
-            annotations=[item for item in content["annotations"] if item["category_id"] != 2]
-        ),
-        "never seen in this split: square",
+    "another order than the classes": (COCO, [REORDERED], "categories triangle, square, ci", True),
+    "a class without objects": (COCO, [coco(without(2))], "in this split: square", False),
+    "no annotations": (COCO, [coco(lambda x: x.update(annotations=[]))], "no objects of any", True),
+    "no image file": (COCO, [remove("coco/train/000000.png")], "000000.png: FileNotFou", True),
+    "no images": (COCO, [coco(lambda x: x.update(images=[], annotations=[]))], "no image in", True),
+    "no COCO file": (COCO, [coco(lambda content: content.clear())], "KeyError", True),
+    "0 and 255": (
+        SEG,
+        [
+            labels(lambda a: np.where(a > 1, 255, 0)),
+            for_both(reduce_zero_label=False, metainfo=TWO),
+        ],
+        "never seen in this split: shape",
         False,
     ),
-    "no annotations": (lambda content: content.update(annotations=[]), "no objects", True),
-    "an image that is not there": (
-        lambda content: content["images"][0].update(file_name="gone.png"),
-        "gone.png: FileNotFoundError",
+    "reduced from 0": (
+        SEG,
+        [labels(lambda a: a - 1)],
+        "reduce_zero_label=False keeps label 0",
+        False,
+    ),
+    "half as large": (
+        SEG,
+        [labels(lambda a: a[::2, ::2])],
+        "is 24x24, but its image is 48x48",
         True,
     ),
-    "no images": (lambda content: content.update(images=[], annotations=[]), "no image * in", True),
-    "no JSON": (lambda content: content.clear(), "KeyError", True),
+    "colours": (SEG, [labels(lambda a: np.dstack([a] * 3))], "is 48x48x3, but its image is", True),
+    "beyond the classes": (SEG, [labels(lambda a: a + 2)], "[4, 5] are outside of the 4", True),
+    "one label": (
+        SEG,
+        [labels(lambda a: a * 0 + 1)],
+        "never seen in this split: circle, sq",
+        False,
+    ),
+    "all ignored": (SEG, [labels(lambda a: a * 0)], "no pixels of any class arrive", True),
+    "another suffix": (SEG, [for_both(img_suffix=".jpg")], "or with another img_suffix", True),
+    "no label map": (
+        SEG,
+        [remove("ade20k/annotations/training/000000.png")],
+        "FileNotFoundError",
+        True,
+    ),
+    "resized alone": (SEG, [resize_before_the_labels], "is 48x48, but its image is 32x32", True),
+    "other folders": (
+        CLS,
+        [remove("imagenet/val/ring")],
+        "of the val data are circle, cross",
+        True,
+    ),
+    "other classes": (CLS, [for_both(metainfo=TWO)], "(6) doesn't match the number of spe", True),
+    "no files": (CLS, [remove("imagenet/train/*/*")], "Found 0 files in subfolders", True),
+    "an empty folder": (CLS, [remove("imagenet/train/ring/*")], "in this split: ring", False),
+    "different sizes": (CLS, [no_batch], "no batch: ", True),
+    "too few outputs": (
+        CLS,
+        [option(model__head__num_classes=5)],
+        "num_classes is 5, but the",
+        True,
+    ),
+    "many outputs": (
+        COCO,
+        [option(model__roi_head__bbox_head__num_classes=80)],
+        "is 80, but",
+        False,
+    ),
+    "topk": (
+        CLS,
+        [option(val_evaluator=dict(type="Accuracy", topk=(1, 10)))],
+        "topk=(1, 10) asks for more than the 6 classes",
+        True,
+    ),
 }
 
 
-@pytest.mark.toolbox("mmdet")
-@pytest.mark.parametrize("case", COCO_CASES)
-def test_coco(data, case):
-    change, text, certain = COCO_CASES[case]
-    rewrite(data, change)
-    found = [item for item in look(COCO) if item.status == FAULT and text in str(item)]
-    assert found and found[0].certain == certain, wrong(look(COCO))
-    assert found[0].subject == "train data" and "\n" not in str(found[0])
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(k, marks=pytest.mark.toolbox(TOOLBOX[v[0]])) for k, v in CASES.items()],
+)
+def test_mistakes(data, case):
+    name, changes, text, is_certain = CASES[case]
+    found = look(name, *changes)
+    fault = next((x for x in found if x.status == FAULT and text in str(x)), None)
+    assert fault and fault.certain == is_certain, wrong(found)
+    assert fault.remedy and "\n" not in str(fault)
 
 
 @pytest.mark.toolbox("mmdet")
-@pytest.mark.parametrize("case", ["texts as ids", "all crowds", "no masks", "another order"])
-def test_a_training_sees_it_in_its_first_images(data, case):
-    rewrite(data, COCO_CASES[case][0])
-    found = look(COCO, images=4, thorough=False)
-    assert any(item.certain for item in found)
+@pytest.mark.parametrize("change", [TEXTS, CROWDS, NO_MASKS, REORDERED])
+def test_a_training_sees_it_in_its_first_images(data, change):
+    assert any(item.certain for item in look(COCO, change, images=4, thorough=False))
 
 
-@pytest.mark.toolbox("mmdet")
-def test_a_filter_that_leaves_nothing_is_named_with_the_reason(data):
-    def keep_those_with_objects(cfg):
-        cfg.train_dataloader.dataset.filter_cfg = dict(filter_empty_gt=True)
-
-    rewrite(data, COCO_CASES["texts as ids"][0])
-    text = wrong(look(COCO, keep_those_with_objects))
-    assert "filter_cfg leaves none of its images" in text and "'category_id': '" in text
-
-
-@pytest.mark.toolbox("mmdet")
-def test_few_classes_and_few_lost_annotations_are_no_fault(data):
-    def two(cfg):
-        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            loader.dataset.metainfo = dict(classes=("circle", "triangle"))
-
-    assert not wrong(look(COCO, two))
-    rewrite(data, lambda content: content["annotations"][0].update(category_id=77))
-    statuses = {item.status for item in look(COCO) if "are dropped" in item.text}
-    assert statuses == {WARNING}
-
-
-@pytest.mark.toolbox("mmdet")
-def test_what_the_evaluation_reads(data):
-    rewrite(data, each("annotations", lambda item: item.pop("iscrowd")), "val")
-    assert "have no iscrowd, which the evaluation reads" in wrong(look(COCO))
-
-    def elsewhere(cfg):
-        cfg.val_evaluator.ann_file = "gone.json"
-
-    assert "val_evaluator: FileNotFoundError" in wrong(look(COCO, elsewhere))
+@pytest.mark.parametrize("name", ALL)
+def test_what_fits_is_described_and_drawn(data, name):
+    found = look(name, show_dir="shown")
+    assert not wrong(found)
+    texts = "\n".join(item.text for item in found if item.subject == "train data")
+    for text in {
+        COCO: ("8 of 8 images, 48x48", "objects arrive", "whole split: circle", "0 ignored"),
+        SEG: ("pixels arrive, 0% ignored; samples: background", "a batch is (4, 3, 128, 128)"),
+        CLS: (
+            "8 images arrive",
+            "whole split: circle 2",
+            "a batch is (4, 3",
+            "with values -1.95 to 2.64",
+        ),
+    }[name]:
+        assert text in texts
+    picture = cv2.imread("shown/train.png")
+    assert picture.shape[1] > 4 * 48
+    if name != CLS:  # four samples side by side, each with something drawn on it
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
 
 
-@pytest.mark.toolbox("mmdet")
-@pytest.mark.parametrize("other", ["part", "val"])
-def test_categories_in_another_order_elsewhere(data, other):
-    """Also with the classes of each in the order of its own file."""
-    order = ("triangle", "square", "circle")
-
-    def join(cfg):
-        if other == "val":
-            cfg.val_dataloader.dataset.metainfo = dict(classes=order)
-            return
-        first = cfg.train_dataloader.dataset
-        second = dict(
-            first, ann_file="annotations/instances_val.json", metainfo=dict(classes=order)
-        )
-        second["data_prefix"] = dict(img="val/")
-        node = dict(type="ConcatDataset", datasets=[first, second], ignore_keys=["classes"])
-        cfg.train_dataloader.dataset = node
-
-    rewrite(data, lambda content: content["categories"].reverse(), "val")
-    for thorough in (True, False):
-        found = [item for item in look(COCO, join, thorough=thorough) if item.subject == "classes"]
-        text = "triangle, square, circle, and of the train data"
-        assert any(text in item.text and item.certain for item in found)
-
-
-def relabel(data: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    for path in (data / "ade20k" / "annotations" / "training").glob("*.png"):
-        cv2.imwrite(str(path), change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
-
-
-def without_reducing(cfg: Any) -> None:
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.reduce_zero_label = False
-
-
-def two_classes(cfg: Any) -> None:
-    without_reducing(cfg)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.metainfo = dict(classes=("background", "shape"))
-
-
-def same(cfg: Any) -> None:
-    pass
-
-
-SEG_CASES = {
-    "0 and 255": (lambda a: np.where(a > 1, 255, 0), two_classes, "never seen in this split: sha"),
-    "reduced from 0": (lambda a: a - 1, same, "% of the pixels are ignored; correct the labels"),
-    "half as large": (lambda a: a[::2, ::2], same, "is 24x24, but its image is 48x48"),
-    "colours": (lambda a: np.dstack([a] * 3), same, "is 48x48x3, but its image is 48x48"),
-    "beyond the classes": (lambda a: a + 2, same, "labels [4, 5] are outside of the 4 classes"),
-    "one label": (lambda a: a * 0 + 1, same, "never seen in this split: circle, square, tria"),
-    "all ignored": (lambda a: a * 0, same, "no pixels of any class arrive"),
-}
-
-
-@pytest.mark.toolbox("mmseg")
-@pytest.mark.parametrize("case", SEG_CASES)
-def test_label_maps(data, case):
-    labels, change, text = SEG_CASES[case]
-    relabel(data, labels)
-    found = look(SEG, change)
-    assert any(item.status == FAULT and item.subject == "train data" for item in found)
-    assert text in wrong(found)
-
-
-@pytest.mark.toolbox("mmseg")
-def test_labels_that_begin_at_0_say_how(data):
-    relabel(data, lambda a: a - 1)
-    assert "set reduce_zero_label=False if label 0 is a class" in wrong(look(SEG))
-
-
-@pytest.mark.toolbox("mmseg")
-def test_files_of_label_maps(data):
-    def suffix(cfg):
-        cfg.train_dataloader.dataset.img_suffix = ".jpg"
-
-    assert "no image *.jpg in data/shapes/ade20k/images/training" in wrong(look(SEG, suffix))
-    (data / "ade20k" / "annotations" / "training" / "000000.png").unlink()
-    assert "images/training/000000.png: FileNotFoundError" in wrong(look(SEG))
-
-    def crop_the_image(cfg):
-        cfg.train_dataloader.dataset.pipeline[2] = dict(type="mmcv.Resize", scale=(32, 32))
-        cfg.train_dataloader.dataset.pipeline[1:3] = cfg.train_dataloader.dataset.pipeline[2:0:-1]
-
-    shutil.copytree(
-        data / "ade20k/annotations/validation",
-        data / "ade20k/annotations/training",
-        dirs_exist_ok=True,
-    )
-    assert "annotations are 48x48, but their image is 32x32" in wrong(look(SEG, crop_the_image))
-
-
-@pytest.mark.toolbox("mmpretrain")
-class TestFolders:
-    def test_one_is_missing_in_a_split(self, data):
-        shutil.rmtree(data / "imagenet" / "val" / "ring")
-        found = [item for item in look(CLS) if item.subject == "classes"]
-        assert "those of the val data are circle, cross, square" in found[0].text
-        assert found[0].certain
-
-    def test_another_number_than_classes(self, data):
-        def change(cfg):
-            cfg.train_dataloader.dataset.metainfo = dict(classes=["a", "b", "c"])
-
-        assert "(6) doesn't match the number of specified classes (3)" in wrong(look(CLS, change))
-
-    def test_no_folder_has_images(self, data):
-        for path in (data / "imagenet" / "train").glob("*/*"):
-            path.unlink()
-        assert "Found 0 files in subfolders" in wrong(look(CLS))
-
-    def test_an_empty_folder(self, data):
-        for path in (data / "imagenet" / "train" / "ring").iterdir():
-            path.unlink()
-        assert "never seen in this split: ring" in wrong(look(CLS))
-
-    def test_a_broken_image(self, data):
-        path = next((data / "imagenet" / "train" / "ring").iterdir())
-        path.write_bytes(b"no image")
-        assert f"{path.relative_to(data.parents[1])}: " in wrong(look(CLS))
-
-
-@pytest.mark.parametrize("name", [of(COCO), of(SEG), of(CLS)])
+@pytest.mark.parametrize("name", ALL)
 def test_missing_data_come_with_what_to_do(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    text = wrong(look(name))
-    assert "fault train data: FileNotFoundError" in text and "put the data there" in text
+    assert "fault train data: FileNotFoundError" in (text := wrong(look(name))[0])
+    assert "put the data there" in text
+
+
+def second_part(cfg: Any) -> None:
+    first = cfg.train_dataloader.dataset
+    more = dict(ann_file="annotations/instances_val.json", data_prefix=dict(img="val/"))
+    second = dict(first, **more, metainfo=dict(classes=REVERSED))
+    node = dict(type="ConcatDataset", datasets=[first, second], ignore_keys=["classes"])
+    cfg.train_dataloader.dataset = node
+
+
+@pytest.mark.toolbox("mmdet")
+@pytest.mark.parametrize("thorough", [True, False])
+@pytest.mark.parametrize(
+    "change", [second_part, option(val_dataloader__dataset__metainfo=dict(classes=REVERSED))]
+)
+def test_classes_in_another_order_elsewhere(data, change, thorough):
+    """Also with the classes of each in the order of its own file."""
+    reverse = coco(lambda content: content["categories"].reverse(), "val")
+    found = look(COCO, reverse, change, thorough=thorough)
+    text = "triangle, square, circle, and of the train data"
+    assert any(item.certain and text in item.text for item in found)
+
+
+# ---- what real data sets have, and is no mistake
+
+
+def one_crowd(content: dict[str, Any]) -> None:
+    """One image of which only a crowd is annotated, as COCO has some."""
+    image = content["images"][0]["id"]
+    rest = [item for item in content["annotations"] if item["image_id"] != image]
+    crowd = next(item for item in content["annotations"] if item["image_id"] == image)
+    content["annotations"] = [dict(crowd, iscrowd=1), *rest]
+
+
+def ignore(share: float) -> Change:
+    def cover(label_map: np.ndarray) -> np.ndarray:
+        label_map[: round(share * len(label_map))] = 0  # reduced to 255
+        return label_map
+
+    return labels(cover)
+
+
+CIRCLES = for_both(metainfo=dict(classes=("circle", "triangle")))
+TWO_OUTPUTS = option(
+    test_dataloader=None,
+    model__roi_head__bbox_head__num_classes=2,
+    model__roi_head__mask_head__num_classes=2,
+)
+UNLABELLED = coco(lambda content: content.pop("annotations"), "val")
+
+
+def only_tested(cfg: Any) -> None:
+    cfg.val_dataloader = None
+
+
+FINE: dict[str, tuple[str, list[Change], dict[str, Any]]] = {
+    "an image with a crowd only": (COCO, [coco(one_crowd)], {}),
+    "which a training sees alone": (COCO, [coco(one_crowd)], dict(images=1, thorough=False)),
+    "a class that few images have": (COCO, [coco(without(2))], dict(images=2, thorough=False)),
+    "a test split without annotations": (COCO, [UNLABELLED, only_tested], {}),
+    "some of the categories": (COCO, [CIRCLES, TWO_OUTPUTS], {}),
+    "a class that few label maps have": (SEG, [], dict(images=1)),
+    "a car's bonnet that is ignored": (SEG, [ignore(0.4)], {}),
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(k, marks=pytest.mark.toolbox(TOOLBOX[v[0]])) for k, v in FINE.items()],
+)
+def test_no_mistakes(data, case):
+    name, changes, options = FINE[case]
+    assert not wrong(look(name, *changes, **options))
+
+
+@pytest.mark.toolbox("mmdet")
+def test_some_lost_annotations_are_a_warning(data):
+    stray = coco(lambda content: content["annotations"][0].update(category_id=77))
+    (text,) = wrong(look(COCO, stray))
+    assert text.startswith("warning train data: 1 of") and "are dropped" in text
+
+
+@pytest.mark.toolbox("mmseg")
+def test_much_that_is_ignored_is_a_warning(data):
+    text = "warning train data: 60% of the pixels are ignored"
+    assert any(each.startswith(text) for each in wrong(look(SEG, ignore(0.6))))
 
 
 @pytest.mark.toolbox("mmpretrain")
-def test_validation_on_the_training_images(data):
-    def change(cfg):
-        cfg.val_dataloader.dataset.data_root = cfg.train_dataloader.dataset.data_root
-
-    assert "warning val data: it reads the images of the training" in wrong(look(CLS, change))
-
-
-@pytest.mark.toolbox("mmpretrain")
-def test_images_that_make_no_batch(data):
-    def change(cfg):
-        resize = dict(type="RandomResize", scale=(32, 32), ratio_range=(0.5, 2.0))
-        cfg.train_dataloader.dataset.pipeline = [
-            dict(type="LoadImageFromFile"),
-            resize,
-            dict(type="PackInputs"),
-        ]
-
-    found = [item for item in look(CLS, change) if item.text.startswith("no batch")]
-    assert found and found[0].certain
-
-
-@pytest.mark.toolbox("mmpretrain")
-def test_heads_are_compared_with_the_data(data):
-    cfg: Config = load_config(str(CONFIGS / "shapes" / CLS))
-    use_scope(cfg)
-    for classes, status in ((6, OK), (5, FAULT), (7, WARNING)):
-        cfg.model.head.num_classes = classes
-        found = check_data(cfg, build_on_meta(cfg))
-        kinds = {item.status for item in found if item.subject == "classes"}
-        assert kinds == {status} - {OK}
-        if classes == 5:
-            assert "labels [5] are outside of the 5 classes" in wrong(found)
-
-
-@pytest.mark.toolbox("mmpretrain")
-def test_an_accuracy_of_more_classes_than_there_are(data):
-    def change(cfg: Any) -> None:
-        cfg.val_evaluator = dict(type="Accuracy", topk=(1, 10))
-
-    cfg = load_config(str(CONFIGS / "shapes" / CLS))
-    use_scope(cfg)
-    (fault,) = [
-        item for item in look(CLS, change, model=build_on_meta(cfg), thorough=False) if item.certain
-    ]
-    assert fault.subject == "val_evaluator" and "more than the 6 classes" in str(fault)
+def test_more_outputs_than_classes_are_a_warning(data):
+    (text,) = wrong(look(CLS, option(model__head__num_classes=7)))
+    assert text.startswith("warning classes: model.head.num_classes is 7, but the data have 6")
