@@ -34,20 +34,12 @@ def check_config(
 ) -> list[Finding]:
     """Check a config: its model without weights, its training, and what the model will be fed.
 
-    Args:
-        cfg: Config of a model of any of the three toolboxes.
-        images: Number of images of each split to look at. Default: 50.
-        show_dir: Folder for a picture of four training samples. None: none is drawn.
-        thorough: Whether to take the time for whole splits and the metrics.
-            Default: True.
-        one_process: Whether training will run in one process. Default: True.
-
-    Returns:
-        All findings, those that fit too.
+    Looked at are so many images of each split, and, if ``thorough``, the annotations of the whole
+    split. A picture of four training samples is drawn into ``show_dir``, if it is given. Returned
+    are all findings, those that fit too.
     """
     with _quiet():
         use_scope(cfg)
-        model = None
         findings: list[Finding | None] = [*check_types(cfg)]
         try:
             model = build_on_meta(cfg)
@@ -55,7 +47,7 @@ def check_config(
             text = str(error).removeprefix(f"{cfg.filename}: ")
             remedy = "correct it; _delete_=True in a dict lets it inherit nothing"
             findings.append(Finding(FAULT, "model", text, remedy, certain=True))
-        if model is not None:
+        else:
             alone = one_process or bool(cfg.get("find_unused_parameters"))
             findings += check_model(cfg, model, alone)
             findings += [*check_optimiser(cfg, model), check_lambda(cfg, model)]
@@ -68,11 +60,6 @@ def refuse_certain_faults(
     config: str, cfg_options: Mapping[str, Any] | None = None, launcher: str = "none"
 ) -> None:
     """Refuse a config with which training cannot work, and log its other faults as warnings.
-
-    Args:
-        config: Path of the config file.
-        cfg_options: Values by dotted key, which override entries of the config.
-        launcher: Launcher of the processes, ``'none'`` for one process.
 
     Raises:
         ValueError: The model cannot be built, or a part of it cannot work as it is configured.

@@ -12,11 +12,10 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, MODELS, VISUALIZERS
 
-from mmvanilla.checks import data_sets
+from mmvanilla.checks.data_sets import build, check_part, disagree, leaves, listed
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 from mmvanilla.checks.samples import take
 
-_MISSING = "put the data there, or correct data_root, ann_file and data_prefix"
 _SHOWN, _SIDE = 4, 320  # samples on a picture, and pixels of each, so that names can be read
 _VISUALIZERS = dict(
     mmdet="DetLocalVisualizer", mmseg="SegLocalVisualizer", mmpretrain="UniversalVisualizer"
@@ -27,38 +26,34 @@ _HEADS = ("bbox_head", "mask_head", "decode_head", "auxiliary_head", "head")
 def check_data(
     cfg: Config, images: int = 50, show_dir: str | None = None, thorough: bool = True
 ) -> list[Finding]:
-    """Build the data sets of a config, and look at samples as they enter the model.
+    """Build the data sets of a config, and look at evenly spaced samples as they enter the model.
 
-    Args:
-        cfg: The config.
-        images: Number of images of each split, evenly spaced. Default: 50.
-        show_dir: Folder for a picture of four training samples. None: none is drawn.
-        thorough: Whether to look at whole splits, and at the test split, too. Default: True.
+    If ``thorough``, whole annotation files and the test split are looked at, too. Four training
+    samples are drawn into ``show_dir``, if it is given.
     """
     findings: list[Finding] = []
     names: dict[str, tuple[str, ...]] = {}
     heads = dict(_heads(cfg.model))
-    head = cfg.model.get("decode_head")
-    ignored = head.get("ignore_index", 255) if isinstance(head, Mapping) else 255
     for split in ("train", "val", "test") if thorough else ("train", "val"):
         loader, subject = cfg.get(f"{split}_dataloader"), f"{split} data"
         if not loader or (split == "test" and loader == cfg.get("val_dataloader")):
             continue
-        dataset, wrong = data_sets.build(loader["dataset"])
+        dataset, wrong = build(loader["dataset"])
         if wrong:
-            findings.append(Finding(FAULT, subject, wrong, _MISSING, certain=True))
+            remedy = "put the data there, or correct data_root, ann_file and data_prefix"
+            findings.append(Finding(FAULT, subject, wrong, remedy, certain=True))
         if dataset is None:
             continue
-        parts = list(data_sets.leaves(dataset))
+        parts = list(leaves(dataset))
         for index, part in enumerate(parts):
-            classes, found = data_sets.check_part(subject, part, None if thorough else images)
+            classes, found = check_part(subject, part, None if thorough else images)
             findings += found
             if classes:
                 names[f"{subject}, part {index}" if len(parts) > 1 else subject] = classes
         metainfo = dict(getattr(parts[0], "metainfo", None) or {})
         if "thing_classes" in metainfo:  # heads of boxes know these only
             heads = {}
-        samples, found = take(subject, dataset, images, classes, ignored, thorough)
+        samples, found = take(subject, dataset, images, classes, thorough)
         findings += [item for item in found if thorough or item.certain]
         if samples and split == "train":
             findings.append(_batch(cfg, loader, samples[:_SHOWN]))
@@ -84,30 +79,30 @@ def _check_classes(
     heads: Mapping[str, int], names: Mapping[str, tuple[str, ...]]
 ) -> Iterator[Finding]:
     """Compare the classes of all data sets, and those of the heads."""
+    first, expected = next(iter(names.items()), ("", ()))
     for place, classes in names.items():
-        first, expected = next(iter(names.items()))
         if classes != expected:
-            text = f"those of the {place} are {data_sets.listed(classes)}, and of the {first} "
+            text = f"those of the {place} are {listed(classes)}, and of the {first} "
             remedy = "give all the same in one order: metainfo.classes, folders, or `categories`"
-            is_certain = data_sets.disagree(classes, expected)
+            is_certain = disagree(classes, expected)
             status = FAULT if is_certain else WARNING
-            yield Finding(status, "classes", text + data_sets.listed(expected), remedy, is_certain)
-    for entry, found in heads.items() if names else ():
-        if found != len(expected):
-            text = f"{entry} is {found}, but the data have {len(expected)} classes"
-            remedy = f"set {entry}={len(expected)}, or metainfo=dict(classes=...) of the data"
+            yield Finding(status, "classes", text + listed(expected), remedy, is_certain)
+    count = len(expected)
+    for entry, found in heads.items():
+        if found != count > 0:
+            text = f"{entry} is {found}, but the data have {count} classes"
+            remedy = f"set {entry}={count}, or metainfo=dict(classes=...) of the data"
             is_detector = "bbox_head" in entry or "mask_head" in entry
-            status = FAULT if is_detector or found < len(expected) else WARNING
-            yield Finding(status, "classes", text, remedy, certain=found < len(expected))
+            status = FAULT if is_detector or found < count else WARNING
+            yield Finding(status, "classes", text, remedy, certain=found < count)
 
 
 def _check_topk(cfg: Config, heads: Mapping[str, int]) -> Iterator[Finding]:
     """Find accuracies of more classes than there are: they fail in the first validation."""
-    classes = heads.get("model.head.num_classes")
     nodes = cfg.get("val_evaluator") or []
     for node in [nodes] if isinstance(nodes, Mapping) else nodes:
-        if classes and np.max(node.get("topk") or 1) > classes:
-            text = f"topk={node['topk']} asks for more than the {classes} classes"
+        if np.max(node.get("topk") or 1) > (count := heads.get("model.head.num_classes", np.inf)):
+            text = f"topk={node['topk']} asks for more than the {count} classes"
             yield Finding(FAULT, "val_evaluator", text, "set topk=(1,)", certain=True)
 
 

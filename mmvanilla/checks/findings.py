@@ -9,14 +9,10 @@ _LONG = 300  # characters of another library's error
 
 
 class Finding(NamedTuple):
-    """One result of a check.
+    """One result of a check: what was looked at, what was found, and what to do about it.
 
-    Attributes:
-        status: :data:`OK`, :data:`WARNING` (it works, but perhaps not as meant) or :data:`FAULT`.
-        subject: What was looked at, such as ``'strides'``.
-        text: What was found, and what was expected.
-        remedy: What to do about it, in one line; empty if nothing is wrong.
-        certain: Whether training cannot work: ``mmvanilla train`` refuses these faults.
+    A :data:`WARNING` works, but perhaps not as meant. With a certain :data:`FAULT` training cannot
+    work: ``mmvanilla train`` refuses it.
     """
 
     status: str
@@ -33,5 +29,4 @@ class Finding(NamedTuple):
 def words(error: BaseException) -> str:
     """Return an exception of another library as one line."""
     text = " ".join(str(error).split())
-    name = type(error).__name__
-    return f"{name}: {text[:_LONG]}" if text else name
+    return f"{type(error).__name__}: {text[:_LONG]}" if text else type(error).__name__

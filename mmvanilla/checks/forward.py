@@ -13,82 +13,73 @@ from torch import Tensor, nn
 
 from mmvanilla.apis.model import input_channels
 
-_HEADS = ("rpn_head", "bbox_head", "mask_head", "panoptic_head", "semantic_head", "head")
+_HEADS = [f"{kind}_head" for kind in ("rpn", "bbox", "mask", "panoptic", "semantic", "decode")]
+_HEADS += ["auxiliary_head", "head"]
 
 
 @dataclass
 class Pass:
-    """What one forward pass showed.
+    """What one forward pass of an image of some height and width showed.
 
-    Attributes:
-        size: Height and width of the image in pixels.
-        shapes: The shapes of the tensors that each module got the first time, by its name.
-        ran: Names of the parts that ran to their end.
-        features: The shapes behind backbone and neck.
-        failures: For each part that raised an error, the names of the modules that were running,
-            the part first, and the exception.
+    ``shapes`` are those of the tensors that each module got, by its name, and ``features`` those
+    behind backbone and neck. ``ran`` names the parts that ran to their end, and ``failures`` the
+    module in which each other one ended, with its exception.
     """
 
     size: tuple[int, int]
     shapes: dict[str, list[torch.Size]] = field(default_factory=dict)
-    ran: list[str] = field(default_factory=list)
     features: list[torch.Size] = field(default_factory=list)
-    failures: list[tuple[list[str], Exception]] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)
+    failures: list[tuple[str, Exception]] = field(default_factory=list)
 
 
 def find_core(model: nn.Module) -> tuple[str, Any]:
-    """Find the network inside a wrapper, such as a semi-supervised detector or a distillation.
-
-    Returns:
-        The prefix of its modules' names, empty for the model itself, and the module.
-    """
+    """Find the network inside a wrapper, such as a semi-supervised detector: prefix and module."""
     for name, module in model.named_modules():
-        backbone = getattr(module, "backbone", None)
-        if isinstance(backbone, nn.Module) and hasattr(module, "extract_feat"):
+        is_network = isinstance(getattr(module, "backbone", None), nn.Module)
+        if is_network and hasattr(module, "extract_feat"):
             return f"{name}." if name else "", module
     return "", model
 
 
 @torch.no_grad()
 def run_parts(model: nn.Module, size: tuple[int, int]) -> Pass:
-    """Run backbone and neck on an image, then each head on what they give.
+    """Run backbone and neck on an image, then each head on what they give, in eval mode.
 
     Each head is run also if another one fails. What needs data samples (the loss, transformers of
-    detectors) is not run.
-
-    Args:
-        model: A model of any toolbox, also on the meta device; it is set to eval mode.
-        size: Height and width of the image in pixels.
+    detectors) is not run. The model may be on the meta device.
     """
     model.eval()
     prefix, core = find_core(model)
     device = next((parameter.device for parameter in model.parameters()), "cpu")
     images = torch.zeros(1, input_channels(core), *size, device=device)
-    seen = Pass(size)
-    running: list[str] = []
+    seen, running = Pass(size), ""
 
     def before(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        running.append(name)
+        nonlocal running
+        running = name
         seen.shapes.setdefault(name, _shapes(args[0]) if args else [])
 
     def after(name: str, *ignored: Any) -> None:
-        while running and running.pop() != name:
-            pass
+        nonlocal running
+        running = name.rpartition(".")[0]
 
     def attempt(part: str, call: Callable[[], Any]) -> Any:
-        running[:] = [f"{prefix}{part}"]
+        nonlocal running
+        running = f"{prefix}{part}"
         try:
             result = call()
         except Exception as error:  # whatever a model of any origin raises
-            seen.failures.append((list(running), error))
+            seen.failures.append((running, error))
             return None
         seen.ran.append(part)
         return result
 
-    named = [(name, module) for name, module in model.named_modules() if name]
-    hooks = [module.register_forward_pre_hook(partial(before, name)) for name, module in named]
-    hooks += [module.register_forward_hook(partial(after, name)) for name, module in named]
-    features = attempt("backbone and neck", lambda: core.extract_feat(images))
+    hooks = []
+    for name, module in list(model.named_modules())[1:]:
+        hooks.append(module.register_forward_pre_hook(partial(before, name)))
+        hooks.append(module.register_forward_hook(partial(after, name)))
+    features = attempt("backbone", lambda: core.extract_feat(images))
     if features is not None:
         seen.features = _shapes(features)
         for name, call in _consumers(core, features, device):
@@ -107,41 +98,38 @@ def _consumers(core: Any, features: Any, device: Any) -> Iterator[tuple[str, Cal
     """List the parts that take the maps of the neck, and how to run each on them."""
     for name in _HEADS:
         head: Any = getattr(core, name, None)
+        heads = head if isinstance(head, nn.ModuleList) else [head]
         # Behind a transformer, a head takes its queries.
-        if _takes(head, 1) and not hasattr(core, "forward_transformer"):
-            yield name, partial(head, features)
-        decoder: Any = getattr(head, "pixel_decoder", None)
-        if _takes(decoder, 1):
-            yield f"{name}.pixel_decoder", partial(decoder, features)
-    for name in ("decode_head", "auxiliary_head"):
-        heads: Any = getattr(core, name, None)
-        heads = heads if isinstance(heads, nn.ModuleList) else [heads]
-        if _takes(heads[0], 1):
+        if _takes_one(heads[0]) and not hasattr(core, "forward_transformer"):
             yield name, partial(_cascade, heads, features)
+        decoder: Any = getattr(head, "pixel_decoder", None)
+        if _takes_one(decoder):
+            yield f"{name}.pixel_decoder", partial(decoder, features)
     regions: Any = getattr(core, "roi_head", None)
     for kind in ("bbox", "mask"):
-        heads = getattr(regions, f"{kind}_head", None)
+        head = getattr(regions, f"{kind}_head", None)
         extractor: Any = getattr(regions, f"{kind}_roi_extractor", None)
         extractor = extractor or getattr(regions, "bbox_roi_extractor", None)
         extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
-        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-            if _takes(head, 1) and hasattr(extractor, "roi_layers"):
+        for each in head if isinstance(head, nn.ModuleList) else [head]:
+            if _takes_one(each) and hasattr(extractor, "roi_layers"):
                 shape = (2, extractor.out_channels, *extractor.roi_layers[0].output_size)
                 shared = getattr(regions, "shared_head", None) or nn.Identity()
                 maps = torch.zeros(shape, device=device)
-                yield f"roi_head.{kind}_head", partial(nn.Sequential(shared, head), maps)
+                yield f"roi_head.{kind}_head", partial(nn.Sequential(shared, each), maps)
 
 
 def _cascade(heads: Any, features: Any) -> None:
-    """Run the heads of a cascade, each on the output of the one before it, too."""
-    output = heads[0](features)
-    for head in heads[1:]:
-        output = head(features, output) if _takes(head, 2) else head(features)
+    """Run the heads of a segmenter, also those that take the output of the one before."""
+    output = None
+    for head in heads:
+        if "prev_output" in inspect.signature(head.forward).parameters:
+            output = head(features, output)
+        elif _takes_one(head):  # not points, for one
+            output = head(features)
 
 
-def _takes(module: Any, arguments: int) -> bool:
-    if not isinstance(module, nn.Module):
-        return False
-    found = inspect.signature(module.forward).parameters.values()
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return arguments == sum(each.default is each.empty and each.kind in kinds for each in found)
+def _takes_one(module: Any) -> bool:
+    """Tell whether a module can be called with one argument."""
+    found = inspect.signature(getattr(module, "forward", lambda: None)).parameters.values()
+    return [each.default is each.empty for each in found if "*" not in str(each)].count(True) == 1

@@ -6,6 +6,7 @@ trains without an error, and finds nothing where it should.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from mmvanilla.apis.model import build_model, fixed_input_size
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 from mmvanilla.checks.forward import Pass, find_core, run_parts
+from mmvanilla.models.vanillanet import VanillaNet
 
 CHANNELS, STRIDES = "channels and levels", "strides"
 # Every stride up to 128 divides both sides; with real numbers, small images are enough.
@@ -28,13 +30,8 @@ _ATTRIBUTES = ("featmap_strides", "feature_strides", "anchor_strides", "point_st
 def check_model(cfg: Config, model: nn.Module, one_process: bool = True) -> list[Finding]:
     """Run a model on an image and compare what each part gets with what it was built for.
 
-    It runs on torch's meta device, without weights. An error there counts only if it also happens
-    with real numbers.
-
-    Args:
-        cfg: The config.
-        model: Its model, built on the meta device.
-        one_process: Whether training will run in one process. Default: True.
+    It is built on torch's meta device. An error there counts only if it also happens with real
+    numbers. ``one_process`` tells whether training will run in one process.
     """
     only = fixed_input_size(model) or _anchors_size(model)
     run = run_parts(model, only or _LARGE)
@@ -49,21 +46,23 @@ def check_model(cfg: Config, model: nn.Module, one_process: bool = True) -> list
     return findings
 
 
-def _explain(model: nn.Module, run: Pass, modules: list[str], error: Exception) -> Finding:
+def _explain(model: nn.Module, run: Pass, running: str, error: Exception) -> Finding:
     """Say which part failed, what it is built for and what arrives there."""
-    text = f"model.{modules[-1]}: {words(error)}"
+    text = f"model.{running}: {words(error)}"
     # The outermost module that got maps, such as the neck, is what the config names.
-    outer = next((name for name in modules if run.shapes.get(name)), None)
+    names = [running[: match.start()] for match in re.finditer(r"\.|$", running)]
+    outer = next((name for name in names if run.shapes.get(name)), None)
     if outer is not None:
         module = model.get_submodule(outer)
         built = [(key, getattr(module, key, None)) for key in ("in_channels", "in_index")]
-        shapes = [tuple(shape[1:]) for shape in run.shapes[outer]]
         known = "".join(f"{key}={value}, " for key, value in built if value is not None)
+        shapes = [tuple(shape[1:]) for shape in run.shapes[outer]]
         text += f" (model.{outer}: {known}gets {shapes})"
     remedy = "correct in_channels or in_index there, or out_indices of the backbone"
-    # A backbone may be made for one size of images, which is not known here.
-    is_certain = "neck" in modules[-1] or "backbone" not in modules[0]
-    return Finding(FAULT, CHANNELS, text, remedy, is_certain)
+    # A backbone of others may be made for one size of images, which is not known here.
+    is_ours = any(isinstance(module, VanillaNet) for module in model.modules())
+    is_certain = is_ours or "backbone" not in running
+    return Finding(FAULT if is_certain else WARNING, CHANNELS, text, remedy, is_certain)
 
 
 def _check_strides(model: nn.Module, run: Pass) -> Iterator[Finding]:
@@ -75,31 +74,18 @@ def _check_strides(model: nn.Module, run: Pass) -> Iterator[Finding]:
             maps = [maps[i] for i in index]
         if "extractor" in name:  # the RoI head gives it as many maps as it has strides
             maps = maps[: len(strides)]
-            channels = [shape[1] for shape in maps]
-            if maps and set(channels) != {module.out_channels}:
-                text = f"model.{name}.out_channels is {module.out_channels}, but maps of "
-                text += f"{channels} channels arrive"
-                remedy = f"set out_channels={channels[0]} there, and in_channels of its head"
-                yield Finding(FAULT, CHANNELS, text, remedy, certain=True)
         # Some heads resize their maps first, and one stride may be that of masks.
         is_other = hasattr(module, "resize_feats") or (len(strides) == 1 < len(maps))
         if not maps or is_other or any(len(shape) != 4 for shape in maps):
             continue
-        wanted = ", ".join(f"{high:g}" for high, _ in strides)
+        text = f"model.{name} is built for maps of the strides "
+        text += ", ".join(f"{high:g}" for high, _ in strides)
         if _fit(strides, maps, run.size):
-            text = f"model.{name} is built for the strides {wanted} and gets them"
-            yield Finding(OK, STRIDES, text)
+            yield Finding(OK, STRIDES, f"{text} and gets them")
             continue
-        real = ", ".join(f"{run.size[0] / shape[2]:.3g}" for shape in maps)
-        text = f"model.{name} is built for maps of the strides {wanted}, but gets {real}"
+        text += ", but gets " + ", ".join(f"{run.size[0] / shape[2]:.3g}" for shape in maps)
         remedy = "choose out_indices of the backbone and in_channels, start_level and num_outs of "
         remedy += "the neck so that they give these strides, or correct those of the head"
-        yield Finding(FAULT, STRIDES, text, remedy, certain=True)
-    prefix, core = find_core(model)
-    expected, found = getattr(core, "num_feature_levels", None), len(run.features)
-    if isinstance(expected, int) and run.features and found != expected:  # deformable attention
-        text = f"model.{prefix}num_feature_levels is {expected}, but the neck gives {found}"
-        remedy = f"set model.neck.num_outs={expected}, or all numbers of levels to the neck's"
         yield Finding(FAULT, STRIDES, text, remedy, certain=True)
 
 
@@ -132,17 +118,15 @@ def _fit(strides: Sequence[Any], maps: Sequence[torch.Size], size: tuple[int, in
 
 def _check_unused(model: nn.Module, run: Pass, one_process: bool) -> Iterator[Finding]:
     """Find layers that no output needs: several processes wait for their gradients."""
-    prefix, core = find_core(model)
-    backbone = getattr(core, "backbone", None)
-    if not isinstance(backbone, nn.Module) or not run.features:
-        return
+    prefix = f"{find_core(model)[0]}backbone"
     unused = [
         name
-        for name, module in backbone.named_modules()
-        if f"{prefix}backbone.{name}" not in run.shapes
+        for name, module in model.named_modules()
+        if name.startswith(f"{prefix}.")
+        and name not in run.shapes
         and any(each.requires_grad for each in module.parameters(recurse=False))
     ]
-    if unused and f"{prefix}backbone" in run.shapes:
+    if unused and run.features and prefix in run.shapes:
         text = f"{len(unused)} layers of the backbone ({unused[0]}, …) reach no output, on which "
         text += "training in several processes fails"
         remedy = "add the last level to out_indices, or set find_unused_parameters=True"
@@ -152,8 +136,6 @@ def _check_unused(model: nn.Module, run: Pass, one_process: bool) -> Iterator[Fi
 
 def _anchors_size(model: nn.Module) -> tuple[int, int] | None:
     """Return the size that anchors were made for, as those of SSD are."""
-    for module in model.modules():
-        size = getattr(getattr(module, "prior_generator", None), "input_size", None)
-        if isinstance(size, int):
-            return size, size
-    return None
+    generators = (getattr(module, "prior_generator", None) for module in model.modules())
+    sizes = (getattr(generator, "input_size", None) for generator in generators)
+    return next(((size, size) for size in sizes if isinstance(size, int)), None)

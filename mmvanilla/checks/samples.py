@@ -14,17 +14,11 @@ from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 
 
 def take(
-    subject: str, dataset: Any, images: int, classes: Sequence[str], ignored: int, thorough: bool
+    subject: str, dataset: Any, images: int, classes: Sequence[str], thorough: bool
 ) -> tuple[list[Any], list[Finding]]:
     """Take samples until one does not fit or raises an error, and say what they have.
 
-    Args:
-        subject: What the findings are about, such as ``'train data'``.
-        dataset: A data set, built.
-        images: Number of samples, evenly spaced.
-        classes: Name of each label.
-        ignored: Label of pixels that are left out.
-        thorough: Whether to count the labels of a whole split, if they are known without images.
+    If ``thorough``, the labels of a whole split are counted, if they are known without images.
     """
     samples: list[Any] = []
     for index in spaced(len(dataset), images):
@@ -40,7 +34,7 @@ def take(
             remedy = "correct this file, its annotations, or the pipeline"
             return samples, [Finding(FAULT, subject, text, remedy, certain=True)]
     whole, names = count_labels(dataset) if thorough else None, dict(enumerate(classes))
-    return samples, [*_describe(subject, samples, len(dataset), whole, names, ignored)]
+    return samples, [*_describe(subject, dataset, samples, whole, names)]
 
 
 def _compare_sizes(subject: str, dataset: Any, info: dict[str, Any]) -> str:
@@ -65,11 +59,10 @@ def _compare_sizes(subject: str, dataset: Any, info: dict[str, Any]) -> str:
 
 def _describe(
     subject: str,
+    dataset: Any,
     samples: Sequence[Any],
-    length: int,
     whole: Counter[int] | None,
     names: dict[int, str],
-    ignored_label: int,
 ) -> Iterator[Finding]:
     kind, counts, sizes, ignored = "", Counter[int](), set(), 0.0
     for sample in samples:
@@ -80,10 +73,11 @@ def _describe(
             counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     if not kind:
         return
-    arrived = counts.total()
+    arrived, length = counts.total(), len(dataset)
     remedy = "correct the labels or the classes"
     if kind == "pixels":
-        ignored = counts.pop(ignored_label, 0) / arrived
+        label = getattr(next(leaves(dataset)), "ignore_index", 255)
+        ignored = counts.pop(label, 0) / arrived
         remedy += "; reduce_zero_label=False keeps label 0"
     is_whole = whole is not None or len(samples) == length
     text = f"{len(samples)} of {length} images, {listed(sorted(sizes))}: {arrived} {kind} arrive, "
