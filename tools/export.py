@@ -19,9 +19,9 @@ from mmvanilla.checkpoints.writing import check_writable
 from mmvanilla.deploy.exportable import PARTS
 from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, export_model
 from mmvanilla.deploy.formats import FORMATS, find_format
-from mmvanilla.deploy.onnx_export import EXPORTERS
-from mmvanilla.deploy.runner_copy import RUNNER_NAME, runner_files
+from mmvanilla.deploy.runner_copy import RUNNER_NAME, write_runner
 from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
+from mmvanilla.deploy.runner_runtimes import RUNTIMES
 from mmvanilla.utils import cli
 
 
@@ -34,7 +34,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--format", choices=list(FORMATS), help="default: by the suffix of OUT")
     parser.add_argument(
         "--part",
-        choices=(*PARTS, "detector"),
+        choices=PARTS,
         help="default: the whole classifier or segmenter; for a detector its backbone",
     )
     parser.add_argument(
@@ -57,17 +57,9 @@ def build_parser() -> ArgumentParser:
         "a thing may have several labels)",
     )
     parser.add_argument(
-        "--full-size", action="store_true", help="segmenter: logits at the size of the input"
-    )
-    parser.add_argument(
         "--with-runner",
         action="store_true",
-        help=f"also write {RUNNER_NAME}, which uses the model without PyTorch (onnx, openvino)",
-    )
-    parser.add_argument(
-        "--exporter",
-        choices=EXPORTERS,
-        help="onnx: the exporter of PyTorch (default: torchscript)",
+        help=f"also write {RUNNER_NAME}, which uses the model without PyTorch",
     )
     parser.add_argument(
         "--tolerance",
@@ -81,18 +73,16 @@ def build_parser() -> ArgumentParser:
 
 
 def export(args: Namespace) -> None:
-    target = find_format(args.out, args.format, args.exporter)
-    if args.part == "detector":
-        raise ValueError("whole detectors are exported by projects/mmdeploy, in a clone; see there")
-    if args.with_runner and not target.has_runner:
-        served = ", ".join(entry.name for entry in FORMATS.values() if entry.has_runner)
-        raise ValueError(
-            f"{RUNNER_NAME} serves {served}, not {target.name}; leave --with-runner out"
-        )
+    target = find_format(args.out, args.format)
     out = Path(args.out)
-    files = [*target.files(out), *runner_files(out, args.with_runner)]
-    check_writable(files, args.overwrite, (args.config, args.checkpoint))
-    with Console().status("loading") as status:
+    if args.with_runner and target.suffix not in RUNTIMES:
+        raise ValueError(
+            f"{RUNNER_NAME} runs {', '.join(RUNTIMES)}, not {out}; leave --with-runner out"
+        )
+    check_writable(target.files(out), args.overwrite, (args.config, args.checkpoint))
+    if args.with_runner:
+        write_runner(out.parent, args.overwrite)
+    with Console().status("exporting"):
         cfg = load_config(args.config, args.cfg_options)
         model, meta = load_model(cfg, args.checkpoint)
         described = describe_for_runner(model, cfg, meta, args.part, args.softmax)
@@ -103,27 +93,23 @@ def export(args: Namespace) -> None:
             size=tuple(args.shape),
             part=args.part,
             softmax=args.softmax,
-            full_size=args.full_size,
             dynamic=not args.fixed_size,
             tolerance=args.tolerance,
             overwrite=args.overwrite,
             metadata={"config": Path(args.config).name, **described},
-            with_runner=args.with_runner,
-            progress=status.update,
         )
     size = sum(path.stat().st_size for path in target.files(out))
     shapes = ", ".join("x".join(map(str, shape)) for shape in report.compared_shapes)
-    print(f"{out}: {report.part}, {size / 1e6:.1f} MB")
-    print(f"outputs: {', '.join(report.output_names)}")
-    print(f"weights equalised: {report.equalised}")
-    print(f"input: any batch, {report.input_size} height and width")
+    part = report.metadata["part"]
+    print(f"{out}: {part}, {size / 1e6:.1f} MB")
+    print(f"outputs: {report.metadata['outputs']}")
+    print(f"weights equalised: {report.metadata['equalised']}")
+    print(f"input: any batch, {report.metadata['input_size']} height and width")
     print(f"differs from PyTorch by at most {report.max_difference:.1e} of each output's maximum,")
     print(f"run by {target.runtime} on inputs of {shapes}")
     print("normalisation is not inside: see the file's metadata, entry preprocessing")
     refuses = refusal(described)
-    if args.with_runner:
-        print(f"beside it: {RUNNER_NAME}")
-    if target.has_runner and report.part != "backbone" and refuses is not None:
+    if target.suffix in RUNTIMES and part != "backbone" and refuses is not None:
         print(f"warning: {RUNNER_NAME} will refuse this file: {refuses}", file=sys.stderr)
 
 

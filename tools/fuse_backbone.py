@@ -25,14 +25,8 @@ def build_parser() -> ArgumentParser:
         nargs=2,
         action="append",
         metavar=("H", "W"),
-        help="input size to compare at, once or more (default: that of its tests, and an odd one)",
-    )
-    parser.add_argument(
-        "--shape",
-        type=int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="input size for MACs and latency (default: the first that is compared)",
+        help="input size to compare at, once or more; MACs and latency are those of the first "
+        "(default: a size that its config tests at)",
     )
     parser.add_argument(
         "--tolerance",
@@ -50,18 +44,16 @@ def build_parser() -> ArgumentParser:
 
 def fuse(args: Namespace) -> None:
     console = Console()
-    with console.status("starting") as status:
+    with console.status("fusing"):
         report = fuse_checkpoint(
             args.config,
             args.checkpoint,
             args.out,
             cfg_options=args.cfg_options,
             sizes=[tuple(size) for size in args.sizes] if args.sizes else None,
-            measured_size=tuple(args.shape) if args.shape else None,
             tolerance=args.tolerance,
             force=args.force,
             overwrite=args.overwrite,
-            progress=status.update,
         )
     show(report, console)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.deploy.accuracy import tabulate
+from mmvanilla.deploy.accuracy import to_markdown
 from mmvanilla.deploy.quantize import MAX_DROP, SCHEMES, quantize_classifier
 from mmvanilla.deploy.runner_runtimes import RUNTIMES
 from mmvanilla.utils import cli
@@ -65,9 +65,8 @@ def build_parser() -> ArgumentParser:
 
 
 def quantize(args: Namespace) -> None:
-    console = Console()
     cfg = load_config(args.config, args.cfg_options)
-    with console.status("starting") as status:
+    with Console().status("starting") as status:
         forms = quantize_classifier(
             cfg,
             args.model,
@@ -80,8 +79,7 @@ def quantize(args: Namespace) -> None:
             overwrite=args.overwrite,
             progress=status.update,
         )
-    columns, *rows = tabulate(forms)
-    cli.show_table(f"{args.model}, one image at a time", columns, rows)
+    print(to_markdown(forms))
     _, entries = RUNTIMES[Path(args.model).suffix][0](Path(args.model))
     equalised = entries.get("equalised", "no: export it anew")
     print(f"a weight scale for each {args.scheme}; weights equalised at export: {equalised}")

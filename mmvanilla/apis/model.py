@@ -12,7 +12,6 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mmvanilla.apis.config import use_scope
 from mmvanilla.checkpoints.reading import check_weights, read_checkpoint, use_safe_loaders
@@ -102,7 +101,6 @@ _OUTPUTS: dict[str, Callable[[nn.Module], bool]] = {
     "backbone": lambda model: True,
     "neck": lambda model: hasattr(model, "extract_feat"),
     "logits": _gives_logits,
-    "full_size_logits": lambda model: hasattr(model, "decode_head"),
     "head": is_pose_estimator,
 }
 
@@ -114,9 +112,9 @@ class TensorModel(nn.Module):
 
     Args:
         model: A detector, segmenter, classifier or bare backbone.
-        output: ``'backbone'``, ``'neck'``, ``'logits'``, ``'full_size_logits'`` (of a segmenter) or
-            ``'head'`` (of a pose estimator). None: the logits, or what the pose estimator's head
-            gives, or the features that a detector's heads would get.
+        output: ``'backbone'``, ``'neck'``, ``'logits'`` or ``'head'`` (of a pose estimator). None:
+            the logits, or what the pose estimator's head gives, or the features that a detector's
+            heads would get.
 
     Raises:
         ValueError: This model does not have the output.
@@ -150,13 +148,7 @@ class TensorModel(nn.Module):
             return self.model.extract_feat(inputs)
         if self.output == "head":
             return self.model(inputs, None)  # MMPose's models have no default for data samples
-        outputs = self.model(inputs)  # OpenMMLab's models return tensors by default
-        if self.output == "logits":
-            return outputs
-        corners = self.model.align_corners
-        return functional.interpolate(
-            outputs, size=inputs.shape[-2:], mode="bilinear", align_corners=corners
-        )
+        return self.model(inputs)  # OpenMMLab's models return tensors by default
 
 
 def _natural_output(model: nn.Module) -> str:

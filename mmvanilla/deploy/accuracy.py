@@ -8,23 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from torch.utils.data import DataLoader, Subset
 
 from mmvanilla.apis.timing import Timing, time_interleaved
 
 _SCOPE = "mmpretrain"
 # The names of the numbers of images of each split, as arguments and on the command line.
 _NAMES = {"train": "calibration_images", "test": "test_images"}
-_BATCH = 100
 
 
 class Form(NamedTuple):
-    """One form of a classifier.
-
-    Attributes:
-        run: Function from normalised images, (N, C, H, W) float32, to logits, (N, K).
-        size_bytes: Size of the file, or of the weights, in bytes.
-    """
+    """A classifier as a function of images, (N, C, H, W), to logits, (N, K), and its size."""
 
     run: Callable[[np.ndarray], np.ndarray]
     size_bytes: int
@@ -34,13 +30,11 @@ class MeasuredForm(NamedTuple):
     """Accuracy, speed and size of one form of a model.
 
     Attributes:
-        name: Name of the form.
         accuracy: Top-1 accuracy in %.
         agreement: Share of images in % whose predicted class is that of the first form.
         logit_error: Root mean square difference from the logits of the first form, in % of their
             root mean square.
         latency: Times for one image; None if they were not measured.
-        size_bytes: Size of the file, or of the weights, in bytes.
     """
 
     name: str
@@ -75,43 +69,28 @@ class Samples:
         init_default_scope(_SCOPE)
         dataset = dict(cfg[f"{split}_dataloader"].dataset)
         dataset["pipeline"] = cfg.test_dataloader.dataset.pipeline
-        self._dataset = DATASETS.build(dataset)
+        built = DATASETS.build(dataset)
+        total = len(built)
+        # Data sets are often sorted by class, so choose images from all parts.
+        chosen = np.linspace(0, total - 1, min(count or total, total)).round().astype(int)
+        self._dataset = Subset(built, chosen.tolist())
         preprocessor = {"type": "ClsDataPreprocessor", **cfg.get("data_preprocessor", {})}
         self._preprocessor = MODELS.build(preprocessor)
-        total = len(self._dataset)
-        # Data sets are often sorted by class, so choose images from all parts.
-        chosen = total if count is None else min(count, total)
-        self._indices = np.linspace(0, total - 1, chosen).round().astype(int)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        for index in self._indices:
-            sample = self._dataset[int(index)]
-            batch = dict(inputs=[sample["inputs"]], data_samples=[sample["data_samples"]])
-            images = self._preprocessor(batch)["inputs"]
-            labels = sample["data_samples"].get("gt_label", ())
-            if len(labels) != 1:
+    def batches(self, size: int = 100) -> Iterator[tuple[np.ndarray, list[int]]]:
+        """Yield images, (N, C, H, W), with their labels, in order; smaller ones are padded."""
+        for batch in DataLoader(self._dataset, size, collate_fn=pseudo_collate):
+            labels = [sample.get("gt_label", ()) for sample in batch["data_samples"]]
+            if any(len(each) != 1 for each in labels):
                 raise ValueError(
-                    f"image {index} of {type(self._dataset).__name__} has {len(labels)} labels; "
-                    "int8 is measured by top-1 accuracy, so only classifiers of one label an "
-                    "image can be quantised here"
+                    f"an image has {max(map(len, labels))} labels; int8 is measured by top-1 "
+                    "accuracy, so only classifiers of one label an image can be quantised here"
                 )
-            yield images.numpy(), int(labels[0])
+            yield self._preprocessor(batch)["inputs"].numpy(), [int(each) for each in labels]
 
     def images(self) -> Iterator[np.ndarray]:
         """Yield the images alone, each (1, C, H, W)."""
-        return (image for image, _ in self)
-
-    def batches(self) -> Iterator[tuple[np.ndarray, list[int]]]:
-        """Yield images of equal size together, (N, C, H, W), with their labels, in order."""
-        images: list[np.ndarray] = []
-        labels: list[int] = []
-        for image, label in self:
-            if images and (len(images) == _BATCH or image.shape != images[0].shape):
-                yield np.concatenate(images), labels
-                images, labels = [], []
-            images.append(image)
-            labels.append(label)
-        yield np.concatenate(images), labels
+        return (image for image, _ in self.batches(1))
 
 
 def measure_forms(
@@ -136,12 +115,11 @@ def measure_forms(
     timings = time_interleaved(runs, rounds) if rounds else {}
     logits = {name: np.concatenate(parts) for name, parts in collected.items()}
     expected = logits[next(iter(forms))]
-    classes = expected.argmax(axis=1)
     return [
         MeasuredForm(
             name,
             100 * float(np.mean(found.argmax(axis=1) == labels)),
-            100 * float(np.mean(found.argmax(axis=1) == classes)),
+            100 * float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1))),
             100 * float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))),
             timings.get(name),
             forms[name].size_bytes,
@@ -150,22 +128,15 @@ def measure_forms(
     ]
 
 
-def tabulate(forms: Sequence[MeasuredForm]) -> list[list[str]]:
-    """Make the rows of a table of forms, the names of the columns first."""
-    rows = [["form", "top-1 %", f"as {forms[0].name} %", "logit error %"]]
-    rows[0] += ["median ms", "quartiles ms", "MB"]
+def to_markdown(forms: Sequence[MeasuredForm]) -> str:
+    """Make a table of forms in Markdown."""
+    columns = f"top-1 % | as {forms[0].name} % | logit error % | median ms | quartiles ms | MB"
+    lines = [f"| form | {columns} |", "|---|---:|---:|---:|---:|---:|---:|"]
     for form in forms:
-        times = ["–", "–"]
+        times = "– | –"
         if form.latency is not None:
             low, median, high = form.latency.low, form.latency.median, form.latency.high
-            times = [f"{median:.2f}", f"{low:.2f}-{high:.2f}"]
-        shares = [f"{share:.2f}" for share in (form.accuracy, form.agreement, form.logit_error)]
-        rows.append([form.name, *shares, *times, f"{form.size_bytes / 1e6:.2f}"])
-    return rows
-
-
-def to_markdown(forms: Sequence[MeasuredForm]) -> str:
-    """Format :func:`tabulate` as Markdown."""
-    columns, *rows = tabulate(forms)
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+            times = f"{median:.2f} | {low:.2f}-{high:.2f}"
+        shares = f"{form.accuracy:.2f} | {form.agreement:.2f} | {form.logit_error:.2f}"
+        lines.append(f"| {form.name} | {shares} | {times} | {form.size_bytes / 1e6:.2f} |")
+    return "\n".join(lines)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -28,11 +30,7 @@ _ROUNDING = 1e-6  # of a weight in float32
 
 
 def typical_size(cfg: Config) -> Size:
-    """Return a height and width, at most 512 pixels, at which a config tests its model.
-
-    Args:
-        cfg: Config of a model of any kind. Without a size in its test pipeline: 224×224.
-    """
+    """Return a height and width, at most 512, at which a config tests its model; else 224×224."""
     side = _DEFAULT_SIZE
     for step in tested_dataset(cfg).get("pipeline", ()):
         found = step.get("crop_size") or step.get("scale") or 0
@@ -43,28 +41,22 @@ def typical_size(cfg: Config) -> Size:
 
 @torch.no_grad()
 def compare_forms(
-    model: nn.Module,
-    other: nn.Module,
-    sizes: Sequence[Size],
-    tolerance: float,
-    optional_sizes: Sequence[Size] = (),
+    model: nn.Module, other: nn.Module, sizes: Sequence[Size], tolerance: float
 ) -> tuple[float, str]:
     """Run two forms of a model on the same random images, as testing runs them.
 
-    The images go through each model's data preprocessor. Compared are the outputs of
-    :class:`~mmvanilla.apis.model.TensorModel`, and of models of the three toolboxes the
-    predictions (``mode="predict"``) and the heads of detectors (``mode="tensor"``), too.
+    Compared are the outputs of :class:`~mmvanilla.apis.model.TensorModel` and, of models of the
+    three toolboxes, the heads of detectors (``mode="tensor"``) and the predictions.
 
-    Rounding can change which boxes a detector keeps, and thus everything behind. So where heads or
-    predictions differ, they are computed once more with the layers that are to be fused, and only
-    these, in float64: then the two forms are equal to the last digits, if the fusing is right.
+    Rounding can change which boxes a detector keeps. So where heads or predictions differ, they are
+    computed once more with the layers that are to be fused, and only these, in float64: then the
+    two forms are equal to the last digits, if the fusing is right.
 
     Args:
         model: A model in eval mode.
         other: Another form of this model, in eval mode, on the same device and of the same type.
         sizes: Heights and widths in pixels.
         tolerance: Largest difference allowed, relative to each output's maximum.
-        optional_sizes: More sizes, which are left out if ``model`` does not take them.
 
     Returns:
         The largest difference, and what was compared and what was not, in words.
@@ -74,15 +66,19 @@ def compare_forms(
             of detections; or ``model`` does not take a size, or ``other`` fails.
     """
     differences, compared, skipped = [], [], {}
-    for size in (*sizes, *optional_sizes):
+    for size in sizes:
         names = []
         for name, run in _runs(model, size).items():
             try:
                 expected = run(model)
             except Exception as error:
-                skipped[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 if name == _FEATURES:
-                    break
+                    raise RuntimeError(
+                        f"the trained model does not take an image of {size[0]}x{size[1]} "
+                        f"({reason}); give the size of its images by --sizes H W"
+                    ) from error
+                skipped[name] = reason
                 continue
             try:
                 difference = _difference(expected, run(other))
@@ -100,13 +96,7 @@ def compare_forms(
                 )
             differences.append(difference)
             names.append(name)
-        if names:
-            compared.append(f"{', '.join(names)} at {size[0]}x{size[1]}")
-        elif (reason := skipped.pop(_FEATURES)) and size not in optional_sizes:
-            raise RuntimeError(
-                f"the trained model does not take an image of {size[0]}x{size[1]} ({reason}); "
-                "give the size of its images by --sizes H W"
-            )
+        compared.append(f"{', '.join(names)} at {size[0]}x{size[1]}")
     if _data_sample(model, sizes[0]) is None:
         skipped[_PREDICTIONS] = f"{type(model).__name__} is of none of the three toolboxes"
     words = [f"compared: {'; '.join(compared)}"]
@@ -115,13 +105,9 @@ def compare_forms(
 
 
 def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
-    """Find a difference between two models of the same form, without running them.
+    """Return in words how two models of the same form differ, without running them; else None.
 
-    This compares the names and classes of all modules, the geometry of the convolutions, and every
-    number of the state dicts.
-
-    Returns:
-        The first difference in words; None if there is none.
+    Compared are all modules' classes, the convolutions' geometry, and every number of the weights.
     """
     parts, others = dict(model.named_modules()), dict(other.named_modules())
     for name in {**parts, **others}:
@@ -155,20 +141,17 @@ def _runs(model: nn.Module, size: Size) -> dict[str, Callable[[Any], Any]]:
         inputs = torch.stack(list(inputs)) if isinstance(inputs, list | tuple) else inputs
         return inputs.to(first), data["data_samples"]
 
-    def in_mode(mode: str) -> Callable[[Any], Any]:
-        def run(form: Any) -> Any:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # of detectors that begin with noise
-                return form(*batch(form), mode=mode)
-
-        return run
+    def run(mode: str, form: Any) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of detectors that begin with noise
+            return form(*batch(form), mode=mode)
 
     runs: dict[str, Callable[[Any], Any]] = {}
     runs[_FEATURES] = lambda form: TensorModel(form)(batch(form)[0])
     if type(sample).__name__ == "DetDataSample":
-        runs[_HEADS] = in_mode("tensor")
+        runs[_HEADS] = partial(run, "tensor")
     if sample is not None:
-        runs[_PREDICTIONS] = in_mode("predict")
+        runs[_PREDICTIONS] = partial(run, "predict")
     return runs
 
 
@@ -204,16 +187,15 @@ def _in_float64(model: nn.Module, other: nn.Module) -> tuple[nn.Module, nn.Modul
 
 
 def _difference(expected: Any, found: Any) -> float:
-    tensors, twins = list(_tensors(expected)), list(_tensors(found))
-    if [tensor.shape for tensor in tensors] != [twin.shape for twin in twins]:
-        return math.inf
-    return largest([0.0, *map(_tensor_difference, tensors, twins)])
-
-
-def _tensor_difference(expected: Tensor, found: Tensor) -> float:
-    if expected.is_floating_point():
-        return relative_difference(expected, found)
-    return 0.0 if torch.equal(expected, found) else math.inf
+    differences = [0.0]
+    for one, other in zip_longest(_tensors(expected), _tensors(found)):
+        if one is None or other is None or one.shape != other.shape:
+            return math.inf
+        if one.is_floating_point():
+            differences.append(relative_difference(one, other))
+        elif not torch.equal(one, other):
+            return math.inf
+    return largest(differences)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

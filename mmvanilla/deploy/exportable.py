@@ -1,14 +1,10 @@
-"""Prepare a model for the exporters: what is exported, and what it is compared with.
-
-A detector is reduced to its backbone; a classifier gives logits or scores, and a segmenter maps of
-logits. Modules that can be exported for one height and width only are replaced by equal ones
-without that limitation.
-"""
+"""Prepare a model for the exporters: what is exported, and what it is compared with."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from mmvanilla.apis.model import TensorModel, fixed_input_size, input_channels, is_pose_estimator
-from mmvanilla.deploy.verification import random_images
 from mmvanilla.models.block import SeriesActivation, VanillaBlock
 from mmvanilla.models.equalise import equalise
 from mmvanilla.models.fusion import count_fusable, fuse_model
@@ -34,12 +29,10 @@ class Exportable:
     """A model that is ready for an exporter.
 
     Attributes:
-        module: Module from images, (N, C, H, W), to one or several tensors; in eval mode, on the
-            CPU, in float32.
+        module: Module from images, (N, C, H, W) float32, to one or several tensors, on the CPU.
         reference: What the model computes as it was given, before it was fused.
         part: Name of the part, an entry of :data:`PARTS`.
         output_names: Names of the output tensors.
-        has_maps: True if the outputs have a height and a width.
         fixed_size: The only height and width in pixels that it accepts; None if it accepts any.
         equalised: ``'yes'``, or why the weights could not be balanced.
     """
@@ -48,19 +41,16 @@ class Exportable:
     reference: Callable[[Tensor], Any]
     part: str
     output_names: tuple[str, ...]
-    has_maps: bool
     fixed_size: tuple[int, int] | None
     equalised: str
 
 
 def make_exportable(
-    model: nn.Module,
-    part: str | None = None,
-    softmax: bool = False,
-    full_size: bool = False,
-    balance: bool = True,
+    model: nn.Module, part: str | None = None, softmax: bool = False, balance: bool = True
 ) -> Exportable:
     """Fuse and equalise a copy of a model, and take the part to export.
+
+    Modules that can be exported for one height and width only become equal ones for any.
 
     Args:
         model: A detector, segmenter, classifier or bare backbone, in eval mode.
@@ -68,19 +58,15 @@ def make_exportable(
             the backbone of any other model.
         softmax: Whether a classifier gives the scores of its own ``predict`` instead of logits:
             softmax, or sigmoid where a thing may have several labels. Default: False.
-        full_size: Whether a segmenter resizes its logits to the size of the input, instead of
-            giving them at the size of the decode head. Default: False.
         balance: Whether to equalise the weights, where that can be done exactly. Default: True.
 
     Raises:
-        ValueError: The model has no such part, or an option does not apply to it.
+        ValueError: The model has no such part, or no such scores.
         RuntimeError: The model cannot be fused (training mode, λ ≠ 1).
     """
     part = resolve_part(model, part)
     if softmax and part != "classifier":
         raise ValueError(f"softmax works for classifiers, but this exports a {part}; leave it out")
-    if full_size and part != "segmenter":
-        raise ValueError(f"full_size works for segmenters, but this exports a {part}; leave it out")
     given = copy.deepcopy(model).cpu().float()
     fused = copy.deepcopy(given)
     if count_fusable(fused):
@@ -91,15 +77,16 @@ def make_exportable(
         equalised = _equalise(getattr(fused, "backbone", fused) if part == "backbone" else fused)
     fixed_size = fixed_input_size(fused)
     for parent in list(fused.modules()):
-        _free_adaptive_pools(parent)
+        _free_pools(parent)
         if type(parent) is VanillaBlock:
-            if isinstance(parent.pool, nn.AdaptiveMaxPool2d):
-                parent.pool = HalvingPool(parent.pool.output_size)
             _pool_behind_relu(parent)
-    names: tuple[str, ...] = ("logits",)
-    output = "full_size_logits" if full_size else "logits"
+    output = "logits"
+    names: tuple[str, ...] = (output,)
     if part == "backbone":
-        output, names = part, _level_names(getattr(fused, "backbone", fused))
+        backbone: Any = getattr(fused, "backbone", fused)
+        if not hasattr(backbone, "out_indices"):
+            raise ValueError(f"{type(backbone).__name__} has no out_indices that name its outputs")
+        output, names = part, tuple(f"level{index}" for index in backbone.out_indices)
     module: nn.Module = TensorModel(fused, output)
     reference: Callable[[Tensor], Any] = TensorModel(given, output)
     if softmax:
@@ -109,8 +96,7 @@ def make_exportable(
             raise ValueError(f"{head} predicts neither softmax nor sigmoid; leave softmax out")
         module, names = _Scores(module, scores_of), ("probabilities",)
         reference = predicted_scores(given)
-    has_maps = part != "classifier"
-    return Exportable(module.eval(), reference, part, names, has_maps, fixed_size, equalised)
+    return Exportable(module.eval(), reference, part, names, fixed_size, equalised)
 
 
 def _equalise(fused: nn.Module) -> str:
@@ -121,20 +107,22 @@ def _equalise(fused: nn.Module) -> str:
     return "yes"
 
 
+def random_images(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Draw standard normal values, as of normalised images; a seed fixes them."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 def resolve_part(model: nn.Module, part: str | None = None) -> str:
     """Return the part that :func:`make_exportable` exports, or raise the error that it raises."""
     found = "backbone"
     if hasattr(model, "decode_head"):
         found = "segmenter"
-    elif is_pose_estimator(model):
-        pass  # its head gives heatmaps or coordinates, which no part here names
     elif isinstance(getattr(model, "head", None), nn.Module) and hasattr(model, "backbone"):
-        found = "classifier"
-    if part is None:
-        return found
-    if part not in (found, "backbone"):
+        # A pose estimator's head gives heatmaps or coordinates, which no part here names.
+        found = found if is_pose_estimator(model) else "classifier"
+    if part not in (None, found, "backbone"):
         raise ValueError(f"{type(model).__name__} is not a {part}; choose backbone or {found}")
-    return part
+    return part or found
 
 
 def predicted_scores(model: Any) -> Callable[[Tensor], Tensor]:
@@ -142,29 +130,23 @@ def predicted_scores(model: Any) -> Callable[[Tensor], Tensor]:
 
     @torch.no_grad()
     def predict(images: Tensor) -> Tensor:
-        samples = model(images, mode="predict")
-        return torch.stack([sample.pred_score for sample in samples])
+        return torch.stack([sample.pred_score for sample in model(images, mode="predict")])
 
     return predict
 
 
 def score_function(model: nn.Module) -> str | None:
-    """Measure whether a classifier's own ``predict`` makes scores of logits by softmax or sigmoid.
+    """Measure by which function, ``'softmax'`` or ``'sigmoid'``, a classifier predicts scores.
 
-    Returns:
-        ``'softmax'`` or ``'sigmoid'``; None if it is neither, or there are no scores.
+    None: it is neither, or its ``predict`` gives no scores.
     """
     size = fixed_input_size(model) or (64, 64)
     images = random_images((2, input_channels(model), *size), seed=0)
-    try:
-        scores = predicted_scores(model)(images)
-        with torch.no_grad():
-            logits = TensorModel(model, "logits")(images)
+    with suppress(Exception), torch.no_grad():  # whatever a head raises that predicts other things
+        scores, logits = predicted_scores(model)(images), TensorModel(model, "logits")(images)
         for name, function in _SCORES.items():
             if relative_difference(scores, function(logits)) < 1e-5:
                 return name
-    except Exception:  # whatever a head raises that predicts something else
-        pass
     return None
 
 
@@ -177,21 +159,25 @@ class _Scores(nn.Module):
         return _SCORES[self.scores_of](self.logits(images))
 
 
-def _level_names(backbone: nn.Module) -> tuple[str, ...]:
-    if not hasattr(backbone, "out_indices"):
-        raise ValueError(f"{type(backbone).__name__} has no out_indices that name its outputs")
-    return tuple(f"level{index}" for index in backbone.out_indices)  # type: ignore[union-attr]
-
-
 def _pool_behind_relu(block: Any) -> None:
-    """Exchange max pooling and the ReLU behind it, which keeps runtimes from pooling in int8.
-
-    This changes no value, since ReLU never decreases.
-    """
+    """Let ReLU come before max pooling, with equal values, so that runtimes pool in int8."""
     owner = block.act if isinstance(block.act, SeriesActivation) else block
     if type(owner.act) is nn.ReLU and block.pool is not None:
         block.pool = nn.Sequential(nn.ReLU(), block.pool)
         owner.act = nn.Identity()
+
+
+def _free_pools(parent: nn.Module) -> None:
+    """Replace adaptive pooling by what exporters can write."""
+    for name, child in parent.named_children():
+        size: Any = getattr(child, "output_size", None)
+        if isinstance(child, nn.AdaptiveMaxPool2d) and type(parent) is VanillaBlock:
+            setattr(parent, name, HalvingPool(size))
+        elif isinstance(child, nn.AdaptiveAvgPool2d):
+            size = size if isinstance(size, tuple) else (size, size)
+            # ONNX has global pooling for one pixel; None keeps an axis as it is.
+            if None not in size and size != (1, 1):
+                setattr(parent, name, SizeFreeAvgPool(size))
 
 
 class HalvingPool(nn.Module):
@@ -203,20 +189,14 @@ class HalvingPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, H) to (N, C, output_size, output_size)."""
-        size = int(x.shape[-1])
-        if (size + 1) // 2 != self.output_size:
-            raise ValueError(
-                f"no file can pool adaptively from {size} to {self.output_size} pixels"
-            )
+        size, out = int(x.shape[-1]), self.output_size
+        if (size + 1) // 2 != out:
+            raise ValueError(f"no file can pool adaptively from {size} to {out} pixels")
         return nn.functional.max_pool2d(x, 2 + size % 2, 2, size % 2)
 
 
 class SizeFreeAvgPool(nn.Module):
-    """Adaptive average pooling as two matrix products, one for each axis.
-
-    It equals ``nn.AdaptiveAvgPool2d``, whose bins an exporter can write only for one input size.
-    Here the graph itself computes the bins from the input size.
-    """
+    """``nn.AdaptiveAvgPool2d`` as a matrix product for each axis, of any input size."""
 
     def __init__(self, output_size: tuple[int, int]) -> None:
         super().__init__()
@@ -238,13 +218,3 @@ def _bins(size: Any, count: int, like: Tensor) -> Tensor:
     inside = (pixels[None] >= start[:, None]) & (pixels[None] < stop[:, None])
     inside = inside.to(like.dtype)
     return inside / inside.sum(dim=1, keepdim=True)
-
-
-def _free_adaptive_pools(parent: nn.Module) -> None:
-    for name, child in parent._modules.items():
-        if isinstance(child, nn.AdaptiveAvgPool2d):
-            size = child.output_size
-            height, width = size if isinstance(size, tuple) else (size, size)
-            # ONNX has global pooling for one pixel; None keeps an axis as it is.
-            if height is not None and width is not None and (height, width) != (1, 1):
-                parent._modules[name] = SizeFreeAvgPool((height, width))

@@ -6,11 +6,11 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from mmvanilla.apis.images import describe_preprocessing
 from mmvanilla.apis.model import input_channels
 from mmvanilla.checkpoints.writing import appearing_together, check_writable
-from mmvanilla.deploy.exportable import Exportable, make_exportable
-from mmvanilla.deploy.runner_copy import runner_files, write_runner
-from mmvanilla.deploy.runner_runtimes import RunFile, silence_telemetry
-from mmvanilla.deploy.verification import compare_with_torch, compared_shapes, random_images
+from mmvanilla.deploy.exportable import Exportable, make_exportable, random_images
+from mmvanilla.deploy.runner_runtimes import RunFile, last_line, silence_telemetry
+from mmvanilla.utils.numerics import largest, relative_difference
 from mmvanilla.version import __version__
 
 INPUT_NAME = "input"
@@ -46,18 +45,15 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """A file format, and how it is written and run.
+    """A file format: its name on the command line, and how it is written and run.
 
     Attributes:
-        name: Name on the command line.
-        suffix: Suffix of the file.
         runtime: Name of the program that runs it, for messages.
         packages: Packages that it needs, as pip and Python know them.
         write: Function that writes a job to a path.
         open: Function that opens a file to run it on the CPU, in fp32.
         companions: Suffixes of the files that are written beside it.
         has_open_size: Whether a file can accept any height and width.
-        has_runner: Whether :mod:`mmvanilla.deploy.runner` can use the file.
     """
 
     name: str
@@ -68,7 +64,6 @@ class Format:
     open: Callable[[Path], RunFile]
     companions: tuple[str, ...] = ()
     has_open_size: bool = True
-    has_runner: bool = False
 
     def files(self, out: Path) -> list[Path]:
         """List all files of an export to ``out``, which comes first, or refuse its suffix."""
@@ -81,20 +76,15 @@ class ExportReport(NamedTuple):
     """The result of an export.
 
     Attributes:
-        part: Exported part: ``'backbone'``, ``'classifier'`` or ``'segmenter'``.
-        output_names: Names of the graph's outputs.
-        input_size: The only height and width that it accepts, such as ``'224x224'``, or ``'any'``.
-        equalised: ``'yes'``, or why the weights were not balanced.
+        metadata: The file's metadata; ``part``, ``outputs``, ``input_size`` and ``equalised`` say
+            what it is.
         max_difference: Largest difference from PyTorch, relative to each output's maximum.
         compared_shapes: Shapes of the inputs that were compared, (N, C, H, W).
     """
 
-    part: str
-    output_names: tuple[str, ...]
-    input_size: str
-    equalised: str
+    metadata: dict[str, str]
     max_difference: float
-    compared_shapes: tuple[tuple[int, ...], ...]
+    compared_shapes: list[tuple[int, ...]]
 
 
 def export_model(
@@ -105,19 +95,13 @@ def export_model(
     size: tuple[int, int] = (224, 224),
     part: str | None = None,
     softmax: bool = False,
-    full_size: bool = False,
     balance: bool = True,
     dynamic: bool = True,
     tolerance: float = DEFAULT_TOLERANCE,
     overwrite: bool = False,
     metadata: dict[str, str] | None = None,
-    with_runner: bool = False,
-    progress: Callable[[str], None] = lambda step: None,
 ) -> ExportReport:
     """Fuse a model, export it, run the file, and let it appear if it agrees with PyTorch.
-
-    The graph takes normalised images; the file's metadata describes under ``preprocessing``, as
-    JSON, what the model's data preprocessor does.
 
     Args:
         model: A model in eval mode, which is not changed.
@@ -126,15 +110,12 @@ def export_model(
         size: Height and width in pixels to export with; without ``dynamic`` the only ones.
         part: Part to export, as in :func:`make_exportable`.
         softmax: Whether a classifier gives scores, as in :func:`make_exportable`.
-        full_size: Whether a segmenter's logits are enlarged, as in :func:`make_exportable`.
         balance: Whether the weights are equalised, as in :func:`make_exportable`.
         dynamic: Whether the file accepts any height and width, if model and format allow it.
             Default: True.
         tolerance: Largest difference allowed, relative to each output's maximum.
         overwrite: Whether to replace existing files. Default: False.
         metadata: More entries for the file's metadata.
-        with_runner: Whether to write the runner beside the file, as ``predict.py``. Default: False.
-        progress: Function that is called with the name of each step.
 
     Raises:
         FileExistsError: A file exists and ``overwrite`` is False.
@@ -142,23 +123,24 @@ def export_model(
         ValueError: An option does not fit the model or the format, or a size is below 1.
         RuntimeError: The model cannot be fused or exported, or the runtime disagrees with PyTorch.
     """
-    out = Path(out)
-    files = [*target.files(out), *runner_files(out, with_runner)]
+    files = target.files(Path(out))
     check_writable(files, overwrite)
     if min(size) < 1:
         raise ValueError(f"height and width must be at least 1, found {size[0]} and {size[1]}")
     require_packages(*target.packages)
-    progress("fusing")
-    exportable = make_exportable(model, part, softmax, full_size, balance)
-    size = exportable.fixed_size or size
+    exportable = make_exportable(model, part, softmax, balance)
+    height, width = size = exportable.fixed_size or size
     dynamic = dynamic and target.has_open_size and exportable.fixed_size is None
     channels = input_channels(model)
-    shapes = compared_shapes(channels, size, dynamic)
+    shapes: list[tuple[int, ...]] = [(1, channels, *size), (3, channels, *size)]
+    if dynamic:
+        shapes.append((2, channels, height + 32, max(32, width - 32)))
+        shapes.append((1, channels, height + 19, width + 45))
     entries = {
         "mmvanilla_version": __version__,
         "part": exportable.part,
         "outputs": ",".join(exportable.output_names),
-        "input_size": "any" if dynamic else f"{size[0]}x{size[1]}",
+        "input_size": "any" if dynamic else f"{height}x{width}",
         "precision": "fp32",
         "equalised": exportable.equalised,
         "preprocessing": json.dumps(describe_preprocessing(model)),
@@ -166,22 +148,15 @@ def export_model(
     }
     job = Job(exportable, random_images((2, channels, *size), seed=0), dynamic, entries)
     with appearing_together(files, overwrite) as aside:
-        progress("exporting")
         with _quiet(target):
             target.write(job, aside[0])
-            progress("comparing")
             difference = compare_with_torch(target.open(aside[0]), exportable.reference, shapes)
         if not difference <= tolerance:  # NaN is a disagreement, too
             raise RuntimeError(
                 f"{target.runtime}'s outputs differ from PyTorch's by {difference:.2g} of their "
                 f"maximum, more than {tolerance:g}; nothing was written (NaN comes from weights)"
             )
-        write_runner(aside)
-        progress("writing")
-    names = exportable.output_names
-    return ExportReport(
-        exportable.part, names, entries["input_size"], exportable.equalised, difference, shapes
-    )
+    return ExportReport(entries, difference, shapes)
 
 
 @contextlib.contextmanager
@@ -198,6 +173,32 @@ def _quiet(target: Format) -> Iterator[None]:
             raise RuntimeError(
                 f"this model cannot be a file for {target.runtime}: {reason}"
             ) from error
+
+
+@torch.no_grad()
+def compare_with_torch(
+    run: RunFile, reference: Callable[[Tensor], Any], shapes: Sequence[tuple[int, ...]]
+) -> float:
+    """Run a file in its runtime and a model in PyTorch on random inputs of these shapes.
+
+    Returns:
+        The largest difference relative to an output's maximum; NaN if either side gives NaN.
+
+    Raises:
+        RuntimeError: The runtime cannot run one of the inputs.
+        ValueError: It gives another number of outputs, or other shapes.
+    """
+    differences = []
+    for seed, shape in enumerate(shapes):
+        images = random_images(shape, seed)
+        expected = reference(images)
+        try:
+            found = run(images.numpy())
+        except Exception as error:  # the runtimes' errors have no common class
+            raise RuntimeError(f"an input of {shape} cannot be run: {last_line(error)}") from error
+        outputs = [expected] if isinstance(expected, Tensor) else expected
+        differences += [relative_difference(*pair) for pair in zip(outputs, found, strict=True)]
+    return largest(differences)
 
 
 def require_packages(*names: str) -> None:

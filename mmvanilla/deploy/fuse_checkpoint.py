@@ -1,14 +1,15 @@
 """Turn a trained checkpoint into a fused one, as `mmvanilla fuse_backbone` does.
 
-This works for any detector, segmenter or classifier with fusable layers. There are five steps: load
-the model strictly; fuse it, which measures each layer; write both files aside, read them back and
-compare the result with the trained model; measure both forms; move the files to their places.
+Load the model strictly; fuse it, which measures each layer; write both files aside, read them back
+and compare the result with the trained model; measure both forms; move the files to their places.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +29,10 @@ from mmvanilla.checkpoints.writing import (
     write_text,
 )
 from mmvanilla.deploy.comparison import compare_forms, first_mismatch, typical_size
-from mmvanilla.models.act_lambda import get_act_lambda, set_act_lambda
+from mmvanilla.models.act_lambda import set_act_lambda
 from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.version import __version__
 
-_ODD_SIZE = (131, 97)  # what rounds a size in another way shows at one that 32 does not divide
 DEFAULT_TOLERANCE = 1e-4
 _LATENCY_ROUNDS = 9
 _MOST_BOXES = 50
@@ -40,12 +40,7 @@ _KEPT_META = ("dataset_meta", "epoch", "iter")
 
 
 class Measurement(NamedTuple):
-    """The complexity and the latency of one form of a model.
-
-    Attributes:
-        complexity: Number of parameters of the whole model, and of MACs of one forward pass.
-        latency_ms: Median time of a forward pass of one image, in milliseconds.
-    """
+    """Parameters and MACs of one form of a model, and its median time for one image in ms."""
 
     complexity: Complexity
     latency_ms: float
@@ -67,7 +62,7 @@ class FuseReport(NamedTuple):
     num_fused: int
     max_difference: float
     compared: str
-    forms: tuple[Measurement, Measurement]
+    forms: tuple[Measurement, ...]
     measured: str
     checkpoint: Path
     config: Path
@@ -80,11 +75,9 @@ def fuse_checkpoint(
     *,
     cfg_options: Mapping[str, Any] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
-    measured_size: tuple[int, int] | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
     force: bool = False,
     overwrite: bool = False,
-    progress: Callable[[str], None] = lambda step: None,
 ) -> FuseReport:
     """Fuse a trained checkpoint, and write it with a config that builds its model.
 
@@ -95,47 +88,30 @@ def fuse_checkpoint(
         checkpoint: Path of the weights of the training form.
         out: Path of the ``.pth`` file to write; the config gets the same name with ``.py``.
         cfg_options: Values by dotted key, which override entries of the config.
-        sizes: Input heights and widths in pixels at which fused and unfused outputs are compared.
-            None: the only size that the model accepts, or a size at which the config tests it, and
-            an odd one if the trained model takes it.
-        measured_size: Height and width in pixels at which MACs and latency are measured. None:
-            the first of ``sizes``.
+        sizes: Heights and widths in pixels to compare at; the first is measured, too. None: the
+            only size that the model accepts, or a size at which the config tests it.
         tolerance: Largest difference allowed, relative to each output's maximum. Default: 1e-4.
         force: Whether to fuse a model whose λ is not 1, which changes its outputs. Default: False.
         overwrite: Whether to replace existing files. Default: False.
-        progress: Function that is called with the name of each step.
 
     Raises:
         FileExistsError: An output exists and ``overwrite`` is False.
         FileNotFoundError: The config or checkpoint does not exist.
-        ValueError: There is nothing to fuse, ``out`` does not end in ``.pth``, an output is an
-            input, or the tolerance is not a number of at least 0.
+        ValueError: There is nothing to fuse, or ``out`` is no ``.pth`` file or an input.
         RuntimeError: The weights do not fit, λ is not 1, a layer cannot be fused, or the fused
             files do not give the trained model's outputs.
     """
     out_path = Path(out).expanduser()
     # The checkpoint comes last: it holds the config's text, too, so it decides.
     outputs = out_path.with_suffix(".py"), out_path
-    if not tolerance >= 0:  # written with `not` so that NaN fails
-        raise ValueError(f"tolerance must be a number of at least 0, found {tolerance}")
     if out_path.suffix != ".pth":
         raise ValueError(f"the fused checkpoint must be a .pth file, found {out}")
     inputs = (config, checkpoint)
     check_writable(outputs, overwrite, inputs)
-
-    progress("loading")
     cfg = load_config(config, cfg_options)
     model, meta = load_model(_compared_config(cfg), checkpoint)
-    act_lambda = get_act_lambda(model)
-    if act_lambda not in (None, 1.0):
-        if not force:
-            raise RuntimeError(
-                f"{checkpoint} was saved at λ = {act_lambda:g}, before the end of deep training "
-                "(λ = 1): fusing would change its outputs; train to the end, or add --force"
-            )
+    if force:
         set_act_lambda(model, 1.0)
-
-    progress("fusing")
     num_fused = count_fusable(model)
     if num_fused == 0:
         raise ValueError(
@@ -143,30 +119,23 @@ def fuse_checkpoint(
             "or it has no layers of mmvanilla; give the config of a model in training form"
         )
     fused = fuse_model(model)
+    kept = {key: meta[key] for key in _KEPT_META if key in meta}
     written_meta = dict(
         cfg=deploy_config(cfg).pretty_text,  # where the toolboxes' inferencers look
         mmvanilla_version=__version__,
         fused_from=Path(checkpoint).name,
-        **{key: _plain_values(meta[key]) for key in _KEPT_META if key in meta},
+        **json.loads(json.dumps(kept, default=str)),  # plain values, which any safe reader accepts
     )
     state_dict = {key: value.contiguous() for key, value in fused.state_dict().items()}
     with appearing_together(outputs, overwrite, inputs) as aside:
         write_text(written_meta["cfg"], aside[0], overwrite=True)
         write_checkpoint(dict(meta=written_meta, state_dict=state_dict), aside[1], overwrite=True)
-
-        progress("comparing")
         written = _read_back(fused, aside)
-        fixed = fixed_input_size(model)
-        optional = [] if sizes or fixed else [_ODD_SIZE]
-        sizes = sizes or [fixed or typical_size(cfg)]
-        difference, compared = compare_forms(model, written, sizes, tolerance, optional)
-
-        progress("measuring")
-        size = measured_size or sizes[0]
-        forms = _measure(model, written, size)
-
-        progress("writing")
-    measured = f"one {size[0]}x{size[1]} image, up to the {TensorModel(model).output}"
+        sizes = sizes or [fixed_input_size(model) or typical_size(cfg)]
+        difference, compared = compare_forms(model, written, sizes, tolerance)
+        forms = _measure((model, written), sizes[0])
+    height, width = sizes[0]
+    measured = f"one {height}x{width} image, up to the {TensorModel(model).output}"
     return FuseReport(num_fused, difference, compared, forms, measured, out_path, outputs[0])
 
 
@@ -205,25 +174,11 @@ def _read_back(fused: nn.Module, aside: Sequence[Path]) -> nn.Module:
 
 
 @torch.no_grad()
-def _measure(
-    model: nn.Module, fused: nn.Module, size: tuple[int, int]
-) -> tuple[Measurement, Measurement]:
-    inputs = torch.randn(1, input_channels(model), *size)
-    runs = {
-        "before": lambda: TensorModel(model)(inputs),
-        "after": lambda: TensorModel(fused)(inputs),
-    }
-    timings = time_interleaved(runs, _LATENCY_ROUNDS)
-    return (
-        Measurement(measure_complexity(model, size), timings["before"].median),
-        Measurement(measure_complexity(fused, size), timings["after"].median),
+def _measure(forms: Sequence[nn.Module], size: tuple[int, int]) -> tuple[Measurement, ...]:
+    inputs = torch.randn(1, input_channels(forms[0]), *size)
+    runs = {str(index): partial(TensorModel(form), inputs) for index, form in enumerate(forms)}
+    timings = time_interleaved(runs, _LATENCY_ROUNDS).values()
+    return tuple(
+        Measurement(measure_complexity(form, size), timing.median)
+        for form, timing in zip(forms, timings, strict=True)
     )
-
-
-def _plain_values(value: Any) -> Any:
-    """Convert a value to plain types, which any safe reader of checkpoints accepts."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain_values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_values(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

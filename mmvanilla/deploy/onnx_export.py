@@ -1,4 +1,4 @@
-"""Export to ONNX."""
+"""Export to ONNX, by torch's exporter through TorchScript."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ import torch
 from mmvanilla.deploy.exporting import INPUT_NAME, Format, Job
 from mmvanilla.deploy.runner_runtimes import open_onnx
 
-EXPORTERS = ("torchscript", "dynamo")
 _OPSET = 17
 
 
-def write_onnx(job: Job, path: Path, exporter: str = "torchscript") -> None:
-    """Write a model as ONNX, with its metadata, by one of torch's :data:`EXPORTERS`."""
+def write_onnx(job: Job, path: Path) -> None:
+    """Write a model as ONNX, with its metadata."""
     import onnx
 
-    options = _dynamo_options(job) if exporter == "dynamo" else _torchscript_options(job)
+    names = job.exportable.output_names
+    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (INPUT_NAME, *names)}
+    if job.dynamic:
+        axes[INPUT_NAME].update({2: "height", 3: "width"})
+    if job.dynamic and job.exportable.part != "classifier":
+        for name in names:
+            axes[name].update({2: f"{name}_height", 3: f"{name}_width"})
     torch.onnx.export(
         job.exportable.module,
         (job.example,),
         str(path),
         input_names=[INPUT_NAME],
-        output_names=list(job.exportable.output_names),
-        **options,
+        output_names=list(names),
+        dynamic_axes=axes,
+        opset_version=_OPSET,
+        dynamo=False,
     )
     graph = onnx.load(str(path))
     _name_weights_once(graph.graph)
@@ -45,29 +52,11 @@ def _name_weights_once(graph: Any) -> None:
         node.input[:] = [names.get(name, name) for name in node.input]
 
 
-def _torchscript_options(job: Job) -> dict[str, Any]:
-    axes: dict[str, dict[int, str]] = {INPUT_NAME: {0: "batch"}}
-    if job.dynamic:
-        axes[INPUT_NAME].update({2: "height", 3: "width"})
-    for name in job.exportable.output_names:
-        axes[name] = {0: "batch"}
-        if job.dynamic and job.exportable.has_maps:
-            axes[name].update({2: f"{name}_height", 3: f"{name}_width"})
-    return dict(dynamo=False, opset_version=_OPSET, dynamic_axes=axes)
-
-
-def _dynamo_options(job: Job) -> dict[str, Any]:
-    auto = torch.export.Dim.DYNAMIC
-    axes = {0: auto, 2: auto, 3: auto} if job.dynamic else {0: auto}
-    return dict(dynamo=True, dynamic_shapes=(axes,), external_data=False, verbose=False)
-
-
 ONNX = Format(
     "onnx",
     ".onnx",
     "ONNX Runtime",
-    ("onnx", "onnxruntime", "onnxscript"),
+    ("onnx", "onnxruntime"),
     write_onnx,
     lambda path: open_onnx(path)[0],
-    has_runner=True,
 )

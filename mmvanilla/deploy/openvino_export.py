@@ -34,9 +34,8 @@ OPENVINO = Format(
     "openvino",
     ".xml",
     "OpenVINO",
-    ("openvino", "onnx", "onnxscript"),
+    ("openvino", "onnx"),
     write_openvino,
     lambda path: open_openvino(path)[0],
     companions=(".bin",),
-    has_runner=True,
 )

@@ -31,7 +31,7 @@ from mmvanilla.deploy.runner_steps import prepare_image
 from mmvanilla.deploy.runner_tasks import TASKS, as_picture
 
 #: Version of the metadata that this program understands.
-VERSION = 2
+VERSION = 3
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -40,18 +40,16 @@ class Predictor:
 
     Args:
         run: Function that runs the model.
-        settings: Entry ``runner`` of its metadata, decoded; it may say that this program cannot
-            serve the model, which is a ValueError.
-        size: The only height and width in pixels that it takes. None (default): any.
+        settings: Entry ``runner`` of its metadata, decoded.
+        size: The only height and width in pixels that it takes, such as ``'64x96'``. Default: any.
         name: Name of the model, for messages.
+
+    Raises:
+        ValueError: The settings say that this program cannot serve the model, or are for another.
     """
 
     def __init__(
-        self,
-        run: RunFile,
-        settings: dict[str, Any],
-        size: tuple[int, ...] | None = None,
-        name: str = "the model",
+        self, run: RunFile, settings: dict[str, Any], size: str = "any", name: str = "the model"
     ) -> None:
         if settings["version"] != VERSION:
             raise ValueError(f"{name} was exported for another version of predict.py; take that")
@@ -84,9 +82,7 @@ class Predictor:
             raise ValueError(
                 f"{path} does not say how it is used; write it with `mmvanilla export`"
             )
-        size = metadata.get("input_size", "any")
-        fixed = None if size == "any" else tuple(map(int, size.split("x")))
-        return cls(run, json.loads(metadata["runner"]), fixed, str(path))
+        return cls(run, json.loads(metadata["runner"]), metadata["input_size"], str(path))
 
     def class_name(self, label: int) -> str:
         """Return the name of a class; its number if the names are not known."""
@@ -107,12 +103,11 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> dict[str, Any]:
         """Predict on an image that :meth:`read` gave; see ``TASKS`` for what it returns."""
         inputs, shape, scale = prepare_image(image, self.settings)
-        found = inputs.shape[1:]
-        expected = (self.settings["channels"], *(self.size or found[1:]))
-        if found != expected:
+        found = f"{inputs.shape[2]}x{inputs.shape[3]}"
+        if self.size not in ("any", found):
             raise ValueError(
-                f"{self.name} takes images of {expected} (channels, height, width), and this one "
-                f"became {found}; convert it, or export the model with open sizes"
+                f"{self.name} takes images of {self.size} pixels, and this one became {found}; "
+                "export the model with open sizes"
             )
         return self.task.predict(self, inputs, shape, scale, image.shape[:2])
 
@@ -121,13 +116,11 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     """List image files: those given, and those of the folders given, sorted by name."""
     found: list[Path] = []
     for source in map(Path, sources):
-        if not source.exists():
-            raise ValueError(f"no image or folder at {source}; check the path")
         inside = [source]
         if source.is_dir():
             inside = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
-        if not inside:
-            raise ValueError(f"no image ({', '.join(SUFFIXES)}) in {source}; check the path")
+        if not source.exists() or not inside:
+            raise ValueError(f"no image ({', '.join(SUFFIXES)}) at {source}; check the path")
         found += inside
     return found
 
@@ -137,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help=".onnx or .xml file that mmvanilla exported")
+    parser.add_argument("model", help="file that mmvanilla exported")
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     parser.add_argument("--out", help="JSON file to write (default: print)")
     parser.add_argument(
@@ -145,35 +138,29 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder for pictures; of a segmenter also NAME_labels.png with the classes",
     )
     parser.add_argument("--device", default="cpu", help="as the runtime calls it (default: cpu)")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Do what the command line asks; each file appears whole, when its image is done."""
+    """Do what the command line asks; no existing file is replaced, and each one appears whole."""
     images = find_images(args.images)
     model = Predictor.load(args.model, args.device)
     endings = model.task.endings if args.out_dir else ()
-    names = [path.stem + ending for path in images for ending in endings]
-    if len(set(names)) < len(names):
+    pictures = [Path(args.out_dir, path.stem + end) for path in images for end in endings]
+    if len(set(pictures)) < len(pictures):
         raise ValueError("two of the images have one name, so their pictures would too; rename one")
-    outputs = [Path(args.out_dir, name) for name in names]
-    outputs += [Path(args.out)] if args.out else []
-    inputs = [*images, Path(args.model), Path(args.model).with_suffix(".bin")]
-    for path in filter(Path.exists, outputs):
-        if any(each.exists() and os.path.samefile(path, each) for each in inputs):
-            raise ValueError(f"{path} is an input, which would be lost; choose another place")
-        if not args.overwrite:
-            raise FileExistsError(f"{path} exists already; pass --overwrite to replace it")
+    for path in [*pictures, *([Path(args.out)] if args.out else [])]:
+        if path.exists():
+            raise FileExistsError(f"{path} exists already; choose another place")
     results = []
+    targets = iter(pictures)
     for path in images:
         image = model.read(path)
         result = model(image)
         found = model.task.to_json(model, result)
         results.append(dict(image=str(path), task=model.settings["task"], **found))
-        pictures = model.task.draw(model, as_picture(image), result) if endings else ()
-        for ending, picture in zip(endings, pictures):
-            _write(Path(args.out_dir, path.stem + ending), cv2.imencode(".png", picture)[1])
+        for picture in model.task.draw(model, as_picture(image), result) if endings else ():
+            _write(next(targets), cv2.imencode(".png", picture)[1].tobytes())
     text = json.dumps(results, indent=None if len(results) > 1 else 1)
     if args.out:
         _write(Path(args.out), f"{text}\n".encode())
@@ -181,7 +168,7 @@ def predict(args: argparse.Namespace) -> None:
         print(text)
 
 
-def _write(path: Path, data: Any) -> None:
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

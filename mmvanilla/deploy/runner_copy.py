@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
+from mmvanilla.checkpoints.writing import write_text
 from mmvanilla.deploy import runner
 
 #: Name of the runner beside an exported file.
@@ -28,15 +28,8 @@ def runner_text() -> str:
     return _IMPORT.sub(inline, path.read_text(encoding="utf-8"))
 
 
-def runner_files(out: Path, with_runner: bool) -> list[Path]:
-    """List the runner beside ``out``, if it is wanted and not there already."""
-    path = out.with_name(RUNNER_NAME)
-    is_there = path.is_file() and path.read_bytes() == runner_text().encode()
-    return [path] if with_runner and not is_there else []
-
-
-def write_runner(files: Iterable[Path]) -> None:
-    """Write the runner, if it is among these files."""
-    for path in files:
-        if path.name == RUNNER_NAME:
-            path.write_bytes(runner_text().encode())
+def write_runner(folder: Path, overwrite: bool = False) -> None:
+    """Write the runner into a folder, if it is not there already."""
+    path = folder / RUNNER_NAME
+    if not (path.is_file() and path.read_bytes() == runner_text().encode()):
+        write_text(runner_text(), path, overwrite)

@@ -33,10 +33,6 @@ _ATTRIBUTES = {
 _TRIED_SIZES = ((96, 130), (150, 70))
 
 
-class Unsupported(ValueError):
-    """A model needs something that the runner cannot do; the message says what."""
-
-
 def describe_for_runner(
     model: nn.Module,
     cfg: Config,
@@ -46,9 +42,9 @@ def describe_for_runner(
 ) -> dict[str, str]:
     """Make the metadata entries ``classes`` and ``runner``, which a device needs.
 
-    The settings are tried before they are given out: on two images the runner must make the input
-    that the config's pipeline makes, bit by bit, and find what the model's own ``predict`` finds.
-    What the runner cannot do makes no error here: the entry says it, and the runner refuses.
+    On two images the runner must make the input that the config's pipeline makes, bit by bit, and
+    find what the model's own ``predict`` finds. What it cannot do makes no error here: the entry
+    says it, and the runner refuses.
 
     Args:
         model: Model of any toolbox, in eval mode on the CPU.
@@ -63,12 +59,10 @@ def describe_for_runner(
         _try_settings(settings, model, cfg)
         if softmax:
             settings["scores_of"] = None
-    except Unsupported as error:
-        settings = {**known, "refuses": str(error)}
-    entries = {"runner": json.dumps(settings)}
-    if known["classes"]:
-        entries["classes"] = json.dumps(known["classes"])
-    return entries
+    except Exception as error:  # whatever a toolbox raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        settings = {**known, "refuses": reason}
+    return {"runner": json.dumps(settings), "classes": json.dumps(known["classes"])}
 
 
 def refusal(entries: dict[str, str]) -> str | None:
@@ -98,87 +92,76 @@ def _describe_task(model: Any, part: str | None) -> dict[str, Any]:
             topk=head.topk if scores_of == "sigmoid" else None,
         )
     if part == "segmenter":
+        if model.align_corners:
+            raise ValueError("its maps are resized with align_corners")
         test_cfg = model.test_cfg or {}
         sliding = test_cfg.get("mode") == "slide"
         return dict(
             task="segmentation",
             slide=[test_cfg[key] for key in ("crop_size", "stride")] if sliding else None,
-            align_corners=bool(model.align_corners),
             threshold=getattr(model.decode_head, "threshold", None),
         )
-    raise Unsupported("it gives the features of a backbone, which are no predictions")
+    raise ValueError("it gives the features of a backbone, which are no predictions")
 
 
 def describe_reading(model: nn.Module, cfg: Config) -> dict[str, Any]:
     """Describe how the test pipeline and the data preprocessor turn a file into an input.
 
     Raises:
-        Unsupported: The runner does not know a step of the pipeline.
+        ValueError: The runner does not know a step of the pipeline.
     """
     from mmcv.image.io import imread_flags
 
     use_scope(cfg)
-    try:
-        built = [TRANSFORMS.build(dict(step)) for step in ImageReader(model, cfg).steps]
-    except Exception as error:  # whatever a step raises
-        raise Unsupported(f"its pipeline cannot be built: {error}") from error
-    load, *rest = built
-    names = [type(step).__name__ for step in built]
-    if names[0] != "LoadImageFromFile" or load.imdecode_backend not in (None, "cv2"):
-        raise Unsupported("its pipeline does not begin with LoadImageFromFile, by OpenCV")
+    load, *rest = (TRANSFORMS.build(dict(step)) for step in ImageReader(model, cfg).steps)
+    if type(load).__name__ != "LoadImageFromFile" or load.imdecode_backend not in (None, "cv2"):
+        raise ValueError("its pipeline does not begin with LoadImageFromFile, by OpenCV")
     steps = []
-    for name, step in zip(names[1:], rest, strict=True):
+    for step in rest:
+        name = type(step).__name__
         if name in _ATTRIBUTES:
-            found = {key: getattr(step, key) for key in _ATTRIBUTES[name]}
-            steps.append({"type": name, **found})
+            steps.append(dict(type=name, **{key: getattr(step, key) for key in _ATTRIBUTES[name]}))
         elif not name.startswith(("Pack", "Load")):
-            raise Unsupported(f"its pipeline has the step {name}; known are {', '.join(STEPS)}")
+            raise ValueError(f"its pipeline has the step {name}; known are {', '.join(STEPS)}")
     preprocessing = describe_preprocessing(model)
     preprocessor: Any = getattr(model, "data_preprocessor", None)
     # mmseg pads test images only if its test_cfg says so.
     pad: Any = getattr(preprocessor, "test_cfg", None) or {}
-    value = getattr(preprocessor, "pad_val", getattr(preprocessor, "pad_value", 0))
-    divisor = pad.get("size_divisor") or getattr(preprocessor, "pad_size_divisor", None)
     size = pad.get("size")
     return dict(
         channels=input_channels(model),
         read_flag=int(imread_flags[load.color_type]),
         to_float32=bool(load.to_float32),
         steps=steps,
-        channel_order=preprocessing["channel_order"],
-        mean=preprocessing["mean"],
-        std=preprocessing["std"],
-        pad=dict(size=size and size[::-1], size_divisor=divisor, pad_val=value),
+        **{key: preprocessing[key] for key in ("channel_order", "mean", "std")},
+        pad=dict(
+            size=size and size[::-1],
+            size_divisor=pad.get("size_divisor") or getattr(preprocessor, "pad_size_divisor", None),
+            pad_val=getattr(preprocessor, "pad_val", getattr(preprocessor, "pad_value", 0)),
+        ),
     )
 
 
 def _try_settings(settings: dict[str, Any], model: Any, cfg: Config) -> None:
     """Let the runner and the toolbox predict on two images, and compare."""
-    network = TensorModel(model)
-    reader = ImageReader(model, cfg)
+    network, reader = TensorModel(model), ImageReader(model, cfg)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         return [network(torch.from_numpy(images)).numpy()]
 
+    predictor = runner.Predictor(run, json.loads(json.dumps(settings)))
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder, "image.png")
         for size in _TRIED_SIZES:
             cv2.imwrite(str(path), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
-            try:
-                inputs, samples = reader.batch(path)
-                (expected,) = model(inputs, samples, mode="predict")
-                predictor = runner.Predictor(run, json.loads(json.dumps(settings)))
-                image = predictor.read(path)
-                same_input = np.array_equal(prepare_image(image, predictor.settings)[0], inputs)
-                same_result = _agree(expected, predictor(image))
-            except Exception as error:  # whatever a toolbox raises
-                reason = " ".join(str(error).split()) or type(error).__name__
-                raise Unsupported(f"it was tried and failed: {reason}") from error
-            if not same_input:
-                raise Unsupported("its pipeline or data preprocessor changes images in another way")
-            if not same_result:
-                raise Unsupported("its predict makes something else of the network's outputs")
+            inputs, samples = reader.batch(path)
+            (expected,) = model(inputs, samples, mode="predict")
+            image = predictor.read(path)
+            if not np.array_equal(prepare_image(image, predictor.settings)[0], inputs):
+                raise ValueError("its pipeline or data preprocessor changes images in another way")
+            if not _agree(expected, predictor(image)):
+                raise ValueError("its predict makes something else of the network's outputs")
 
 
 def _agree(expected: Any, found: dict[str, Any]) -> bool:

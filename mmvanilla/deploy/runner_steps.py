@@ -21,11 +21,7 @@ _CV2 = {
 def prepare_image(
     image: np.ndarray, settings: dict[str, Any]
 ) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
-    """Turn an image into a network's input.
-
-    Args:
-        image: (H, W), or (H, W, C) as BGR.
-        settings: What a file's metadata says about pipeline and data preprocessor.
+    """Turn an image, (H, W) or (H, W, C) as BGR, into a network's input by a file's settings.
 
     Returns:
         The input, (1, C, H, W) float32; its height and width without the padding behind
@@ -117,17 +113,7 @@ STEPS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
 }
 
 
-def interpolate(maps: np.ndarray, size: Sequence[int], align_corners: bool) -> np.ndarray:
+def interpolate(maps: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize maps, (K, H, W), to a height and width as PyTorch's bilinear interpolation does."""
-    for axis in (2, 1):
-        old, new = maps.shape[axis], size[axis - 1]
-        steps = np.arange(new, dtype=np.float32)
-        if align_corners:
-            at = steps * np.float32((old - 1) / (new - 1) if new > 1 else 0)
-        else:
-            at = np.maximum(np.float32(old / new) * (steps + np.float32(0.5)) - np.float32(0.5), 0)
-        low = np.minimum(at.astype(int), old - 1)
-        part = (at - low).clip(0, 1).reshape((-1, 1) if axis == 1 else (-1,))
-        high = np.minimum(low + 1, old - 1)
-        maps = maps.take(low, axis=axis) * (1 - part) + maps.take(high, axis=axis) * part
-    return maps
+    resized = cv2.resize(np.ascontiguousarray(maps.transpose(1, 2, 0)), tuple(size[::-1]))
+    return resized.reshape(*size, -1).transpose(2, 0, 1)

@@ -15,12 +15,9 @@ from mmvanilla.deploy.runner_steps import interpolate
 class Task(NamedTuple):
     """What a model is for, as functions whose first argument is its predictor.
 
-    Attributes:
-        predict: From a network's input, its height and width without padding, how much width and
-            height were resized, and the image's own height and width, to a dict of what was found.
-        to_json: From this dict to what JSON can hold.
-        draw: From a picture, (H, W, 3) BGR, and this dict to a picture for each of ``endings``.
-        endings: How the names of the pictures end.
+    ``predict`` makes a dict of a network's input, its height and width without padding, how much
+    width and height were resized, and the image's own height and width. ``to_json`` makes of it
+    what JSON can hold, and ``draw``, with a picture, (H, W, 3) BGR, a picture for each ending.
     """
 
     predict: Callable[..., dict[str, Any]]
@@ -69,13 +66,12 @@ def _segment(
     for top, left in itertools.product(*map(_windows, size, crop, stride)):
         rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
         window = np.ascontiguousarray(inputs[:, :, rows, columns])
-        logits = interpolate(model.run(window)[0][0], window.shape[2:], settings["align_corners"])
+        logits = interpolate(model.run(window)[0][0], window.shape[2:])
         if count.max() == 0:
             total = np.zeros((len(logits), *size), np.float32)
         total[:, rows, columns] += logits
         count[rows, columns] += 1
-    logits = (total / count)[:, : shape[0], : shape[1]]
-    logits = interpolate(logits, original, settings["align_corners"])
+    logits = interpolate((total / count)[:, : shape[0], : shape[1]], original)
     if len(logits) > 1:
         return dict(labels=logits.argmax(axis=0))
     return dict(labels=(1 / (1 + np.exp(-logits[0])) > settings["threshold"]).astype(int))

@@ -1,7 +1,7 @@
 """Detect with a whole detector that :mod:`projects.mmdeploy.mmdeploy_export` exported.
 
 Run as ``python -m projects.mmdeploy.detector_runner MODEL IMAGES``; it takes the options of
-``mmvanilla predict``. Importing this module also lets ``ExportedModel`` test such a detector.
+``mmvanilla predict``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from mmengine.config import Config
-from mmengine.structures import InstanceData
 
-from mmvanilla.deploy import exported_model, runner
-from mmvanilla.deploy.runner_metadata import Unsupported, describe_data, describe_reading
+from mmvanilla.deploy import runner
+from mmvanilla.deploy.runner_metadata import describe_data, describe_reading
 from mmvanilla.deploy.runner_tasks import TASKS, Task, colours_of
 from mmvanilla.utils import cli
 
@@ -43,8 +41,8 @@ def describe_detector(model: Any, cfg: Config, meta: dict[str, Any]) -> dict[str
         settings.update(describe_reading(model, cfg))
         names = [step["type"] for step in settings["steps"]]
         if threshold < 0 or "Pad" in names[:-1] or "CenterCrop" in names:
-            raise Unsupported("its masks are not binary, or its pipeline crops or pads too early")
-    except Unsupported as error:
+            raise ValueError("its masks are not binary, or its pipeline crops or pads too early")
+    except ValueError as error:
         settings = {**known, "refuses": str(error)}
     return {"runner": json.dumps(settings), "classes": json.dumps(known["classes"])}
 
@@ -117,15 +115,7 @@ def _draw(model: Any, picture: np.ndarray, result: dict[str, Any]) -> list[np.nd
     return [picture]
 
 
-def _add_instances(sample: Any, result: dict[str, Any]) -> None:
-    arrays = {name: np.ascontiguousarray(value) for name, value in result.items()}
-    sample.pred_instances = InstanceData(
-        **{name: torch.from_numpy(array) for name, array in arrays.items()}
-    )
-
-
 TASKS["detection"] = Task(_detect, _to_json, _draw)
-exported_model.ADD_RESULT["detection"] = _add_instances
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,7 +84,7 @@ def compare_precisions(
     test = Samples(cfg, "test", test_images)
     model, _ = load_model(cfg, checkpoint)
     fused = fuse_model(model)
-    image, _ = next(iter(test))
+    image = next(test.images())
     forms = {}
     if count_fusable(model):
         forms["PyTorch fp32, as trained"] = _torch_form(model, torch.float32)

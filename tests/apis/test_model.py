@@ -56,7 +56,7 @@ BUILD = {
     ("kind", "outputs", "natural"),
     [
         ("classifier", ("backbone", "logits"), "logits"),
-        ("segmenter", ("backbone", "logits", "full_size_logits"), "logits"),
+        ("segmenter", ("backbone", "logits"), "logits"),
         ("detector", ("backbone", "neck"), "neck"),
         ("backbone", ("backbone",), "backbone"),
     ],
@@ -70,10 +70,8 @@ def test_each_output_is_what_the_model_computes(kind, outputs, natural):
             expected = getattr(model, "backbone", model)(images)
         else:
             expected = model.extract_feat(images) if output == "neck" else model(images)
-        if output == "full_size_logits":
-            expected = nn.functional.interpolate(expected, size=(64, 96), mode="bilinear")
         torch.testing.assert_close(TensorModel(model, output)(images), expected)
-    for output in {"neck", "logits", "full_size_logits", "head", "boxes"} - {*outputs}:
+    for output in {"neck", "logits", "head", "boxes"} - {*outputs}:
         with pytest.raises(ValueError, match=f"gives no '{output}'; choose from backbone"):
             TensorModel(model, output)
 

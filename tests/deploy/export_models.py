@@ -6,7 +6,9 @@ import pytest
 from mmengine.registry import MODELS, init_default_scope
 
 from mmvanilla import VanillaNet
-from tests.helpers import randomise
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.model import build_model
+from tests.helpers import CONFIGS, randomise
 
 TINY = dict(dims=(8, 16, 24, 32, 32), strides=(2, 2, 2, 1))
 ADAPTIVE = dict(
@@ -64,19 +66,5 @@ def build_segmenter():
 
 def build_detector():
     pytest.importorskip("mmdet.models")
-    init_default_scope("mmdet")
-    cfg = dict(
-        type="RetinaNet",
-        backbone=dict(type="VanillaNet", arch=TINY),
-        neck=dict(type="FPN", in_channels=[8, 16, 24, 32], out_channels=8, num_outs=5),
-        bbox_head=dict(
-            type="RetinaHead",
-            num_classes=3,
-            in_channels=8,
-            feat_channels=8,
-            anchor_generator=dict(
-                type="AnchorGenerator", ratios=[1.0], scales=[8], strides=[4, 8, 16, 32, 64]
-            ),
-        ),
-    )
-    return randomise(MODELS.build(cfg)).eval()
+    cfg = load_config(str(CONFIGS / "shapes" / "maskrcnn_vanillanet_shapes.py"))
+    return randomise(build_model(cfg)).eval()

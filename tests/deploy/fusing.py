@@ -27,7 +27,7 @@ def fuse(folder, config, monkeypatch, **changes):
         weights = randomise(MODELS.build(cfg.model)).state_dict()
     torch.save(dict(state_dict=weights), folder / "trained.pth")
     files = [str(config), str(folder / "trained.pth"), str(folder / "fused.pth")]
-    changes = {"sizes": [(64, 96)], "measured_size": (64, 64), **changes}
+    changes = {"sizes": [(64, 96)], **changes}
     report = module.fuse_checkpoint(*files, **changes)
     forms = []
     for path, checkpoint in (files[:2], (str(report.config), files[2])):

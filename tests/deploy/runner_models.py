@@ -1,4 +1,4 @@
-"""Small trained models and odd images, on which the runner is compared with the toolboxes."""
+"""Small models with their configs, and odd images, on which the runner meets the toolboxes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,22 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from torch import nn
-from torch.nn import functional
+from PIL import Image
 
-CLASSES = ("blue circle", "green square", "red square")
-MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.images import ImageReader
+from mmvanilla.apis.model import build_model
+from tests.helpers import CONFIGS, randomise
+
 BACKBONE = dict(type="VanillaNet", arch=dict(dims=(8, 16, 24, 32), strides=(2, 2, 2)), act_num=1)
-META = dict(classes=list(CLASSES), palette=[[255, 0, 0], [0, 255, 0], [0, 0, 255]])
-
-
-def draw_sample(rng, height=64, width=64):
-    """An image of one of three things on noise, (H, W, 3) BGR; its class and its mask."""
-    image = rng.integers(60, 140, (height, width, 3)).astype(np.uint8)
-    mask = np.zeros((height, width), np.uint8)
-    label = int(rng.integers(3))
-    side = int(min(height, width) * rng.uniform(0.3, 0.45))
-    x = int(rng.integers(side // 2 + 1, width - side // 2))
-    y = int(rng.integers(side // 2 + 1, height - side // 2))
-    if label == 0:
-        cv2.circle(mask, (x, y), side // 2, 1, -1)
-    else:
-        mask[y - side // 2 : y + side // 2, x - side // 2 : x + side // 2] = 1
-    colour = rng.integers(20, 60, 3)
-    colour[label] += 160
-    image[mask > 0] = colour
-    return image, label, mask
+META = dict(classes=list("abcdef"), palette=[[40 * index, 0, 255] for index in range(6)])
+#: What a file may hold besides: its name, shape and type.
+ODD = {
+    "gray": ((90, 100), np.uint8),
+    "alpha": ((90, 100, 4), np.uint8),
+    "deep": ((90, 100, 3), np.uint16),
+    "deep gray": ((90, 100), np.uint16),
+}
 
 
 def write_images(folder, count, seed=0):
@@ -42,12 +32,10 @@ def write_images(folder, count, seed=0):
     rng = np.random.default_rng(seed)
     paths = []
     for index in range(count):
-        height, width = (int(side) for side in rng.integers(64, 150, 2))
-        image = draw_sample(rng, height, width)[0]
+        small = rng.integers(0, 256, (*rng.integers(3, 8, 2), 3), dtype=np.uint8)
+        image = cv2.resize(small, tuple(int(side) for side in rng.integers(64, 150, 2)))
         path = folder / f"{index:03d}{('.png', '.jpg', '.bmp')[index % 3]}"
         if index % 6 == 4:  # the sixth orientation: turned by 90 degrees
-            from PIL import Image
-
             exif = Image.Exif()
             exif[0x0112] = 6
             Image.fromarray(image).save(path.with_suffix(".jpg"), exif=exif)
@@ -57,108 +45,62 @@ def write_images(folder, count, seed=0):
     return paths
 
 
-def learn(model: nn.Module, dense: bool, steps: int) -> None:
-    """Train a classifier or segmenter until it is sure of what it sees."""
-    rng = np.random.default_rng(1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    model.train()
-    for _ in range(steps):
-        images, labels, masks = zip(*(draw_sample(rng) for _ in range(8)), strict=True)
-        # From BGR to the RGB that the data preprocessor makes.
-        pixels = torch.from_numpy(np.stack(images)[..., ::-1].copy()).permute(0, 3, 1, 2).float()
-        logits = model((pixels - mean) / std)
-        target = torch.tensor(labels)
-        if dense:
-            logits = functional.interpolate(logits, size=(64, 64), mode="bilinear")
-            # Class 0 is the background here, 1 what is round, 2 the rest.
-            kinds = torch.tensor([1, 2, 2])[target][:, None, None]
-            target = torch.from_numpy(np.stack(masks)).long() * kinds
-        loss = functional.cross_entropy(logits, target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
+def write_odd_images(folder):
+    """One image of each entry of ODD; their paths by name."""
+    rng = np.random.default_rng(0)
+    paths = {name: folder / f"{name}.png" for name in ODD}
+    for name, (shape, kind) in ODD.items():
+        cv2.imwrite(str(paths[name]), rng.integers(0, np.iinfo(kind).max, shape).astype(kind))
+    return paths
 
 
 def classifier_config(steps, **preprocessor):
-    return Config(
-        dict(
-            default_scope="mmpretrain",
-            custom_imports=dict(imports=["mmvanilla", "mmvanilla.cls_head"]),
-            data_preprocessor=dict(mean=MEAN, std=STD, to_rgb=True, **preprocessor),
-            model=dict(
-                type="ImageClassifier",
-                backbone=dict(BACKBONE, out_indices=(3,)),
-                head=dict(type="VanillaNetClsHead", in_channels=32, num_classes=3),
-            ),
-            test_dataloader=dict(
-                dataset=dict(
-                    type="CustomDataset",
-                    pipeline=[dict(type="LoadImageFromFile"), *steps, dict(type="PackInputs")],
-                )
-            ),
-        )
+    """The small classifier of shapes with other steps in its test pipeline."""
+    cfg = load_config(str(CONFIGS / "shapes" / "vanillanet_shapes.py"))
+    pipeline = [dict(type="LoadImageFromFile"), *map(dict, steps), dict(type="PackInputs")]
+    cfg.test_dataloader.dataset.pipeline = pipeline
+    cfg.data_preprocessor.update(preprocessor)
+    cfg.model.backbone = dict(BACKBONE, out_indices=(3,))
+    cfg.model.head.in_channels = 32
+    return cfg
+
+
+def segmenter_config(size, test_cfg=None, align_corners=False):
+    """The small segmenter of shapes with a simpler head and another size."""
+    cfg = load_config(str(CONFIGS / "shapes" / "upernet_vanillanet_shapes.py"))
+    resize = dict(type="Resize", scale=size, keep_ratio=True)
+    steps = [dict(type="LoadImageFromFile"), resize, dict(type="LoadAnnotations")]
+    cfg.test_dataloader.dataset.pipeline = [*steps, dict(type="PackSegInputs")]
+    cfg.model.update(
+        backbone=BACKBONE, auxiliary_head=None, test_cfg=test_cfg or dict(mode="whole")
     )
-
-
-def segmenter_config(steps, test_cfg=None, align_corners=False, **preprocessor):
-    return Config(
-        dict(
-            default_scope="mmseg",
-            custom_imports=dict(imports=["mmvanilla"]),
-            visualizer=dict(type="SegLocalVisualizer"),
-            model=dict(
-                type="EncoderDecoder",
-                data_preprocessor=dict(
-                    type="SegDataPreProcessor", mean=MEAN, std=STD, bgr_to_rgb=True, **preprocessor
-                ),
-                backbone=dict(BACKBONE),
-                decode_head=dict(
-                    type="FCNHead",
-                    in_channels=[8, 16, 24, 32],
-                    in_index=[0, 1, 2, 3],
-                    input_transform="resize_concat",
-                    channels=16,
-                    num_convs=1,
-                    num_classes=3,
-                    norm_cfg=dict(type="BN"),
-                    align_corners=align_corners,
-                    loss_decode=dict(type="CrossEntropyLoss"),
-                ),
-                test_cfg=test_cfg or dict(mode="whole"),
-            ),
-            test_dataloader=dict(
-                dataset=dict(
-                    type="BaseSegDataset",
-                    pipeline=[
-                        dict(type="LoadImageFromFile"),
-                        *steps,
-                        dict(type="LoadAnnotations"),
-                        dict(type="PackSegInputs"),
-                    ],
-                )
-            ),
-        )
+    head = dict(type="FCNHead", channels=16, num_convs=1, num_classes=4, norm_cfg=dict(type="BN"))
+    inputs = dict(in_channels=[8, 16, 24, 32], in_index=[0, 1, 2, 3])
+    cfg.model.decode_head = dict(
+        **head, **inputs, input_transform="resize_concat", align_corners=align_corners
     )
+    return cfg
 
 
-def build(cfg, seed=0):
-    """The model of a config with its data preprocessor, untrained."""
-    import mmvanilla.cls_head  # noqa: F401
+def save(cfg, folder: Path):
+    """Write a config and a checkpoint as a training leaves them; their paths, and the model.
 
-    init_default_scope(cfg.default_scope)
-    torch.manual_seed(seed)
-    model_cfg = cfg.model.copy()
-    if "data_preprocessor" in cfg:
-        model_cfg["data_preprocessor"] = cfg.data_preprocessor
-    return MODELS.build(model_cfg).eval()
-
-
-def save(cfg, model, folder: Path):
-    """Write a config and a checkpoint as a training leaves them; their paths."""
+    The weights are random, but no class is preferred.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    cfg.dump(str(folder / "config.py"))
+    path = folder / "config.py"
+    cfg.dump(str(path))
+    cfg = Config.fromfile(path)
+    model = randomise(build_model(cfg)).eval()
+    with torch.no_grad():
+        reader = ImageReader(model, cfg)
+        inputs = [reader.batch(image)[0] for image in write_images(folder / "images", 6)]
+        logits = [model(each).transpose(0, 1).flatten(1) for each in inputs]
+        head = model.head if hasattr(model, "head") else model.decode_head.conv_seg
+        last = [module for module in head.modules() if getattr(module, "bias", None) is not None][
+            -1
+        ]
+        last.bias -= torch.cat(logits, dim=1).mean(dim=1)
     weights = dict(meta=dict(dataset_meta=META), state_dict=model.state_dict())
     torch.save(weights, folder / "weights.pth")
-    return folder / "config.py", folder / "weights.pth"
+    return path, folder / "weights.pth", model

@@ -1,4 +1,4 @@
-"""ONNX: what is in the graph, from both of torch's exporters, and what is refused."""
+"""ONNX: what is in the graph, and what is refused."""
 
 from collections import Counter
 
@@ -7,35 +7,28 @@ import torch
 from torch import nn
 
 from mmvanilla.deploy.exportable import HalvingPool, SizeFreeAvgPool, make_exportable
-from mmvanilla.deploy.exporting import export_model
+from mmvanilla.deploy.exporting import compare_with_torch, export_model
 from mmvanilla.deploy.formats import find_format
 from mmvanilla.deploy.runner_runtimes import open_onnx
-from mmvanilla.deploy.verification import compare_with_torch
-from tests.deploy.export_models import (
-    build_backbone,
-    build_classifier,
-    build_detector,
-    build_segmenter,
-)
+from tests.deploy.export_models import build_backbone, build_classifier, build_detector
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
-def export(model, folder, exporter=None, **options):
+def export(model, folder, **options):
     """Export to a file in a folder; its graph and the report."""
     out = folder / "net.onnx"
-    report = export_model(model, out, find_format(out, None, exporter), size=(64, 64), **options)
+    report = export_model(model, out, find_format(out), size=(64, 64), **options)
     return onnx.load(str(out)).graph, report
 
 
-@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
-def test_fused_backbone_is_convolutions_pools_and_relus_alone(exporter, tmp_path):
-    graph, report = export(build_backbone(), tmp_path, exporter)
+def test_fused_backbone_is_convolutions_pools_and_relus_alone(tmp_path):
+    graph, report = export(build_backbone(), tmp_path)
     # A stem and four blocks, two convolutions and one ReLU each; three blocks pool.
     assert Counter(node.op_type for node in graph.node) == dict(Conv=10, Relu=5, MaxPool=3)
-    assert report.output_names == ("level0", "level1", "level2", "level3")
-    assert report.input_size == "any" and report.max_difference < 1e-5
+    assert report.metadata["outputs"] == "level0,level1,level2,level3"
+    assert report.metadata["input_size"] == "any" and report.max_difference < 1e-5
     # Behind the pooling, ReLU would keep it from int8.
     makers = {name: node.op_type for node in graph.node for name in node.output}
     assert {makers[node.input[0]] for node in graph.node if node.op_type == "MaxPool"} == {"Relu"}
@@ -51,24 +44,10 @@ def test_classifier_adds_its_pooling_and_one_convolution(tmp_path):
     assert set(counts) <= {"Flatten"} and sum(counts.values()) <= 1
 
 
-@pytest.mark.parametrize(
-    "exporter", ["torchscript", pytest.param("dynamo", marks=pytest.mark.exhaustive)]
-)
-def test_segmenter_gives_logits_at_the_size_of_the_input(exporter, tmp_path):
-    model = build_segmenter()
-    export(model, tmp_path, exporter, full_size=True)
-    run, _ = open_onnx(tmp_path / "net.onnx")
-    images = torch.randn(1, 3, 75, 170)
-    with torch.no_grad():
-        expected = nn.functional.interpolate(model(images), size=(75, 170), mode="bilinear")
-    (found,) = run(images.numpy())
-    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4)
-
-
 def test_detector_gives_its_backbone(tmp_path):
     model = build_detector()
     _, report = export(model, tmp_path)
-    assert (report.part, len(report.output_names)) == ("backbone", 4)
+    assert report.metadata["part"] == "backbone"
     images = torch.randn(1, 3, 100, 70)
     run, _ = open_onnx(tmp_path / "net.onnx")
     with torch.no_grad():
@@ -80,7 +59,7 @@ def test_fixed_size(tmp_path):
     graph, report = export(build_backbone(), tmp_path, dynamic=False)
     dims = graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value for dim in dims] == [0, 3, 64, 64]
-    assert report.compared_shapes == ((1, 3, 64, 64), (3, 3, 64, 64))
+    assert report.compared_shapes == [(1, 3, 64, 64), (3, 3, 64, 64)]
 
 
 @pytest.mark.parametrize("size", [(3, 3), (7, 11), (5, 2), (1, 9)])
@@ -96,11 +75,8 @@ def test_halving_pool_is_adaptive_pooling(size, output_size):
     x = torch.randn(1, 2, size, size)
     expected = nn.AdaptiveMaxPool2d(output_size)(x)
     torch.testing.assert_close(HalvingPool(output_size)(x), expected, rtol=0, atol=0)
-
-
-def test_other_adaptive_pooling_is_refused():
-    with pytest.raises(ValueError, match="no file can pool adaptively from 11 to 7"):
-        HalvingPool(7)(torch.randn(1, 2, 11, 11))
+    with pytest.raises(ValueError, match="no file can pool adaptively from"):
+        HalvingPool(output_size - 1)(x)
 
 
 def test_disagreement_is_measured(tmp_path):
@@ -132,8 +108,6 @@ def test_refusals(tmp_path):
     model = build_backbone()
     with pytest.raises(ValueError, match="softmax works for classifiers"):
         export(model, tmp_path, softmax=True)
-    with pytest.raises(ValueError, match="full_size works for segmenters"):
-        export(model, tmp_path, full_size=True)
     with pytest.raises(ValueError, match="VanillaNet is not a segmenter; choose backbone"):
         export(model, tmp_path, part="segmenter")
     with pytest.raises(RuntimeError, match="training mode"):
