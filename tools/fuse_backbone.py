@@ -68,7 +68,9 @@ def show(report: FuseReport, console: Console) -> None:
     console.print(f"MACs and latency: {report.measured}", highlight=False)
     console.print(f"largest relative difference: {report.max_difference:.1e}")
     console.print(report.compared, highlight=False, soft_wrap=True)
-    console.print(f"wrote {report.checkpoint}\n      {report.config}", soft_wrap=True)
+    console.print(
+        f"wrote {report.config.with_suffix('.pth')}\n      {report.config}", soft_wrap=True
+    )
 
 
 main = partial(cli.run, build_parser, fuse)

@@ -54,7 +54,7 @@ def compare_forms(
 
     Args:
         model: A model in eval mode.
-        other: Another form of this model, in eval mode, on the same device and of the same type.
+        other: Another form of it, in eval mode, on the same device and of the same type.
         sizes: Heights and widths in pixels.
         tolerance: Largest difference allowed, relative to each output's maximum.
 

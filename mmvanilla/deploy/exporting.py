@@ -108,11 +108,10 @@ def export_model(
         out: Path of the file to write.
         target: Format to write.
         size: Height and width in pixels to export with; without ``dynamic`` the only ones.
-        part: Part to export, as in :func:`make_exportable`.
-        softmax: Whether a classifier gives scores, as in :func:`make_exportable`.
-        balance: Whether the weights are equalised, as in :func:`make_exportable`.
+        part: As in :func:`make_exportable`.
+        softmax: As there.
+        balance: As there.
         dynamic: Whether the file accepts any height and width, if model and format allow it.
-            Default: True.
         tolerance: Largest difference allowed, relative to each output's maximum.
         overwrite: Whether to replace existing files. Default: False.
         metadata: More entries for the file's metadata.

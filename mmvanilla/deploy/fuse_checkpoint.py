@@ -55,8 +55,7 @@ class FuseReport(NamedTuple):
         compared: What was compared at which sizes and what was not, in words.
         forms: Measurements of the training form and of the deploy form.
         measured: Description of the forward pass whose MACs and latency were measured.
-        checkpoint: Path of the fused checkpoint.
-        config: Path of the config beside it.
+        config: Path of the config beside the checkpoint.
     """
 
     num_fused: int
@@ -64,7 +63,6 @@ class FuseReport(NamedTuple):
     compared: str
     forms: tuple[Measurement, ...]
     measured: str
-    checkpoint: Path
     config: Path
 
 
@@ -136,7 +134,7 @@ def fuse_checkpoint(
         forms = _measure((model, written), sizes[0])
     height, width = sizes[0]
     measured = f"one {height}x{width} image, up to the {TensorModel(model).output}"
-    return FuseReport(num_fused, difference, compared, forms, measured, out_path, outputs[0])
+    return FuseReport(num_fused, difference, compared, forms, measured, outputs[0])
 
 
 def _compared_config(cfg: Config) -> Config:

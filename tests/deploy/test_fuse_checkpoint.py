@@ -83,7 +83,7 @@ def test_fused_checkpoint_and_config_give_the_same_outputs(setup, tmp_path):
     cfg = Config.fromfile(str(report.config))
     assert cfg.model.left.deploy and cfg.model.parts[0].net.deploy
     assert cfg.model.parts[0].net.init_cfg is None and cfg.load_from is None
-    fused, meta = load_model(cfg, str(report.checkpoint))
+    fused, meta = load_model(cfg, arguments["out"])
     assert isinstance(fused.left, VanillaNet) and fused.left.deploy
     assert meta["dataset_meta"] == dict(classes=["a", "b"], palette=[[1, 2, 3]])
     x = torch.randn(1, 3, 96, 64)
