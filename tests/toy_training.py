@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from mmvanilla import get_act_lambda
+
 NUM_CLASSES = 3
 
 
@@ -83,7 +85,8 @@ class WriteRank(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.losses.append(outputs["loss"].item())
-        self.lambdas.append(float(_unwrap(runner.model).backbone.stem.conv.act.act_lambda))
+        value = get_act_lambda(runner.model)
+        self.lambdas.append(1.0 if value is None else value)  # None: the pairs are merged
 
     def after_train(self, runner) -> None:
         ema = next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmvanilla.apis.config import use_scope
 from mmvanilla.checkpoints.reading import check_weights, read_checkpoint, use_safe_loaders
+from mmvanilla.models.merging import adopt_single_form
 from mmvanilla.models.vanillanet import VanillaNet
 
 
@@ -75,6 +76,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     check_weights(weights, checkpoint)
     # As mmengine does with what a wrapped model has written.
     weights = {re.sub(r"^module\.", "", name): value for name, value in weights.items()}
+    adopt_single_form(model, weights)  # also of networks that do not load by themselves
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:

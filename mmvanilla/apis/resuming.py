@@ -48,7 +48,7 @@ def _number(path: Path) -> int:
 class ResumeCheckHook(Hook):
     """Compares the checkpoint that a run resumes from with the config of the run."""
 
-    priority = "HIGHEST"
+    priority = "ABOVE_NORMAL"  # after DeepTrainingHook, which may change the structure
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse what would not go on as it was; say what differs otherwise.

@@ -34,7 +34,7 @@ class ChannelsLastHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Convert the model, its averages and the state of its optimiser."""
         if to_channels_last(runner.model):
-            _wrap_again(runner)
+            wrap_again(runner)
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 to_channels_last(hook.ema_model)
@@ -87,8 +87,8 @@ def to_channels_last(model: nn.Module) -> int:
     return converted
 
 
-def _wrap_again(runner: Any) -> None:
-    """Let DistributedDataParallel forget the strides that the parameters had."""
+def wrap_again(runner: Any) -> None:
+    """Let DistributedDataParallel forget the shapes and strides that the parameters had."""
     if not any(isinstance(module, DistributedDataParallel) for module in runner.model.modules()):
         return
     is_compiled = "train_step" in vars(runner.model)

@@ -13,6 +13,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
+from mmvanilla.engine.merging import adopt_in_training, check_merging, merge_in_training
 from mmvanilla.models.act_lambda import SCHEDULES, set_act_lambda
 
 _LOG_NAME = "train/act_lambda"  # LoggerHook prints every scalar whose name begins with train/
@@ -45,6 +46,10 @@ class DeepTrainingHook(Hook):
             ``decay_iters``, which allows nothing else.
         begin: Number of epochs, or with ``decay_iters`` of iterations, during which λ stays 0
             before it begins to rise; λ is 1 after ``begin`` and the decay together. Default: 0.
+        merge: Whether each pair becomes a single convolution, exact in eval mode, as soon as λ is
+            1: a step costs half from then on, and the model is one with ``deep_training=False``,
+            whose checkpoints load in configs of both kinds (see
+            :func:`mmvanilla.engine.merging.merge_in_training`). Default: False.
 
     Raises:
         TypeError: A length is not a whole number.
@@ -56,6 +61,9 @@ class DeepTrainingHook(Hook):
         >>> custom_hooks = [dict(type="DeepTrainingHook", begin=50, decay_epochs=100)]
     """
 
+    # Before hooks that load, or compare, what depends on the model's structure.
+    priority = "HIGH"
+
     def __init__(
         self,
         decay_epochs: int | None = None,
@@ -63,6 +71,7 @@ class DeepTrainingHook(Hook):
         schedule: str = "linear",
         by_epoch: bool | None = None,
         begin: int = 0,
+        merge: bool = False,
     ) -> None:
         if (decay_epochs is None) == (decay_iters is None):
             raise ValueError(
@@ -87,15 +96,17 @@ class DeepTrainingHook(Hook):
             )
         self.decay_epochs, self.decay_iters = decay_epochs, decay_iters
         self.schedule = schedule
-        self.begin = begin
+        self.begin, self.merge = begin, merge
         self.by_epoch = decay_iters is None if by_epoch is None else by_epoch
         self._current: float | None = None
+        self._is_merged = False
 
     def before_train(self, runner: Any) -> None:
         """Set λ for the epoch or iteration at which the run starts or resumes.
 
         Raises:
-            RuntimeError: No module of the model has a λ.
+            RuntimeError: No module of the model has a λ, or the pairs cannot be merged.
+            TypeError: As above, see :func:`mmvanilla.engine.merging.check_merging`.
             ValueError: Epochs are given, but the loop counts iterations.
         """
         counted = self.decay_epochs is not None and (self.decay_epochs or self.begin)
@@ -105,13 +116,15 @@ class DeepTrainingHook(Hook):
                 "(IterBasedTrainLoop has one epoch only); give decay_iters"
             )
         start = self._lambda_at(runner.epoch, runner.iter, runner)
-        if not self._set(runner, start):
+        if not self._set(runner, start) and not (self._is_merged and start == 1.0):
             raise RuntimeError(
                 f"DeepTrainingHook: no module of {type(runner.model).__name__} has a λ: it is "
-                "fused, or was built without pairs of convolutions; leave the hook out, or take a "
-                "VanillaNet with deep_training=True or a network with "
+                "fused or merged, or was built without pairs of convolutions; leave the hook out, "
+                "or take a VanillaNet with deep_training=True or a network with "
                 "conv_cfg=dict(type='ConvPair')"
             )
+        if self.merge and not self._is_merged:
+            check_merging(runner)
         last = self._lambda_at(runner.max_epochs - 1, runner.max_iters - 1, runner)
         if last < 1.0:
             runner.logger.warning(
@@ -120,16 +133,20 @@ class DeepTrainingHook(Hook):
             )
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume where λ would fall.
+        """Give the model the structure of merged weights; refuse to resume where λ would fall.
 
         Raises:
             ValueError: λ in the checkpoint is larger than where the run would go on.
         """
+        weights = checkpoint.get("state_dict", checkpoint)
+        if adopt_in_training(runner, weights):
+            self._is_merged = True
+            runner.logger.info("these weights are of merged pairs: so are the model's")
         meta = checkpoint.get("meta", {})
         if not runner._resume or not {"epoch", "iter"} <= set(meta):
             return
-        weights = checkpoint["state_dict"].items()
-        saved = max((float(w) for name, w in weights if name.endswith("act_lambda")), default=0.0)
+        values = (float(weights[name]) for name in weights if name.endswith("act_lambda"))
+        saved = max(values, default=float(self._is_merged))
         start = self._lambda_at(meta["epoch"], meta["iter"], runner)
         if start < saved - 1e-6:
             raise ValueError(
@@ -143,9 +160,17 @@ class DeepTrainingHook(Hook):
         self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Set λ for this iteration, unless λ changes once per epoch, and log it."""
+        """Set λ for this iteration, unless λ changes once per epoch; log it; merge in time."""
         if not self.by_epoch:
             self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
+        # Gradients that are still accumulated would be lost.
+        is_due = self.merge and not self._is_merged and self._current == 1.0
+        if is_due and runner.optim_wrapper.should_update():
+            pairs = merge_in_training(runner)
+            self._is_merged = True
+            runner.logger.info(
+                f"λ is 1: {pairs} pairs of convolutions are merged, and train on as single ones"
+            )
         runner.message_hub.update_scalar(_LOG_NAME, self._current)
 
     def _lambda_at(self, epoch: int, iteration: int, runner: Any) -> float:

@@ -14,6 +14,7 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -115,9 +116,25 @@ class FusableLayer(BaseModule, ABC):
 
 
 def _fuse(layer: FusableLayer, name: str) -> nn.Conv2d:
-    """Build the convolution that equals a layer, and measure that it does.
+    """Build the convolution that equals a layer, and measure that it does."""
+    conv: Any = build_measured(layer, name, _build_conv)
+    # A frozen layer stays frozen.
+    return conv.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
 
-    A copy in float64 is fused and run, so that no rounding hides a difference, and so that neither
+
+def _build_conv(layer: FusableLayer) -> nn.Conv2d:
+    like = layer.geometry
+    weight, bias = layer.fused_tensors()
+    with torch.device("meta"):
+        conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return conv
+
+
+def build_measured(layer: FusableLayer, name: str, build: Callable[[Any], nn.Module]) -> nn.Module:
+    """Build what replaces a layer, in eval mode, and measure that it computes the same.
+
+    ``build`` gets a copy in float64, so that no rounding hides a difference, and so that neither
     autocast nor the kernels of a device play a part.
     """
     try:
@@ -127,7 +144,13 @@ def _fuse(layer: FusableLayer, name: str) -> nn.Conv2d:
     # Tensors that are created in inference mode could not be trained.
     with torch.inference_mode(False), torch.no_grad():
         try:
-            conv, difference = _fuse_copy(copy.deepcopy(layer).double())
+            twin = copy.deepcopy(layer).double()
+            images = _random_images(twin.geometry)
+            # First, since weights that are computed when a layer is called, as by pruning, are
+            # stale.
+            expected = twin(images.clone())
+            built = build(twin).eval()
+            difference = 0.0 if images.is_meta else _largest_error(expected, built(images))
         except Exception as error:
             raise RuntimeError(
                 f"cannot fuse {name}: its copy in float64 cannot be run and measured "
@@ -139,23 +162,7 @@ def _fuse(layer: FusableLayer, name: str) -> nn.Conv2d:
                 f"weights and statistics say (a difference of {difference:.2g} on random images); "
                 "it may have another activation, a hook, or a forward of its own: take that out"
             )
-        # A frozen layer stays frozen.
-        conv.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
-        return conv.to(layer.geometry.weight.dtype)
-
-
-def _fuse_copy(twin: FusableLayer) -> tuple[nn.Conv2d, float]:
-    """Fuse a layer in float64; return the convolution, and its largest error on random images."""
-    like = twin.geometry
-    images = _random_images(like)
-    # First, since weights that are computed when a layer is called, as by pruning, are stale.
-    expected = twin(images.clone())
-    weight, bias = twin.fused_tensors()
-    with torch.device("meta"):
-        conv = nn.Conv2d(like.in_channels, weight.shape[0], **conv_geometry(like))
-    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
-    conv.eval()
-    return conv, 0.0 if images.is_meta else _largest_error(expected, conv(images))
+        return built.to(layer.geometry.weight.dtype)
 
 
 def _random_images(conv: nn.Conv2d) -> Tensor:

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmvanilla.models.fusion import FusableLayer, fuse_model
+from mmvanilla.models.merging import adopt_single_form
 
 # Entries that may be missing: a counter that nothing needs, and λ, which is then 1.
 _OPTIONAL = ("num_batches_tracked", "act_lambda")
@@ -27,7 +28,8 @@ class StrictLoadingMixin(nn.Module):
 
     - The deploy form fuses weights of the training form, and logs that. For this it builds another
       module of its own class, from the same arguments with ``deploy=False``.
-    - The training form refuses fused weights, since they cannot be separated again.
+    - The training form refuses fused weights, since they cannot be separated again; given those of
+      merged pairs, it becomes one with ``deep_training=False``.
     - Weights that are missing or have another shape are an error, even if the caller loads
       non-strictly as mmengine does, unless :attr:`requires_all_weights` is False.
     """
@@ -66,6 +68,12 @@ class StrictLoadingMixin(nn.Module):
         given = {
             key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)
         }
+        if adopt_single_form(self, given):
+            print_log(
+                f"these weights are of single convolutions, and so is the {self._name} now; in "
+                "several processes, or with averages, build it with deep_training=False",
+                "current",
+            )
         if self.deploy:
             fused = self._fuse_on_load(given)
             if fused is not None:
@@ -98,6 +106,7 @@ class StrictLoadingMixin(nn.Module):
         if not _missing(own, given):
             return None
         training_form = self._build_training_form()
+        adopt_single_form(training_form, given)
         expected = training_form.state_dict()
         if not (expected.keys() - own.keys()) & given.keys():
             return None

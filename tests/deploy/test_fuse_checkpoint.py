@@ -14,6 +14,7 @@ from mmvanilla.apis.complexity import measure_complexity
 from mmvanilla.apis.model import load_model
 from mmvanilla.deploy import fuse_checkpoint as module
 from mmvanilla.deploy.comparison import compare_forms, first_mismatch
+from mmvanilla.models.merging import merge_pairs
 from tests.helpers import TINY, randomise, relative_difference
 
 
@@ -88,6 +89,17 @@ def test_fused_checkpoint_and_config_give_the_same_outputs(setup, tmp_path):
     assert meta["dataset_meta"] == dict(classes=["a", "b"], palette=[[1, 2, 3]])
     x = torch.randn(1, 3, 96, 64)
     assert relative_difference(model(x)[0].detach(), fused(x)[0].detach()) < 1e-5
+
+
+def test_a_checkpoint_of_merged_pairs_is_fused_by_the_config_in_training_form(setup):
+    arguments, model = setup
+    expected = model(torch.ones(1, 3, 96, 64))[0].detach()
+    merge_pairs(model)
+    torch.save(dict(meta={}, state_dict=model.state_dict()), arguments["checkpoint"])
+    report = fuse_checkpoint(**arguments, sizes=[(32, 32)])
+    assert report.num_fused == 20
+    fused, _ = load_model(Config.fromfile(str(report.config)), str(report.checkpoint))
+    assert relative_difference(expected, fused(torch.ones(1, 3, 96, 64))[0].detach()) < 1e-5
 
 
 def test_fused_file_holds_tensors_and_plain_values_alone(setup):

@@ -53,9 +53,11 @@ def assert_trains_the_same(folder, compiled, **options):
 
 
 @pytest.mark.usefixtures("_no_fallback")
-def test_with_lambda_and_averages(tmp_path):
+@pytest.mark.parametrize("merge", [False, True])
+def test_with_lambda_and_averages(tmp_path, merge):
     # Without generated code, which takes much longer; that is the last test's.
-    assert_trains_the_same(tmp_path, dict(backend="eager"))
+    options = {"custom_hooks.0.merge": merge}
+    assert_trains_the_same(tmp_path, dict(backend="eager"), **options)
 
 
 @pytest.mark.exhaustive

@@ -59,8 +59,10 @@ train_cfg = dict(max_epochs=1, val_interval=1)
 model = dict(test_cfg=dict(rcnn=dict(max_per_img=10)))
 """,
 }
+CONFIG["merging"] = CONFIG["classifier"].replace("decay_epochs=2", "decay_epochs=1, merge=True")
 BASES = {
     "classifier": "vanillanet_shapes.py",
+    "merging": "vanillanet_shapes.py",
     "segmenter": "upernet_vanillanet_shapes.py",
     "detector": "maskrcnn_vanillanet_shapes.py",
 }
@@ -125,10 +127,12 @@ def train_and_test(kind: str, layout: str, folder: Path) -> tuple[dict, dict, st
 
 
 @pytest.mark.toolbox("mmpretrain")
-def test_a_classifier(tmp_path):
-    first, second, printed = train_and_test("classifier", "imagenet", tmp_path)
+@pytest.mark.parametrize(("kind", "lambdas"), [("classifier", [0.5] * 2), ("merging", [None] * 2)])
+def test_a_classifier(tmp_path, kind, lambdas):
+    first, second, printed = train_and_test(kind, "imagenet", tmp_path)
     assert 0 <= first["metrics"]["accuracy/top1"] <= 100
-    assert first["lambdas"] == second["lambdas"] == [0.5, 0.5]
+    assert first["lambdas"] == second["lambdas"] == lambdas
+    assert ("are merged" in printed) == (kind == "merging")
     assert "no GPU: SyncBN layers become BN" in printed
     # Of the statistics, a checkpoint has those of the first process.
     for key, value in first["weights"][0].items():

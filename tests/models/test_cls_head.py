@@ -147,9 +147,15 @@ class TestInAClassifier:
         assert relative_difference(model(x).detach(), deploy(x).detach()) < 1e-5
 
     def test_training_form_refuses_fused_weights(self):
-        fused = randomise(make_classifier(deploy=True)).head.state_dict()
-        with pytest.raises(RuntimeError, match="are fused, but the VanillaNetClsHead"):
-            make_head().load_state_dict(fused, strict=False)
+        fused = randomise(make_classifier(deploy=True))
+        with pytest.raises(RuntimeError, match="are fused, but the VanillaNet"):
+            make_classifier().load_state_dict(fused.state_dict(), strict=False)
+
+    def test_a_head_of_a_pair_reads_a_single_convolution(self):
+        features = (torch.randn(2, CHANNELS, 3, 3),)
+        head, single = make_head(), make_head(deep_training=False)
+        head.load_state_dict(single.state_dict())
+        assert torch.equal(head(features), single(features)) and head.deploy
 
     def test_fine_tuning_to_other_classes_is_left_to_mmpretrain(self):
         from mmengine.runner import load_state_dict

@@ -1,0 +1,91 @@
+"""Merge the pairs of the model that a Runner trains, with all that depends on its parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Container
+from typing import Any
+
+from mmengine.dist import broadcast
+from mmengine.hooks import EMAHook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from torch import compiler, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmvanilla.engine.channels_last import ChannelsLastHook, to_channels_last, wrap_again
+from mmvanilla.models.act_lambda import set_act_lambda
+from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.models.merging import adopt_single_form, merge_pairs
+
+
+def check_merging(runner: Any) -> None:
+    """Refuse at the start of a training what could not be merged in its course.
+
+    Raises:
+        RuntimeError, TypeError: As :func:`mmvanilla.models.merging.merge_pairs`; or the model's
+            wrapper, or the optimiser's, cannot be changed.
+    """
+    wrapped = is_model_wrapper(runner.model)
+    if wrapped and not isinstance(runner.model, DistributedDataParallel):
+        raise TypeError(f"merge=True does not work in a {type(runner.model).__name__}")
+    if not isinstance(runner.optim_wrapper, OptimWrapper):
+        raise TypeError("merge=True works with one optimiser, found several")
+    twin = copy.deepcopy(runner.model.module if wrapped else runner.model)
+    set_act_lambda(twin, 1.0)
+    merge_pairs(twin)
+
+
+def merge_in_training(runner: Any) -> int:
+    """Merge the pairs of the model and of mmengine's averages; return their number.
+
+    The merged parameters stand where the second convolutions' stood in the groups of the optimiser.
+    Their state begins anew: the moments of a product do not follow from those of its factors. The
+    first convolutions' parameters leave; their groups stay, if empty, since schedules count them.
+    Several processes go on with the statistics of the first one, as after resuming.
+    """
+
+    def merge(models: list[nn.Module]) -> None:
+        scales = None
+        for model in models:
+            for buffer in model.buffers():
+                broadcast(buffer)
+            scales = merge_pairs(model, scales)
+
+    return _exchange(runner, merge)
+
+
+def adopt_in_training(runner: Any, keys: Container[str]) -> int:
+    """Give the model the form of merged weights that are about to be loaded, if they are merged."""
+    return _exchange(runner, lambda models: [adopt_single_form(each, keys) for each in models])
+
+
+def _exchange(runner: Any, exchange: Callable[[list[nn.Module]], Any]) -> int:
+    """Exchange pairs, and let all that depends on the model's parameters follow."""
+    averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    models = [model, *(average.module for average in averages)]
+    pairs = {each for each in model.modules() if isinstance(each, ConvPair)}
+    exchange(models)
+    pairs -= {*model.modules()}
+    if not pairs:
+        return 0
+    if isinstance(runner.optim_wrapper, OptimWrapper):
+        optimizer = runner.optim_wrapper.optimizer
+        parts = [part for pair in pairs for part in (pair.first, pair.second.conv)]
+        changed = {parameter for part in parts for parameter in part.parameters()}
+        for parameter in changed:
+            optimizer.state.pop(parameter, None)
+        gone = {id(parameter) for parameter in changed} - {id(each) for each in model.parameters()}
+        for group in optimizer.param_groups:
+            group["params"] = [each for each in group["params"] if id(each) not in gone]
+    for average in averages:
+        whole, inner = average.update_buffers, average.module
+        average.avg_parameters = inner.state_dict() if whole else dict(inner.named_parameters())
+    if any(isinstance(hook, ChannelsLastHook) for hook in runner.hooks):
+        for each in models:
+            to_channels_last(each)
+    wrap_again(runner)
+    if runner.cfg.get("compile"):
+        compiler.reset()  # not every version of torch sees that layers were exchanged
+    return len(pairs)

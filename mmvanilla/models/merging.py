@@ -1,0 +1,125 @@
+"""Merge the pairs of deep training while a model trains on, as one with ``deep_training=False``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmvanilla.models.conv_pair import ConvNorm, ConvPair
+from mmvanilla.models.fusion import build_measured, conv_geometry
+from mmvanilla.models.fusion_algebra import merge_pointwise
+
+_Places = list[tuple[nn.Module, str]]
+
+
+def merge_pairs(model: nn.Module, scales: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Replace each pair of a model by a single convolution and the pair's last norm, in place.
+
+    Eval mode stays exact: each layer is measured, as in fusing. A pair without a last norm becomes
+    the plain convolution of its deploy form. Before a norm, the size of a weight matters only to
+    the optimiser: each channel of the merged one gets the root mean square that it had in the
+    second convolution, which was kept in front of the same norm; the statistics go along. The
+    parameters are those of the second convolution, in another shape.
+
+    Args:
+        model: A model at λ = 1, in any mode.
+        scales: What this function returned for a model of which this one is an average. None: none.
+
+    Returns:
+        The factors of the channels of each merged weight, (C_out,), by the name of the pair.
+
+    Raises:
+        RuntimeError: λ is not 1, or a pair, which is named, computes something else than its
+            weights and statistics say.
+        TypeError: A norm has no running statistics.
+    """
+    scales = {} if scales is None else scales
+    for path, pair, places in _find_pairs(model):
+
+        def build(twin: ConvPair, path: str = path) -> nn.Module:
+            return _merge(twin, scales, path)
+
+        merged = build_measured(copy.deepcopy(pair).eval(), path, build)
+        layer = _single_form(pair)
+        layer.load_state_dict(merged.state_dict())
+        _replace(pair, layer, places)
+    return scales
+
+
+def adopt_single_form(model: nn.Module, keys: Container[str]) -> bool:
+    """Replace the pairs for which a state dict has a single convolution; its weights come later.
+
+    Returns:
+        Whether there were any.
+    """
+    merged = [
+        (pair, places)
+        for path, pair, places in _find_pairs(model)
+        if (f"{path}.weight" if pair.second.norm is None else f"{path}.conv.weight") in keys
+    ]
+    for pair, places in merged:
+        _replace(pair, _single_form(pair), places)
+    return bool(merged)
+
+
+def _find_pairs(model: nn.Module) -> Iterator[tuple[str, ConvPair, _Places]]:
+    places: dict[ConvPair, dict[str, tuple[nn.Module, str]]] = {}
+    for prefix, parent in model.named_modules():
+        for name, child in parent._modules.items():
+            if isinstance(child, ConvPair):
+                places.setdefault(child, {})[f"{prefix}.{name}".lstrip(".")] = (parent, name)
+    for pair, where in places.items():
+        yield next(iter(where)), pair, [*where.values()]
+
+
+def _merge(pair: ConvPair, scales: dict[str, Tensor], path: str) -> nn.Module:
+    """Build the single form of a copy in float64, which is used up."""
+    first, second = pair.first.fused_tensors(), pair.second.conv
+    norm: Any = pair.second.norm
+    weight, bias = merge_pointwise(*first, second.weight, second.bias, pair.groups)
+    if getattr(norm, "weight", None) is not None:
+        sizes = [each.flatten(1).square().mean(1).sqrt() for each in (second.weight, weight)]
+        scale = torch.where(sizes[0] * sizes[1] > 0, sizes[0] / sizes[1], 1.0)
+        scale = scales.setdefault(path, scale)
+        weight, bias = weight * scale[:, None, None, None], bias * scale
+        deviation = (norm.running_var + norm.eps).sqrt()
+        norm.running_mean.mul_(scale)
+        norm.running_var.mul_(scale.square())
+        # eps does not grow along: of a channel that hardly varies, that would show.
+        norm.weight.mul_((norm.running_var + norm.eps).sqrt() / (scale * deviation))
+    layer = _single_form(pair)
+    conv: Any = getattr(layer, "conv", layer)
+    conv.weight.copy_(weight)
+    conv.bias.copy_(bias)
+    return layer
+
+
+def _single_form(pair: ConvPair) -> nn.Module:
+    """Build what a network of single convolutions has in place of a pair, with zeros as weights.
+
+    An optimiser that has the second convolution's parameters has those of the new one.
+    """
+    with torch.device("meta"):
+        geometry = conv_geometry(pair.geometry)
+        layer = ConvNorm(pair.in_channels, pair.out_channels, norm_cfg=None, **geometry)
+    second, conv = pair.second, layer.conv
+    bias: Any = pair.first.conv.bias if second.conv.bias is None else second.conv.bias
+    for name, kept in dict(weight=second.conv.weight, bias=bias).items():
+        kept.grad = None
+        kept.data = kept.data.new_zeros(getattr(conv, name).shape)
+        setattr(conv, name, kept)
+    layer.train(pair.training)
+    layer.norm = second.norm
+    return conv if layer.norm is None else layer
+
+
+def _replace(pair: ConvPair, layer: nn.Module, places: _Places) -> None:
+    if hasattr(pair, "_params_init_info"):  # mmengine's notes, while a model is initialised
+        for module in layer.modules():
+            module._params_init_info = pair._params_init_info
+    for parent, name in places:
+        parent._modules[name] = layer

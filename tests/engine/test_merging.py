@@ -1,0 +1,218 @@
+"""``DeepTrainingHook(merge=True)``: the pairs merge in the course of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from mmvanilla import ConvPair
+from mmvanilla.apis.runners import build_test_runner, release
+from mmvanilla.models.conv_pair import ConvNorm
+from tests import toy_training
+from tests.engine.test_deep_training_hook import ToyModel, make_runner
+
+MERGE = {"custom_hooks.0.merge": True}
+SINGLE = {"model.backbone.deep_training": False}
+WITHOUT = """
+custom_hooks = custom_hooks[1:]
+"""
+
+
+def train(folder: Path, name: str, options: dict, resume: Any = None, extra: str = "") -> Any:
+    """Train the toy, with λ, EMA and layer decay; λ is 1 from the fourth of five epochs on."""
+    config = toy_training.write_config(folder / f"{name}.py", folder / name / "seen", 5, extra)
+    runner = toy_training.train(
+        config, folder / name, cfg_options=options, resume=resume and str(resume)
+    )
+    seen = torch.load(folder / name / "seen" / "rank0.pth", weights_only=True)
+    return SimpleNamespace(seen=seen, folder=folder / name, runner=runner, config=config)
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def assert_equal(ours: Any, theirs: Any, path: str = "") -> None:
+    if isinstance(ours, Tensor):
+        assert torch.equal(ours, theirs), path
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), path
+        for key in ours:
+            assert_equal(ours[key], theirs[key], f"{path}.{key}")
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs), path
+        for index, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_equal(*pair, f"{path}.{index}")
+    else:
+        assert ours == theirs, path
+
+
+def assert_same_end(one: Any, other: Any) -> None:
+    ends = [load(run.folder / "epoch_5.pth") for run in (one, other)]
+    for part in ("state_dict", "ema_state_dict", "optimizer"):
+        assert_equal(*[end[part] for end in ends], part)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("merging"), "run", MERGE)
+
+
+def test_pairs_merge_when_lambda_is_one_and_the_log_says_so(run):
+    forms = [load(run.folder / f"epoch_{epoch}.pth")["state_dict"] for epoch in range(1, 6)]
+    assert ["backbone.stem.conv.first.conv.weight" in weights for weights in forms] == [
+        *[True] * 3,
+        *[False] * 2,
+    ]
+    assert run.seen["lambdas"] == pytest.approx([0, 0, *[1 / 3] * 2, *[2 / 3] * 2, *[1] * 4])
+    log = next(run.folder.glob("*/*.log")).read_text()
+    assert log.count("λ is 1: 3 pairs of convolutions are merged") == 1
+    assert run.seen["losses"][-1] < run.seen["losses"][0]
+
+
+def test_the_optimiser_trains_what_is_there_and_the_rest_of_its_state_goes_on(run):
+    model, optimizer = run.runner.model, run.runner.optim_wrapper.optimizer
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert {*trained} == {*model.parameters()} and len(trained) == len({*trained})
+    first = load(run.folder / "epoch_1.pth")["optimizer"]["param_groups"]
+    assert len(first) == len(optimizer.param_groups)
+    names = [group["group_name"] for group in first]
+    assert names == [group["group_name"] for group in optimizer.param_groups]
+    block = model.backbone.blocks[0].conv
+    steps = {p: int(optimizer.state[p]["step"]) for p in block.parameters()}
+    assert [steps[p] for p in block.parameters()] == [4, 4, 10, 10]  # weight, bias; the norm's
+    assert optimizer.state[block.conv.weight]["exp_avg"].shape == block.conv.weight.shape
+
+
+def test_averages_are_merged_and_go_on(run):
+    ends = [load(run.folder / f"epoch_{epoch}.pth") for epoch in (4, 5)]
+    for averaged, raw in [(end["state_dict"], end["ema_state_dict"]) for end in ends]:
+        assert {f"module.{key}" for key in averaged} == raw.keys() - {"steps"}
+        key = "backbone.stem.conv.conv.weight"
+        assert 0 < (averaged[key] - raw[f"module.{key}"]).abs().mean() < averaged[key].abs().mean()
+    assert not torch.equal(ends[0]["state_dict"][key], ends[1]["state_dict"][key])
+
+
+@pytest.mark.parametrize("epoch", [2, 3, 4])
+def test_a_resumed_run_is_the_same_bit_for_bit(run, tmp_path, epoch):
+    """Before the merge, right before it, and after it."""
+    resumed = train(tmp_path, "resumed", MERGE, run.folder / f"epoch_{epoch}.pth")
+    assert resumed.seen["losses"] == run.seen["losses"][2 * epoch :]
+    assert_same_end(resumed, run)
+
+
+def test_after_the_merge_the_run_is_one_of_single_convolutions(run, tmp_path):
+    """Its checkpoint is resumed by a config that knows neither pairs nor the hook."""
+    last = run.folder / "epoch_4.pth"
+    text = Path(run.config).read_text()
+    assert "DeepTrainingHook" in text
+    single = train(tmp_path, "single", SINGLE, last, extra=WITHOUT)
+    assert_same_end(single, run)
+
+
+@pytest.mark.parametrize("options", [{}, SINGLE])
+def test_its_checkpoint_is_tested_with_configs_of_both_forms(run, tmp_path, options):
+    tester = build_test_runner(
+        run.config, str(run.folder / "epoch_5.pth"), work_dir=str(tmp_path), cfg_options=options
+    )
+    metrics = tester.test()
+    release(tester)
+    hub = run.runner.message_hub.log_scalars["val/accuracy"]
+    assert metrics["accuracy"] == hub.current()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model.backbone.with_cp": True},
+        {"default_hooks.channels_last": dict(type="ChannelsLastHook")},
+        {"model.backbone.frozen_stages": 1},
+        {"custom_hooks.1.update_buffers": True},
+    ],
+)
+def test_with(run, tmp_path, options):
+    found = train(tmp_path, "found", {**MERGE, **options})
+    resumed = train(tmp_path, "resumed", {**MERGE, **options}, found.folder / "epoch_3.pth")
+    assert_same_end(resumed, found)
+    if "model.backbone.with_cp" in options:
+        assert found.seen["losses"] == run.seen["losses"]
+    stem = found.runner.model.backbone.stem.conv.conv.weight
+    assert stem.requires_grad == ("model.backbone.frozen_stages" not in options)
+    has_format = stem.is_contiguous(memory_format=torch.channels_last)
+    assert has_format == ("default_hooks.channels_last" in options)
+
+
+class CountPairs(Hook):
+    """Counts the pairs that are there in each iteration."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.seen.append(sum(isinstance(each, ConvPair) for each in runner.model.modules()))
+
+
+def test_gradients_that_are_accumulated_are_waited_for(tmp_path):
+    hooks = [dict(type="DeepTrainingHook", decay_iters=4, merge=True), CountPairs()]
+    wrapper = dict(optimizer=dict(type="SGD", lr=1e-3), accumulative_counts=3)
+    runner = make_runner(tmp_path, hooks, optim_wrapper=wrapper)
+    runner.train()
+    # λ is 1 from the fifth iteration on, the second update is behind the sixth.
+    assert hooks[1].seen == [2] * 6 + [0] * 6
+
+
+def test_another_network_is_resumed_and_tested_in_its_merged_form(tmp_path):
+    def build(name: str, **more: Any) -> Any:
+        (tmp_path / name).mkdir()
+        hooks = [dict(type="DeepTrainingHook", decay_epochs=1, merge=True), dict(type="EMAHook")]
+        checkpoint = dict(checkpoint=dict(type="CheckpointHook", interval=1))
+        return make_runner(tmp_path / name, hooks, default_hooks=checkpoint, **more)
+
+    whole = build("whole")
+    whole.train()
+    assert isinstance(whole.model.head["conv"], ConvNorm)
+    path = str(tmp_path / "whole" / "epoch_2.pth")
+    resumed = build("resumed", load_from=path, resume=True)
+    resumed.train()
+    assert_equal(resumed.model.state_dict(), whole.model.state_dict())
+    loaded = build("loaded", load_from=path)
+    loaded.call_hook("before_run")
+    loaded.load_or_resume()
+    assert loaded.model.state_dict().keys() == whole.model.state_dict().keys()
+
+
+def test_a_layer_that_cannot_be_merged_is_refused_at_the_start(tmp_path):
+    model = ToyModel()
+    model.backbone[0].first.register_forward_hook(lambda module, inputs, out: out.relu())
+    hooks = [dict(type="DeepTrainingHook", decay_epochs=2, merge=True)]
+    with pytest.raises(RuntimeError, match=r"cannot fuse backbone\.0: .*something else"):
+        make_runner(tmp_path, hooks, model=model).train()
+    assert model.seen == []
+
+
+def test_lambda_does_not_rise_again_in_merged_weights(run, tmp_path):
+    last = run.folder / "epoch_4.pth"
+    with pytest.raises(ValueError, match="would fall from 1 to 0.8"):
+        train(tmp_path, "longer", {**MERGE, "custom_hooks.0.decay_epochs": 5}, last)
+    with pytest.raises(RuntimeError, match="has a λ: it is fused or merged"):
+        train(tmp_path, "anew", {**MERGE, "load_from": str(last)})
+
+
+def test_merged_weights_are_trained_on_by_a_config_in_training_form(run, tmp_path):
+    last = run.folder / "epoch_4.pth"
+    options = {
+        "load_from": str(last),
+        "custom_hooks": [dict(type="WriteRank", out_dir=str(tmp_path / "found" / "seen"))],
+    }
+    found = train(tmp_path, "found", options)
+    before = load(last)["state_dict"]
+    moved = [
+        key for key, value in found.seen["model"].items() if not torch.equal(before[key], value)
+    ]
+    assert {key for key in before if key.endswith(("weight", "bias"))} <= {*moved}
