@@ -1,7 +1,6 @@
 """The fused pair of files: written completely and rightly, or not at all."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -58,7 +57,8 @@ def setup(tmp_path, monkeypatch):
     return {name: str(path) for name, path in names.items()}, model
 
 
-fuse_checkpoint = module.fuse_checkpoint
+def fuse_checkpoint(**arguments):
+    return module.fuse_checkpoint(**{"sizes": [(32, 32)], **arguments})
 
 
 def left_in(folder):
@@ -70,10 +70,8 @@ UNTOUCHED = ["config.py", "epoch_1.pth"]
 
 def test_fused_checkpoint_and_config_give_the_same_outputs(setup, tmp_path):
     arguments, model = setup
-    report = fuse_checkpoint(**arguments)
-
-    assert report.num_fused == 20
-    assert report.max_difference < 1e-5
+    report = fuse_checkpoint(**arguments, sizes=None)
+    assert report.num_fused == 20 and report.max_difference < 1e-5
     assert "features or logits at 224x224" in report.compared
     assert "NOT compared: predictions (TwoBackbones is of none of the three" in report.compared
     assert report.forms[0].complexity == measure_complexity(model, (224, 224))
@@ -84,11 +82,17 @@ def test_fused_checkpoint_and_config_give_the_same_outputs(setup, tmp_path):
     cfg = Config.fromfile(str(report.config))
     assert cfg.model.left.deploy and cfg.model.parts[0].net.deploy
     assert cfg.model.parts[0].net.init_cfg is None and cfg.load_from is None
-    fused, meta = load_model(cfg, arguments["out"])
-    assert isinstance(fused.left, VanillaNet) and fused.left.deploy
-    assert meta["dataset_meta"] == dict(classes=["a", "b"], palette=[[1, 2, 3]])
+    fused, _ = load_model(cfg, arguments["out"])
     x = torch.randn(1, 3, 96, 64)
     assert relative_difference(model(x)[0].detach(), fused(x)[0].detach()) < 1e-5
+    # The file holds tensors and plain values alone, the text of the config among them.
+    written = torch.load(arguments["out"], weights_only=True)
+    assert set(written) == {"meta", "state_dict"}
+    assert written["meta"].pop("cfg") == report.config.read_text()
+    assert written["meta"].pop("dataset_meta") == dict(classes=["a", "b"], palette=[[1, 2, 3]])
+    assert set(written["meta"]) == {"epoch", "fused_from", "mmvanilla_version"}
+    for value in written["state_dict"].values():
+        assert value.stride() == torch.empty(value.shape).stride()
 
 
 def test_a_checkpoint_of_merged_pairs_is_fused_by_the_config_in_training_form(setup):
@@ -96,36 +100,26 @@ def test_a_checkpoint_of_merged_pairs_is_fused_by_the_config_in_training_form(se
     expected = model(torch.ones(1, 3, 96, 64))[0].detach()
     merge_pairs(model)
     torch.save(dict(meta={}, state_dict=model.state_dict()), arguments["checkpoint"])
-    report = fuse_checkpoint(**arguments, sizes=[(32, 32)])
+    report = fuse_checkpoint(**arguments)
     assert report.num_fused == 20
-    fused, _ = load_model(Config.fromfile(str(report.config)), str(report.checkpoint))
+    fused, _ = load_model(Config.fromfile(str(report.config)), arguments["out"])
     assert relative_difference(expected, fused(torch.ones(1, 3, 96, 64))[0].detach()) < 1e-5
 
 
-def test_fused_file_holds_tensors_and_plain_values_alone(setup):
-    arguments, _ = setup
-    fuse_checkpoint(**arguments, sizes=[(32, 32)])
-    written = torch.load(arguments["out"], weights_only=True)
-    assert set(written) == {"meta", "state_dict"}
-    assert set(written["meta"]) == {
-        *("cfg", "dataset_meta", "epoch", "fused_from", "mmvanilla_version")
-    }
-    assert written["meta"]["cfg"] == Path(arguments["out"]).with_suffix(".py").read_text()
-    stored = Config.fromstring(written["meta"]["cfg"], ".py")
-    assert stored.model.left.deploy and stored.custom_imports.imports == ["mmvanilla"]
-    for value in written["state_dict"].values():
-        assert value.stride() == torch.empty(value.shape).stride()
-
-
-def test_existing_outputs_are_kept(setup, tmp_path):
+def test_neither_other_files_nor_fused_weights_are_taken(setup, tmp_path):
     arguments, _ = setup
     (tmp_path / "fused.py").write_text("precious")
     with pytest.raises(FileExistsError, match="--overwrite"):
         fuse_checkpoint(**arguments)
     assert (tmp_path / "fused.py").read_text() == "precious"
     assert not (tmp_path / "fused.pth").exists()
-    fuse_checkpoint(**arguments, overwrite=True, sizes=[(32, 32)])
+    report = fuse_checkpoint(**arguments, overwrite=True)
     assert "precious" not in (tmp_path / "fused.py").read_text()
+    again = dict(checkpoint=arguments["out"], out=str(tmp_path / "again.pth"))
+    with pytest.raises(ValueError, match="nothing to fuse"):
+        fuse_checkpoint(**again, config=str(report.config))
+    with pytest.raises(RuntimeError, match="are fused"):
+        fuse_checkpoint(**again, config=arguments["config"])
 
 
 def fade(model):
@@ -157,7 +151,7 @@ def test_weights_that_cannot_be_fused_are_refused(setup, tmp_path, change, error
         fuse_checkpoint(**arguments)
     assert left_in(tmp_path) == UNTOUCHED
     if change is fade:
-        fuse_checkpoint(**arguments, force=True, sizes=[(32, 32)])
+        fuse_checkpoint(**arguments, force=True)
         assert (tmp_path / "fused.pth").exists()
 
 
@@ -166,7 +160,7 @@ def test_weights_of_a_model_that_was_wrapped(setup):
     arguments, model = setup
     wrapped = {f"module.{name}": value for name, value in model.state_dict().items()}
     torch.save(dict(state_dict=wrapped), arguments["checkpoint"])
-    assert fuse_checkpoint(**arguments, sizes=[(32, 32)]).max_difference < 1e-5
+    assert fuse_checkpoint(**arguments).max_difference < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -184,18 +178,6 @@ def test_wrong_arguments_are_named(setup, tmp_path, change, error, message):
     with pytest.raises(error, match=message):
         fuse_checkpoint(**{**setup[0], **change})
     assert left_in(tmp_path) == UNTOUCHED
-
-
-def test_what_is_fused_already_is_refused(setup):
-    arguments, _ = setup
-    report = fuse_checkpoint(**arguments, sizes=[(32, 32)])
-    again = dict(
-        config=str(report.config), checkpoint=arguments["out"], out=str(report.config) + "x.pth"
-    )
-    with pytest.raises(ValueError, match="nothing to fuse"):
-        fuse_checkpoint(**again)
-    with pytest.raises(RuntimeError, match="are fused"):
-        fuse_checkpoint(**{**again, "config": arguments["config"]})
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
