@@ -11,14 +11,8 @@ from mmvanilla.apis.model import build_model
 from tests.helpers import CONFIGS, randomise
 
 TINY = dict(dims=(8, 16, 24, 32, 32), strides=(2, 2, 2, 1))
-ADAPTIVE = dict(
-    dims=(8, 16, 32),
-    strides=(2, 2),
-    adaptive_pools=(5, 3),
-    stem_stride=3,
-    stem_padding=1,
-    input_size=26,
-)
+ADAPTIVE = dict(dims=(8, 16, 32), strides=(2, 2), adaptive_pools=(5, 3))
+ADAPTIVE.update(stem_stride=3, stem_padding=1, input_size=26)
 
 
 def build_backbone(arch=TINY):
@@ -44,23 +38,15 @@ def build_segmenter():
     """A segmenter with pyramid pooling."""
     pytest.importorskip("mmseg.models")
     init_default_scope("mmseg")
+    inputs = dict(in_channels=[8, 16, 24, 32], in_index=[0, 1, 2, 3], pool_scales=(1, 2, 3, 6))
     cfg = dict(
         type="EncoderDecoder",
         data_preprocessor=dict(type="SegDataPreProcessor"),
         backbone=dict(type="VanillaNet", arch=TINY),
-        decode_head=dict(
-            type="UPerHead",
-            in_channels=[8, 16, 24, 32],
-            in_index=[0, 1, 2, 3],
-            pool_scales=(1, 2, 3, 6),
-            channels=8,
-            num_classes=4,
-            norm_cfg=dict(type="BN"),
-            align_corners=False,
-            loss_decode=dict(type="CrossEntropyLoss"),
-        ),
+        decode_head=dict(type="UPerHead", **inputs, channels=8, num_classes=4),
         test_cfg=dict(mode="whole"),
     )
+    cfg["decode_head"].update(norm_cfg=dict(type="BN"), align_corners=False)
     return randomise(MODELS.build(cfg)).eval()
 
 

@@ -17,25 +17,15 @@ PAIR = dict(type="ConvPair")
 
 
 def one_stage(head):
+    neck = dict(type="FPN", in_channels=[8, 16, 32, 64], start_level=1, out_channels=16, num_outs=5)
+    sizes = dict(num_classes=2, in_channels=16, feat_channels=16, stacked_convs=1)
+    test_cfg = dict(nms_pre=50, score_thr=0.0, min_bbox_size=0, max_per_img=5)
     return dict(
         type="SingleStageDetector",
         backbone=dict(RESNET18),
-        neck=dict(
-            type="FPN",
-            in_channels=[8, 16, 32, 64],
-            start_level=1,
-            out_channels=16,
-            add_extra_convs="on_output",
-            num_outs=5,
-        ),
-        bbox_head=dict(num_classes=2, in_channels=16, feat_channels=16, stacked_convs=1, **head),
-        test_cfg=dict(
-            nms_pre=50,
-            score_thr=0.0,
-            nms=dict(type="nms", iou_threshold=0.5),
-            min_bbox_size=0,
-            max_per_img=5,
-        ),
+        neck=dict(neck, add_extra_convs="on_output"),
+        bbox_head=dict(sizes, **head),
+        test_cfg=dict(test_cfg, nms=dict(type="nms", iou_threshold=0.5)),
     )
 
 
@@ -122,15 +112,13 @@ def test_the_mask_heads_predictor(tmp_path, monkeypatch):
 @pytest.mark.toolbox("mmdet")
 def test_both_detectors_inside_of_a_semi_supervised_one(tmp_path, monkeypatch):
     detector = one_stage(dict(type="FCOSHead", norm_cfg=GN, conv_cfg=PAIR))
-    detector["backbone"] = dict(
-        type="VanillaNet", arch=dict(dims=(8, 16, 32, 64), strides=(2,) * 3)
-    )
+    arch = dict(dims=(8, 16, 32, 64), strides=(2, 2, 2))
+    detector["backbone"] = dict(type="VanillaNet", arch=arch)
+    inner = dict(type="DetDataPreprocessor")
     model = dict(
         type="SoftTeacher",
         detector=detector,
-        data_preprocessor=dict(
-            type="MultiBranchDataPreprocessor", data_preprocessor=dict(type="DetDataPreprocessor")
-        ),
+        data_preprocessor=dict(type="MultiBranchDataPreprocessor", data_preprocessor=inner),
         semi_train_cfg={},
         semi_test_cfg=dict(predict_on="teacher"),
     )
