@@ -71,9 +71,8 @@ def segmenter_config(size, test_cfg=None, align_corners=False):
     resize = dict(type="Resize", scale=size, keep_ratio=True)
     steps = [dict(type="LoadImageFromFile"), resize, dict(type="LoadAnnotations")]
     cfg.test_dataloader.dataset.pipeline = [*steps, dict(type="PackSegInputs")]
-    cfg.model.update(
-        backbone=BACKBONE, auxiliary_head=None, test_cfg=test_cfg or dict(mode="whole")
-    )
+    cfg.model.update(auxiliary_head=None, test_cfg=test_cfg or dict(mode="whole"))
+    cfg.model.backbone = BACKBONE  # update() would merge them
     head = dict(type="FCNHead", channels=16, num_convs=1, num_classes=4, norm_cfg=dict(type="BN"))
     inputs = dict(in_channels=[8, 16, 24, 32], in_index=[0, 1, 2, 3])
     cfg.model.decode_head = dict(
