@@ -1,11 +1,9 @@
 """Run a tool of the project: `mmvanilla TOOL [ARGUMENT ...]`, or `python -m mmvanilla TOOL …`.
 
-It finds the tools of the repository also if the package was installed without a clone. Listing them
-imports neither torch nor the package itself, which takes seconds.
+Listing them imports neither torch nor the package itself, which takes seconds.
 """
 
 import ast
-import difflib
 import importlib.util
 import os
 import sys
@@ -14,22 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 _PACKAGE = Path(__file__).parent
-# The order of the list, by what one does first; a tool that is not named here comes last.
-ORDER = (
-    *("configs", "check", "train", "test", "fuse_backbone", "export", "quantize", "predict"),
-    *("visualize", "convert_checkpoint", "get_flops", "make_shapes"),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool that the first argument names, with the remaining arguments.
-
-    Args:
-        arguments: The command line without the name of the program. Default: that of the process.
-
-    Returns:
-        The exit status.
-    """
+    """Run the tool that the first argument names, with the others, and return its exit status."""
     program = "python -m mmvanilla" if Path(sys.argv[0]).name == "__main__.py" else "mmvanilla"
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -38,15 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     tools = {path.stem: path for path in folder.glob("[!_]*.py")}
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in ("-h", "--help"):
         return _print(overview(program, tools))
     if arguments[0] in ("-V", "--version"):
         return _print(f"mmvanilla {_load(_PACKAGE / 'version.py').__version__}")
     name = arguments[0].replace("-", "_").removesuffix(".py")
     if name not in tools:
-        similar = difflib.get_close_matches(name, tools, 1, 0.5)
-        hint = f"did you mean {similar[0]}? " if similar else ""
-        message = f"unknown tool {arguments[0]!r}; {hint}`{program} --help` lists all tools"
+        message = f"unknown tool {arguments[0]!r}; `{program} --help` lists all tools"
         print(f"error: {message}", file=sys.stderr)
         return 2
     sys.argv = [f"{program} {name}", *arguments[1:]]  # what argparse calls the tool
@@ -59,14 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def overview(program: str, tools: dict[str, Path]) -> str:
-    """Return the text of ``--help``: every tool with the first line of its own description.
-
-    Args:
-        program: What the user typed before the name of the tool.
-        tools: The tools by name.
-    """
+    """Return the text of ``--help``: every tool with the first line of its own description."""
     width = max(map(len, tools), default=0)
-    names = [*(name for name in ORDER if name in tools), *sorted(tools.keys() - set(ORDER))]
     lines = [
         f"usage: {program} TOOL [ARGUMENT ...]",
         f"       {program} TOOL --help",
@@ -75,8 +53,8 @@ def overview(program: str, tools: dict[str, Path]) -> str:
         "VanillaNet (arXiv 2305.12972) for MMDetection, MMSegmentation and MMPretrain",
         "",
     ]
-    for name in names:
-        text = ast.get_docstring(ast.parse(tools[name].read_text(encoding="utf-8"))) or ""
+    for name, path in sorted(tools.items()):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         first_line = text.partition("\n")[0].removesuffix(".")
         lines.append(f"  {name:<{width}}  {first_line}".rstrip())
     return "\n".join(lines)

@@ -29,7 +29,7 @@ def _own_arguments(monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
 
 
-@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["help"]])
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
 def test_lists_the_tools_with_what_they_do(capsys, arguments):
     assert entry.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -44,15 +44,12 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"mmvanilla {mmvanilla.__version__}\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [("trian", "did you mean train? "), ("README.md", ""), ("../setup", ""), ("--verbose", "")],
-)
-def test_unknown_tool(capsys, name, hint):
+@pytest.mark.parametrize("name", ["trian", "README.md", "../setup", "--verbose"])
+def test_unknown_tool(capsys, name):
     assert entry.main([name, "x"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err == f"error: unknown tool {name!r}; {hint}`mmvanilla --help` lists all tools\n"
+    assert output.err == f"error: unknown tool {name!r}; `mmvanilla --help` lists all tools\n"
 
 
 @pytest.mark.parametrize("name", ["get_flops", "get-flops", "get_flops.py"])

@@ -7,7 +7,7 @@ its remedy, and the status is then 1.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from functools import partial
 
 from mmvanilla.apis.config import load_config
@@ -17,13 +17,10 @@ from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
-    parser.add_argument(
-        "--images", type=int, default=50, help="images of each split to look at (default: 50)"
-    )
+    parser = cli.config_parser(__doc__)
+    text = "images of each split to look at (default: 50)"
+    parser.add_argument("--images", type=int, default=50, help=text)
     parser.add_argument("--show-dir", help="folder for a picture of four training samples")
-    cli.add_cfg_options(parser)
     return parser
 
 
@@ -43,7 +40,6 @@ def check(args: Namespace) -> None:
 
 
 main = partial(cli.run, build_parser, check)
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,19 +15,12 @@ from mmvanilla.utils.paths import resolve_config
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "pattern",
-        nargs="?",
-        default="",
-        help="list only what has this in its name, task, toolbox or description; with * or ?: in "
-        "its name (default: all)",
-    )
-    parser.add_argument(
-        "--show", metavar="CONFIG", help="print this config instead, with all that it inherits"
-    )
-    parser.add_argument(
-        "--path", metavar="CONFIG", help="print only where the file of this config is"
-    )
+    text = "list only what has this in its name, task, toolbox or description; with * in its name"
+    parser.add_argument("pattern", nargs="?", default="", help=text)
+    text = "print this config instead, with all that it inherits"
+    parser.add_argument("--show", metavar="CONFIG", help=text)
+    text = "print only where the file of this config is"
+    parser.add_argument("--path", metavar="CONFIG", help=text)
     cli.add_cfg_options(parser)
     return parser
 
@@ -44,20 +37,15 @@ def run(args: Namespace) -> None:
 def show_list(pattern: str) -> None:
     configs = list_configs(pattern)
     if not configs:
-        raise ValueError(
-            f"no config has {pattern!r} in its name, task, toolbox or description; leave the "
-            "pattern out to list all of them"
-        )
-    groups = dict.fromkeys((config.toolbox, config.task) for config in configs)
-    for toolbox, task in groups:
+        raise ValueError(f"no config has {pattern!r} in its name, task, toolbox or description")
+    for toolbox, task in dict.fromkeys((config.toolbox, config.task) for config in configs):
         print(f"{task} ({toolbox})")
         for config in configs:
-            if (config.toolbox, config.task) == (toolbox, task):
+            if config.toolbox == toolbox:
                 print(f"  {config.name}\n      {config.about}")
 
 
 main = partial(cli.run, build_parser, run)
-
 
 if __name__ == "__main__":
     sys.exit(main())

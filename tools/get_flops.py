@@ -5,7 +5,7 @@ tables of OpenMMLab and of most papers call it a FLOP. Counted are convolutions 
 """
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from functools import partial
 
 from mmvanilla.apis.complexity import FORMS, count_config
@@ -14,18 +14,10 @@ from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
-    parser.add_argument(
-        "--shape",
-        nargs=2,
-        type=int,
-        metavar=("H", "W"),
-        help="height and width in pixels (default: 224 224 for a classifier, 512 512 for a "
-        "segmenter, 800 1280 for a detector)",
-    )
+    parser = cli.config_parser(__doc__)
+    text = "height and width in pixels (default: the usual size of the toolbox)"
+    parser.add_argument("--shape", nargs=2, type=int, metavar=("H", "W"), help=text)
     parser.add_argument("--deploy", action="store_true", help="count the deploy form alone")
-    cli.add_cfg_options(parser)
     return parser
 
 
@@ -45,7 +37,6 @@ def number(value: float) -> str:
 
 
 main = partial(cli.run, build_parser, count)
-
 
 if __name__ == "__main__":
     sys.exit(main())

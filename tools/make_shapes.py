@@ -11,14 +11,8 @@ from mmvanilla.utils import cli
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=ArgumentDefaultsHelpFormatter)
     parser.add_argument("root", nargs="?", default="data/shapes", help="folder to write to")
-    parser.add_argument(
-        "--layouts",
-        nargs="+",
-        default=LAYOUTS,
-        choices=LAYOUTS,
-        metavar="NAME",
-        help="which layouts to make",
-    )
+    text = "which layouts to make"
+    parser.add_argument("--layouts", nargs="+", default=LAYOUTS, choices=LAYOUTS, help=text)
     parser.add_argument("--num-train", type=int, default=1200, help="training images")
     parser.add_argument("--num-val", type=int, default=100, help="validation images")
     parser.add_argument("--image-size", type=int, default=128, help="height and width in pixels")
@@ -34,7 +28,6 @@ def make(args: Namespace) -> None:
 
 
 main = partial(cli.run, build_parser, make)
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,6 +12,5 @@ from mmvanilla.utils import cli
 
 main = partial(cli.run, build_parser, predict)
 
-
 if __name__ == "__main__":
     sys.exit(main())

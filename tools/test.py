@@ -1,7 +1,7 @@
 """Test a detector, segmenter or classifier with the metrics of its config."""
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from functools import partial
 
 from mmvanilla.apis.runners import build_test_runner
@@ -10,8 +10,7 @@ from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
+    parser = cli.config_parser(__doc__)
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
     parser.add_argument("--out", help=".pkl file for the raw predictions")
     parser.add_argument("--show-dir", help="folder for pictures of the predictions")

@@ -11,27 +11,15 @@ from mmvanilla.utils import cli
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
-    parser.add_argument(
-        "--amp",
-        action=BooleanOptionalAction,
-        help="automatic mixed precision, which needs a GPU (default: as the config says)",
-    )
-    parser.add_argument(
-        "--auto-scale-lr",
-        action="store_true",
-        help="scale the learning rate to the actual batch size",
-    )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        help="go on from this checkpoint; without a value, from the last one in the work dir",
-    )
-    parser.add_argument(
-        "--no-check", action="store_true", help="train even if the config is found to be wrong"
-    )
+    parser = cli.config_parser(__doc__)
+    text = "automatic mixed precision, which needs a GPU (default: as the config says)"
+    parser.add_argument("--amp", action=BooleanOptionalAction, help=text)
+    text = "scale the learning rate to the actual batch size"
+    parser.add_argument("--auto-scale-lr", action="store_true", help=text)
+    text = "go on from this checkpoint; without a value, from the last one in the work dir"
+    parser.add_argument("--resume", nargs="?", const="auto", help=text)
+    text = "train even if the config is found to be wrong"
+    parser.add_argument("--no-check", action="store_true", help=text)
     cli.add_runner_options(parser)
     return parser
 
@@ -53,7 +41,6 @@ def train(args: Namespace) -> None:
 
 
 main = partial(cli.run, build_parser, train)
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,7 @@
 """Draw what a model predicts, or what its backbone gives.
 
 predict: predictions drawn into each image; OUT is a folder
-features: a row for each level of the backbone, for the first image: the mean of all channels over
-the image, then the four strongest channels; OUT is a .png file
+features: the mean of the channels of each level over the first image; OUT is a .png file
 """
 
 import sys
@@ -22,12 +21,8 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("images", help="an image, or a folder of images")
     parser.add_argument("out", help="the folder or .png file to write")
     parser.add_argument("--device", default="cpu", help="default: cpu")
-    parser.add_argument(
-        "--score-thr",
-        type=float,
-        default=0.3,
-        help="predict: lowest score of a detection that is drawn (default: 0.3)",
-    )
+    text = "predict: lowest score of a detection that is drawn (default: 0.3)"
+    parser.add_argument("--score-thr", type=float, default=0.3, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace existing pictures")
     return parser
 
@@ -46,7 +41,6 @@ def visualize(args: Namespace) -> None:
 
 
 main = partial(cli.run, build_parser, visualize)
-
 
 if __name__ == "__main__":
     sys.exit(main())

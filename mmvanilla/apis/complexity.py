@@ -43,17 +43,12 @@ def measure_complexity(model: nn.Module, size: tuple[int, int] = (224, 224)) -> 
     """Count a model's parameters, and the MACs of its ``TensorModel`` for one image.
 
     Args:
-        model: A model of any toolbox, or a bare backbone; on the meta device, too.
+        model: A model of any toolbox, or a bare backbone, in eval mode; on the meta device, too.
         size: Height and width in pixels.
     """
     device = next(model.parameters()).device
-    was_training = model.training
-    try:
-        images = torch.zeros(1, input_channels(model), *size, device=device)
-        macs = count_macs(TensorModel(model.eval()), images)
-    finally:
-        model.train(was_training)
-    return Complexity(_count_params(model), macs)
+    images = torch.zeros(1, input_channels(model), *size, device=device)
+    return Complexity(_count_params(model), count_macs(TensorModel(model), images))
 
 
 def count_macs(module: nn.Module, *inputs: Any) -> int:

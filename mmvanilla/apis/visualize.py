@@ -11,7 +11,6 @@ import cv2
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -26,7 +25,6 @@ _VISUALIZERS = {
     "mmseg": "mmseg.SegLocalVisualizer",
     "mmpretrain": "mmpretrain.UniversalVisualizer",
 }
-_STRONGEST = 4  # channels of a level that are shown by themselves
 
 
 def draw_predictions(
@@ -65,7 +63,10 @@ def draw_predictions(
     check_writable(pictures, overwrite, images)
     model: Any
     model, meta = load_model(cfg, checkpoint, device)
-    reader, visualizer = ImageReader(model, cfg), _build_visualizer(cfg, model, meta)
+    reader = ImageReader(model, cfg)
+    visualizer: Any = VISUALIZERS.build(dict(type=_VISUALIZERS[scope], name="visualize"))
+    known = tested_dataset(cfg).get("metainfo", {})  # the classes' names and colours
+    visualizer.dataset_meta = {**known, **(meta.get("dataset_meta") or {})}
     for image, picture in zip(images, pictures, strict=True):
         inputs, samples = reader.batch(image)
         with torch.no_grad():
@@ -76,14 +77,6 @@ def draw_predictions(
             _draw(visualizer, scope, pixels, sample, str(drawn), score_threshold)
             _write(drawn.read_bytes(), picture, overwrite)
     return pictures
-
-
-def _build_visualizer(cfg: Config, model: Any, meta: dict[str, Any]) -> Any:
-    """Build the toolbox's visualizer with the classes' names and colours, as far as known."""
-    visualizer = VISUALIZERS.build(dict(type=_VISUALIZERS[cfg.default_scope], name="visualize"))
-    known = tested_dataset(cfg).get("metainfo", {})
-    visualizer.dataset_meta = {**known, **(meta.get("dataset_meta") or {})}
-    return visualizer
 
 
 def _draw(
@@ -106,9 +99,8 @@ def draw_features(
     device: str = "cpu",
     overwrite: bool = False,
 ) -> None:
-    """Draw a backbone's outputs for one image into a ``.png`` file: a row for each level.
+    """Draw the mean of the channels of each level of a backbone over an image, as a ``.png`` file.
 
-    A row has the mean of all channels over the image, then the strongest channels by themselves.
     The arguments and errors are those of :func:`draw_predictions`.
     """
     if Path(out).suffix != ".png":
@@ -122,16 +114,13 @@ def draw_features(
     if pixels.shape[2] != 3:  # gray images and those with more channels are shown in gray
         pixels = np.repeat(pixels.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
     height, width = pixels.shape[:2]
-    rows = []
     with torch.no_grad():
         levels = TensorModel(model, "backbone")(inputs)
+    rows = []
     for level in levels:
         level = nn.functional.interpolate(level.cpu(), size=(height, width))[0]
-        strongest = level.abs().mean(dim=(1, 2)).argsort(descending=True)[:_STRONGEST]
-        shown = [Visualizer.draw_featmap(level, pixels, "squeeze_mean", alpha=0.4)]
-        shown += [Visualizer.draw_featmap(level[index][None]) for index in strongest.tolist()]
-        shown += [np.full_like(pixels, 255)] * (_STRONGEST + 1 - len(shown))
-        rows.append(np.hstack([cv2.resize(picture, (width, height)) for picture in shown]))
+        drawn = Visualizer.draw_featmap(level, pixels, "squeeze_mean", alpha=0.4)
+        rows.append(cv2.resize(drawn, (width, height)))
     _, encoded = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
     _write(encoded.tobytes(), out, overwrite)
 

@@ -28,8 +28,7 @@ class ChannelsLastHook(Hook):
         >>> default_hooks = dict(channels_last=dict(type="ChannelsLastHook"))
     """
 
-    # The last one: it changes what all other hooks have put into a checkpoint.
-    priority = "LOWEST"
+    priority = "LOWEST"  # it changes what all other hooks have put into a checkpoint
 
     def before_train(self, runner: Any) -> None:
         """Convert the model, its averages and the state of its optimiser."""

@@ -18,7 +18,6 @@ _LAUNCHERS = {
     "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
     "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
 }
-_WRAPPER = "MMDistributedDataParallel"
 
 
 def prepare(cfg: Config) -> None:
@@ -34,11 +33,11 @@ def prepare(cfg: Config) -> None:
         return
     if not is_distributed():
         _join_gloo_group(launcher, cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout"))
-    wrapper = dict(cfg.get("model_wrapper_cfg") or {})
-    if wrapper.setdefault("type", _WRAPPER) == _WRAPPER:
-        wrapper.setdefault("broadcast_buffers", False)
-        wrapper.setdefault("find_unused_parameters", cfg.get("find_unused_parameters", False))
-        cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+    wrapper = dict(type="MMDistributedDataParallel", broadcast_buffers=False)
+    wrapper["find_unused_parameters"] = cfg.get("find_unused_parameters", False)
+    given = cfg.get("model_wrapper_cfg") or {}
+    if given.get("type", wrapper["type"]) == wrapper["type"]:
+        cfg.model_wrapper_cfg = {**wrapper, **given, "device_ids": None}
 
 
 def finish() -> None:
@@ -49,12 +48,10 @@ def finish() -> None:
 
 
 def _join_gloo_group(launcher: str, timeout: float | None) -> None:
-    missing = [name for name in _LAUNCHERS[launcher] if name not in os.environ]
+    missing = ", ".join(name for name in _LAUNCHERS[launcher] if name not in os.environ)
     if missing:
-        raise RuntimeError(
-            f"--launcher {launcher}: {', '.join(missing)} are not set; start by dist_train.sh "
-            "(torchrun), slurm_train.sh (srun) or mpirun"
-        )
+        remedy = "start by dist_train.sh (torchrun), slurm_train.sh (srun) or mpirun"
+        raise RuntimeError(f"--launcher {launcher}: {missing} are not set; {remedy}")
     for name, source in zip(_LAUNCHERS["pytorch"], _LAUNCHERS[launcher], strict=True):
         os.environ[name] = os.environ[source]
     if launcher == "slurm" and "MASTER_ADDR" not in os.environ:
@@ -62,6 +59,6 @@ def _join_gloo_group(launcher: str, timeout: float | None) -> None:
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         os.environ["MASTER_ADDR"] = listed.split()[0]
     os.environ.setdefault("MASTER_PORT", "29500")
-    # Leave the argument out instead of passing None, which torch 2.1 does not accept.
+    # torch 2.1 does not accept None.
     limit: dict[str, Any] = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
     distributed.init_process_group("gloo", **limit)

@@ -1,8 +1,4 @@
-"""Layer-wise learning rate decay for any model whose backbone tells the depth of its parameters.
-
-The constructor is in mmengine's root registry, so that configs of every toolbox find it, except in
-MMPose, which puts one of its own there under the same name.
-"""
+"""Layer-wise learning rate decay for any model whose backbone tells the depth of its parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +18,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     The stem has the id 0; the neck and heads have the id ``num_layers + 1`` and keep the full
     learning rate. Some module of the model tells the depth of its parameters by a method
     ``get_layer_depth(param_name, prefix) -> (depth, number of depths)``, as VanillaNet and the
-    backbones of MMPretrain do. Biases and other 1-d parameters have no weight decay.
+    backbones of MMPretrain do. Biases and other 1-d parameters have no weight decay. In MMPose,
+    where another class has the name, it is ``mmvanilla.LayerDecayOptimWrapperConstructor``.
 
     Args:
         optim_wrapper_cfg: The optimiser wrapper's config; its optimiser needs an ``lr``.
@@ -42,18 +39,12 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         ...     constructor="LayerDecayOptimWrapperConstructor",
         ...     paramwise_cfg=dict(decay_rate=0.6, num_layers=6),
         ... )
-
-        In MMPose, where another class has the name:
-
-        >>> optim_wrapper.update(constructor="mmvanilla.LayerDecayOptimWrapperConstructor")
     """
 
     def _validate_cfg(self) -> None:
         options = self.paramwise_cfg
         if not isinstance(options, dict) or "decay_rate" not in options:
-            raise TypeError(
-                f"layer-wise decay needs paramwise_cfg=dict(decay_rate=...), found {options!r}"
-            )
+            raise TypeError(f"paramwise_cfg needs a decay_rate, found {options!r}")
         unknown = sorted(set(options) - {"decay_rate", "num_layers"})
         if unknown:
             raise TypeError(f"paramwise_cfg takes decay_rate and num_layers, found {unknown}")
@@ -123,12 +114,10 @@ def _depth_counters(model: nn.Module) -> dict[str, Any]:
             "MMPretrain's), or remove constructor and paramwise_cfg from optim_wrapper"
         )
     # MMPretrain's ImageClassifier has the method too, but only calls that of its backbone.
-    return {
-        prefix: module
-        for prefix, module in found.items()
-        if not any(other != prefix and other.startswith(prefix) for other in found)
-    }
+    outer = {a for a in found for b in found if a != b and b.startswith(a)}
+    return {prefix: module for prefix, module in found.items() if prefix not in outer}
 
 
+# MMPose puts one of its own under the same name.
 if _NAME not in OPTIM_WRAPPER_CONSTRUCTORS.module_dict:
     OPTIM_WRAPPER_CONSTRUCTORS.register_module(_NAME, module=LayerDecayOptimWrapperConstructor)

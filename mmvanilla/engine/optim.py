@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
@@ -20,26 +20,20 @@ class BFloat16OptimWrapper(OptimWrapper):
     """Runs forward passes under ``torch.autocast`` in bfloat16, on CPUs and GPUs.
 
     Weights, gradients and the optimiser's state stay in float32. Where the device has no
-    instructions for bfloat16, the model trains in float32, and the log says so. The compiled
+    instructions for bfloat16, the model trains in float32, and a warning says so. The compiled
     operators of ``mmcv.ops`` do not take bfloat16 on CPUs, so it is for classifiers and segmenters.
 
     Examples:
         >>> optim_wrapper = dict(type="BFloat16OptimWrapper", optimizer=dict(type="AdamW"))
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._checked: set[str] = set()
-
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Enter autocast, and do not synchronise gradients that are still accumulated."""
         device = next(model.parameters()).device.type
         enabled = computes_in_bfloat16(device)
-        if device not in self._checked and not enabled:
-            text = f"torch finds no instructions for bfloat16 here ({device}): it trains in float32"
-            print_log(text, logger="current")
-        self._checked.add(device)
+        if not enabled:  # Python shows a warning once
+            warnings.warn(f"no bfloat16 on this {device}: it trains in float32", stacklevel=1)
         with super().optim_context(model), torch.autocast(device, torch.bfloat16, enabled=enabled):
             yield
 

@@ -32,8 +32,7 @@ class PlainCheckpointHook(Hook):
     ``custom_hooks`` it works with the toolboxes' own tools, too.
     """
 
-    # The last one: it changes what all other hooks have put into a checkpoint.
-    priority = "LOWEST"
+    priority = "LOWEST"  # it changes what all other hooks have put into a checkpoint
 
     def __init__(self) -> None:
         self._told: set[str] = set()
@@ -52,9 +51,7 @@ class PlainCheckpointHook(Hook):
         news = [name for name in left_out if name not in self._told]
         self._told.update(news)
         if news:
-            runner.logger.warning(
-                f"left out of the checkpoints, since they are no plain values: {', '.join(news)}"
-            )
+            runner.logger.warning(f"not plain, so left out of checkpoints: {', '.join(news)}")
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Bring the histories back, and drop the text that mmengine would execute on resuming."""
@@ -92,16 +89,15 @@ def _plain(value: Any, name: str, left_out: list[str]) -> Any:
         log, count = value.data
         return dict(log=log.tolist(), count=count.tolist())
     if isinstance(value, Mapping):
-        plain = {key: _plain(item, f"{name}.{key}", left_out) for key, item in value.items()}
-        kept = {key: item for key, item in plain.items() if item is not _LEFT_OUT}
+        pairs = ((key, _plain(item, f"{name}.{key}", left_out)) for key, item in value.items())
+        kept = OrderedDict((key, item) for key, item in pairs if item is not _LEFT_OUT)
         if not isinstance(value, OrderedDict):
-            return kept
-        ordered = OrderedDict(kept)
-        vars(ordered).update(vars(value))  # a state dict has its versions there
-        return ordered
+            return dict(kept)
+        vars(kept).update(vars(value))  # a state dict has its versions there
+        return kept
     if isinstance(value, list | tuple | set):
         items = [_plain(item, f"{name}.{index}", left_out) for index, item in enumerate(value)]
-        kept_items = [item for item in items if item is not _LEFT_OUT]
-        return tuple(kept_items) if isinstance(value, tuple) else kept_items
+        items = [item for item in items if item is not _LEFT_OUT]
+        return tuple(items) if isinstance(value, tuple) else items
     left_out.append(name)
     return _LEFT_OUT

@@ -26,13 +26,11 @@ class ReseedHook(Hook):
     deterministic, a resumed run then gives the same weights bit by bit.
 
     It needs ``randomness=dict(seed=...)``, and ``num_workers=0`` or, in a loop that counts epochs,
-    ``persistent_workers=False``: mmengine then starts and seeds new workers for each epoch. In a
-    loop that counts iterations the augmentations must draw from numpy or random, as those of
-    OpenMMLab do.
+    ``persistent_workers=False``: mmengine then seeds new workers for each epoch. In the other loop
+    the augmentations must draw from numpy or random, as those of OpenMMLab do.
     """
 
-    # The hook runs before every hook that may draw random numbers.
-    priority = "VERY_HIGH"
+    priority = "VERY_HIGH"  # before every hook that may draw random numbers
 
     def before_train(self, runner: Any) -> None:
         """Refuse a missing seed, and workers with random states of their own."""
@@ -41,15 +39,14 @@ class ReseedHook(Hook):
         loader = runner.train_dataloader
         self._by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
         if loader.num_workers and (loader.persistent_workers or self._by_iteration):
+            remedy = "" if self._by_iteration else ", or persistent_workers=False"
             raise ValueError(
                 f"ReseedHook cannot control the random numbers of num_workers={loader.num_workers} "
-                f"in a {type(runner.train_loop).__name__}; set num_workers=0"
-                + ("" if self._by_iteration else ", or persistent_workers=False")
+                f"in a {type(runner.train_loop).__name__}; set num_workers=0{remedy}"
             )
         batches = getattr(runner.train_loop, "dataloader_iterator", None)
         if runner.iter and batches is not None and not hasattr(batches, "skip_iter"):
-            # This version of mmengine reads the batches of the earlier iterations again, which
-            # draws random numbers.
+            # This mmengine reads the batches of earlier iterations again, which draws numbers.
             seed = partial(self._seed, runner, runner.iter)
             runner.train_loop.dataloader_iterator = _seed_behind(batches, runner.iter, seed)
 
@@ -60,8 +57,7 @@ class ReseedHook(Hook):
     def before_train_iter(self, runner: Any, *batch: Any, **more: Any) -> None:
         """Seed the training step, in a loop that counts iterations."""
         if self._by_iteration:
-            # Seed again after reading the data, since the first iteration of a run creates the data
-            # iterator, which draws from torch.
+            # After reading the data: the first iteration creates the data iterator, which draws.
             self._seed(runner, runner.iter, 1)
 
     def after_train_iter(self, runner: Any, *batch: Any, **more: Any) -> None:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from argparse import ArgumentError, ArgumentParser, Namespace
+from argparse import ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,6 @@ from rich.table import Table
 
 # What the user can mend: printed without the type of the exception.
 _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
-_NAMES_SHOWN = 4
 
 
 class _Stopped(KeyboardInterrupt):
@@ -35,16 +34,16 @@ def run(
 
     An exception becomes one line on stderr and the status 1; with ``--debug``, which this adds, its
     traceback comes first. Ctrl-C (130) and SIGTERM (143) end the work as an exception does; a
-    second one ends the process at once. A number that ``command`` returns is the status, else 0.
+    second one ends the process at once.
     """
     parser = build_parser()
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     try:
         with _stopped_by_signals():
-            status = command(args)
+            command(args)
             sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return 0
     except KeyboardInterrupt as stopped:
         print("error: stopped before the end", file=sys.stderr)
         return 128 + (stopped.args[0] if isinstance(stopped, _Stopped) else signal.SIGINT)
@@ -87,21 +86,10 @@ def explain(error: BaseException, args: Namespace) -> str:
         message = f"{error.filename}: {error.strerror}"
     elif not isinstance(error, _EXPECTED):
         message = f"{type(error).__name__}: {message} (--debug shows where)"
-    names = list(dict.fromkeys(_files(vars(args).values())))
-    if not names or any(name in message or Path(name).name in message for name in names):
+    names = [str(v) for v in vars(args).values() if isinstance(v, str | Path) and Path(v).suffix]
+    if not names or any(Path(name).name in message for name in names):
         return message
-    more = ", …" if len(names) > _NAMES_SHOWN else ""
-    return f"{message} (with {', '.join(names[:_NAMES_SHOWN])}{more})"
-
-
-def _files(values: Any) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _files(value)
-        elif isinstance(value, str | Path) and str(value):
-            text = str(value)
-            if "://" in text or Path(text).suffix or os.path.lexists(text):
-                yield text
+    return f"{message} (with {', '.join(names)})"
 
 
 class OptionsAction(DictAction):
@@ -118,24 +106,23 @@ class OptionsAction(DictAction):
 
 def add_cfg_options(parser: ArgumentParser) -> None:
     """Add ``--cfg-options``, which overrides entries of a config as in OpenMMLab's tools."""
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=OptionsAction,
-        help="override entries of the config, as key=value with dots in the key",
-    )
+    text = "override entries of the config, as key=value with dots in the key"
+    parser.add_argument("--cfg-options", nargs="+", action=OptionsAction, help=text)
+
+
+def config_parser(description: str | None) -> ArgumentParser:
+    """Make a parser of a CONFIG and ``--cfg-options``, to which a tool adds its own arguments."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file, or the name of one that `configs` lists")
+    add_cfg_options(parser)
+    return parser
 
 
 def add_runner_options(parser: ArgumentParser) -> None:
     """Add the options that training and testing have in common."""
-    add_cfg_options(parser)
     parser.add_argument("--work-dir", help="folder for logs and checkpoints")
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="program that starts the processes (default: none)",
-    )
+    launchers, text = ["none", "pytorch", "slurm", "mpi"], "what starts the processes (or none)"
+    parser.add_argument("--launcher", choices=launchers, default="none", help=text)
 
 
 def show_table(

@@ -22,8 +22,8 @@ ARGS = Namespace(config="model.py", checkpoint="weights.pth", images=["a.png"], 
         (MemoryError(), ["not enough memory", "weights.pth", "smaller batch"]),
         (RuntimeError("CUDA out of memory. Tried"), ["CUDA", "weights.pth", "smaller batch"]),
         (zipfile.BadZipFile("File is not a zip file"), ["BadZipFile", "weights.pth", "--debug"]),
-        (KeyError("epoch"), ["KeyError: 'epoch'", "a.png", "--debug"]),
-        (ValueError("two\nlines"), ["two lines (with model.py, weights.pth, a.png)"]),
+        (KeyError("epoch"), ["KeyError: 'epoch'", "model.py", "--debug"]),
+        (ValueError("two\nlines"), ["two lines (with model.py, weights.pth)"]),
     ],
 )
 def test_one_line_names_a_file(error, parts):
@@ -38,15 +38,11 @@ def test_a_message_that_names_its_file_is_left_alone():
     assert cli.explain(error, ARGS) == str(error)
 
 
-@pytest.mark.parametrize(("result", "status"), [(None, 0), (3, 3)])
-def test_the_status_is_what_the_command_returns(result, status):
-    assert cli.run(ArgumentParser, lambda args: result, []) == status
-
-
 def test_an_error_is_one_line_and_debug_shows_where(capsys):
     def fail(args: Namespace) -> None:
         raise ValueError("wrong")
 
+    assert cli.run(ArgumentParser, lambda args: None, []) == 0
     assert cli.run(ArgumentParser, fail, []) == 1
     assert capsys.readouterr().err == "error: wrong\n"
     assert cli.run(ArgumentParser, fail, ["--debug"]) == 1
