@@ -15,8 +15,6 @@ NEWEST := $(if $(filter original,$(STACK)),11,13)
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
     $$python -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(NEWEST)))' \
     2>/dev/null && { echo $$python; break; }; done)
-# PYTHON only creates the environment; tools/*.sh, which run in it, use a variable of the same name.
-unexport PYTHON
 
 .PHONY: help env demo test test-all test-original gpu-report reproduce-fashion lint format docs clean
 

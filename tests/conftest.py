@@ -95,17 +95,10 @@ def _fixed_seeds() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_default_scope() -> Iterator[None]:
-    """Forget the default scope that a test sets: mmengine looks types up in the last one."""
+def _own_instances() -> Iterator[None]:
+    """Forget the default scope and the visualizers of a test: mmengine takes the last ones."""
     yield
-    DefaultScope._instance_dict.clear()
-
-
-@pytest.fixture(autouse=True)
-def _own_visualizers() -> Iterator[None]:
-    """Forget the visualizers that a test leaves: hooks draw into the last one of any toolbox."""
-    yield
-    kinds = [Visualizer]
+    kinds = [DefaultScope, Visualizer]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
         kind._instance_dict.clear()

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import mmvanilla
-import mmvanilla_command
 from mmvanilla import __main__ as entry
 from mmvanilla.utils import paths
 from tests.helpers import ROOT
@@ -19,7 +18,7 @@ TEXTS = [
     path
     for folder in ("mmvanilla", "configs", "tools")
     for path in sorted((ROOT / folder).rglob("*"))
-    if path.suffix in (".py", ".sh", ".yml") and ".mim" not in path.parts
+    if path.suffix in (".py", ".yml") and ".mim" not in path.parts
 ]
 
 
@@ -53,16 +52,11 @@ def test_unknown_tool(capsys, name):
 
 
 @pytest.mark.parametrize("name", ["get_flops", "get-flops", "get_flops.py"])
-@pytest.mark.parametrize(
-    ("started", "shown"),
-    [("/env/bin/mmvanilla", "mmvanilla"), ("/x/mmvanilla/__main__.py", "python -m mmvanilla")],
-)
-def test_a_tool_is_called_what_the_user_typed(capsys, monkeypatch, name, started, shown):
-    monkeypatch.setattr(sys, "argv", [started])
+def test_a_tool_is_called_what_the_user_typed(capsys, name):
     with pytest.raises(SystemExit) as stop:
         entry.main([name, "--help"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: {shown} get_flops ")
+    assert capsys.readouterr().out.startswith("usage: mmvanilla get_flops ")
 
 
 def test_every_tool_says_in_one_line_what_it_does():
@@ -78,13 +72,14 @@ def run(*command, cwd):
     )
 
 
+def run_script(*arguments, code="", cwd):
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['/bin/mmvanilla', "
+    start += ", ".join(map(repr, arguments)) + "]; import mmvanilla_command; "
+    return run("-c", f"{start}{code}; sys.exit(mmvanilla_command.main())", cwd=cwd)
+
+
 def test_what_is_not_installed_is_one_line(tmp_path):
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['mmengine'] = None;"
-        "sys.argv = ['/bin/mmvanilla', 'train', 'x.py'];"
-        "import mmvanilla_command; sys.exit(mmvanilla_command.main())"
-    )
-    done = run("-c", code, cwd=tmp_path)
+    done = run_script("train", "x.py", code="sys.modules['mmengine'] = None", cwd=tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "mmengine" in line
@@ -98,27 +93,16 @@ def test_a_wrong_command_line_from_outside(tmp_path):
 
 
 def test_the_script_lists_its_tools_without_torch(tmp_path):
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['/bin/mmvanilla', '--help'];"
-        "import mmvanilla_command; code = mmvanilla_command.main();"
-        "print({'torch', 'mmengine', 'mmvanilla'} & set(sys.modules)); sys.exit(code)"
-    )
-    done = run("-c", code, cwd=tmp_path)
+    absent = "sys.modules['torch'] = sys.modules['mmengine'] = None"
+    done = run_script("--help", code=absent, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: mmvanilla TOOL")
-    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_a_reader_that_has_enough_is_no_error():
     line = f"{sys.executable} -m mmvanilla --help | head -n 0"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == ""
-
-
-def test_the_script_of_an_incomplete_installation(monkeypatch, capsys):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert mmvanilla_command.main() == 1
-    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_nothing_that_an_installed_package_prints_names_files_of_a_clone():

@@ -1,18 +1,16 @@
-"""A training of seconds for tests by subprocess: custom_imports=["tests.toy_training"], no toolbox.
-
-Its hook writes what each process saw, so that the tests can compare the processes.
-"""
+"""A training of seconds without a toolbox, whose hook writes what it saw."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,26 +25,31 @@ NUM_CLASSES = 3
 class ToyImages(Dataset):
     """Noise whose class is the colour with the highest mean."""
 
-    def __init__(self, length: int = 8, size: int = 64) -> None:
+    def __init__(self, length: int = 8, size: int = 64, noise: float = 0.0) -> None:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(length, 3, size, size, generator=generator)
         self.labels = torch.arange(length) % NUM_CLASSES
         for image, label in zip(self.images, self.labels, strict=True):
             image[label] += 0.5
+        self.noise = noise
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return dict(inputs=self.images[index], label=self.labels[index])
+        image = self.images[index]
+        if self.noise:  # from numpy's global random state, as the toolboxes' pipelines do
+            image = image + self.noise * torch.from_numpy(np.random.randn(*image.shape)).float()
+        return dict(inputs=image, label=self.labels[index])
 
 
 @MODELS.register_module()
 class ToyClassifier(BaseModel):
     """A backbone and a linear head behind a norm of its own."""
 
-    def __init__(self, backbone: dict[str, Any], channels: int, norm_cfg: dict[str, Any]) -> None:
+    def __init__(self, backbone: Any, channels: int, norm_cfg: Any, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         from mmcv.cnn import build_norm_layer
 
         self.backbone = MODELS.build(backbone)
@@ -55,7 +58,7 @@ class ToyClassifier(BaseModel):
 
     def forward(self, inputs: Tensor, label: Tensor, mode: str = "tensor") -> Any:
         feature = self.norm(self.backbone(inputs)[-1]).mean((2, 3))
-        logits = self.head(feature)
+        logits = self.head(functional.dropout(feature, self.dropout, self.training))
         if mode == "loss":
             return dict(loss=functional.cross_entropy(logits, label))
         return [(logits.argmax(1) == label).float().mean().item()]
@@ -93,39 +96,24 @@ class WriteRank(Hook):
         content = dict(
             losses=self.losses,
             lambdas=self.lambdas,
-            model=_unwrap(runner.model).state_dict(),
+            model=runner.model.state_dict(),
             ema=None if ema is None else ema.state_dict(),
-            norms=sorted(
-                {type(m).__name__ for m in runner.model.modules() if "Norm" in type(m).__name__}
-            ),
-            wrapper=type(runner.model).__name__,
         )
         self.out_dir.mkdir(parents=True, exist_ok=True)
         torch.save(content, self.out_dir / f"rank{get_rank()}.pth")
 
 
-def small_model() -> nn.Module:
-    """A backbone with SyncBN."""
-    return MODELS.build(
-        dict(
-            type="VanillaNet",
-            arch=dict(dims=(8, 16), strides=(2,)),
-            act_num=1,
-            norm_cfg=dict(type="SyncBN"),
-        )
-    )
+def write_config(path: Path, out_dir: Path | None = None, epochs: int = 4, extra: str = "") -> str:
+    """Write a config with a linear λ over 3 epochs of 2 iterations, EMA and BN; return its path."""
+    text = TEXT.format(epochs=epochs, out_dir=str(out_dir or path.parent / "seen"))
+    path.write_text(text + extra, encoding="utf-8")
+    return str(path)
 
 
-def _unwrap(model: nn.Module) -> Any:
-    return model.module if is_model_wrapper(model) else model
-
-
-def config_text(out_dir: Path, batch_size: int, epochs: int, norm: str = "SyncBN") -> str:
-    """A config for tools/train.py: linear λ over 3 epochs of 2 iterations, EMA, SyncBN."""
-    return f'''
+TEXT = """
 custom_imports = dict(imports=["mmvanilla", "tests.toy_training"], allow_failed_imports=False)
 default_scope = "mmengine"
-norm_cfg = dict(type="{norm}", eps=1e-6)
+norm_cfg = dict(type="BN", eps=1e-6)
 model = dict(
     type="ToyClassifier",
     backbone=dict(
@@ -138,7 +126,7 @@ model = dict(
     norm_cfg=norm_cfg,
 )
 train_dataloader = dict(
-    batch_size={batch_size},
+    batch_size=4,
     num_workers=0,
     collate_fn=dict(type="default_collate"),
     sampler=dict(type="DefaultSampler", shuffle=False),
@@ -160,17 +148,10 @@ randomness = dict(seed=1, deterministic=True)
 custom_hooks = [
     dict(type="DeepTrainingHook", decay_epochs=3),
     dict(type="EMAHook", momentum=0.1),
-    dict(type="WriteRank", out_dir={str(out_dir)!r}),
+    dict(type="WriteRank", out_dir={out_dir!r}),
 ]
 default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1))
-'''
-
-
-def write_config(path: Path, out_dir: Path | None = None, epochs: int = 4, extra: str = "") -> str:
-    """Write a config of one process with BN, and return its path."""
-    text = config_text(out_dir or path.parent / "seen", 4, epochs, norm="BN")
-    path.write_text(text + extra, encoding="utf-8")
-    return str(path)
+"""
 
 
 def train(config: str, work_dir: Path, epochs: int | None = None, **options: Any) -> Any:

@@ -24,14 +24,10 @@ class PackagedConfig(NamedTuple):
 
 
 def list_configs(pattern: str = "") -> list[PackagedConfig]:
-    """List the configs that come with this package, parts of others left out.
-
-    Args:
-        pattern: Part of any column, in any case, or a pattern with ``*`` for the name.
-    """
+    """List the packaged configs that have this in a column, or a name like this with ``*``."""
     pattern = pattern.lower()
     found = []
-    for name in sorted(config_names(), key=_order):
+    for name in sorted(config_names(), key=lambda name: ("/" in name, name)):
         path = configs_dir() / name
         toolbox = _toolbox(path)
         about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ").removesuffix(".")
@@ -50,8 +46,3 @@ def _toolbox(path: Path) -> str:
         return named.group(1)
     bases = (path.parent / name for name in _FILE.findall(code))
     return next(filter(None, (_toolbox(base) for base in bases if base.is_file())), "")
-
-
-def _order(name: str) -> tuple[bool, str]:
-    """Return a key that sorts 9 before 10, and what is in no folder first."""
-    return "/" in name, re.sub(r"\d+", lambda number: f"{number[0]:0>4}", name)

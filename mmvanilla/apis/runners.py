@@ -39,22 +39,18 @@ def build_train_runner(
 
     Args:
         config: Path or name of the config.
-        work_dir: Folder for logs and checkpoints. Default: the config's ``work_dir``, or
-            ``work_dirs/<name of the config>``.
-        amp: Whether to train with automatic mixed precision, which needs a GPU. None: as the config
-            says.
+        work_dir: Folder for logs and checkpoints. None: the config's, or ``work_dirs/<its name>``.
+        amp: Whether to train with automatic mixed precision. None: as the config says.
         auto_scale_lr: Whether to scale the learning rate from the config's base batch size to the
             actual one, with the batches that a step accumulates.
-        resume: Path of the checkpoint to resume from, or ``'auto'`` for the last one in
-            ``work_dir``. None: the training starts from the beginning.
+        resume: Checkpoint to resume from, or ``'auto'`` for the last one in ``work_dir``.
         cfg_options: Values by dotted key, which override entries of the config.
-        launcher: Launcher of the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
         FileNotFoundError: The config does not exist.
         RuntimeError: Another training runs in this folder.
-        ValueError: The config cannot be read or is not for training, or ``auto_scale_lr`` is True
-            and the config has no base batch size.
+        ValueError: The config is not for training, or has no base batch size to scale from.
     """
     needed = ("train_dataloader", "train_cfg", "optim_wrapper")
     cfg = _read(config, cfg_options, work_dir, launcher, *needed)

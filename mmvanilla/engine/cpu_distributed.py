@@ -50,8 +50,9 @@ def finish() -> None:
 def _join_gloo_group(launcher: str, timeout: float | None) -> None:
     missing = ", ".join(name for name in _LAUNCHERS[launcher] if name not in os.environ)
     if missing:
-        remedy = "start by dist_train.sh (torchrun), slurm_train.sh (srun) or mpirun"
-        raise RuntimeError(f"--launcher {launcher}: {missing} are not set; {remedy}")
+        raise RuntimeError(
+            f"--launcher {launcher}: {missing} are not set; start by torchrun, srun or mpirun"
+        )
     for name, source in zip(_LAUNCHERS["pytorch"], _LAUNCHERS[launcher], strict=True):
         os.environ[name] = os.environ[source]
     if launcher == "slurm" and "MASTER_ADDR" not in os.environ:

@@ -35,12 +35,6 @@ def test_a_bad_config_is_one_error_with_file_and_reason(tmp_path, name):
     assert "\n" not in str(caught.value) and "sys.path" not in str(caught.value)
 
 
-def test_an_interrupt_is_none_of_the_configs_errors(tmp_path):
-    (tmp_path / "config.py").write_text("raise KeyboardInterrupt\n")
-    with pytest.raises(KeyboardInterrupt):
-        load_config(str(tmp_path / "config.py"))
-
-
 def test_options_are_merged_over_the_file(tmp_path):
     path = tmp_path / "config.py"
     path.write_text(GOOD + "optimizer = dict(lr=1.0, weight_decay=2.0)")

@@ -16,12 +16,6 @@ def test_all_are_listed_with_what_they_are():
     assert len({config.about for config in configs}) == len(configs)
 
 
-def test_numbers_are_in_their_order():
-    names = [config.name for config in list_configs("authors' recipe")]
-    depths = [name for name in names if name.startswith("imagenet/")]
-    assert depths == [f"imagenet/vanillanet{depth}_in1k.py" for depth in range(5, 11)]
-
-
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [
@@ -32,8 +26,4 @@ def test_numbers_are_in_their_order():
 )
 def test_a_pattern_chooses(pattern, name):
     assert [config.name for config in list_configs(pattern)] == [name]
-
-
-@pytest.mark.parametrize("pattern", ["segmentation", "mmseg", "UPerNet"])
-def test_a_pattern_may_be_a_task_or_a_toolbox(pattern):
-    assert {config.toolbox for config in list_configs(pattern)} == {"mmseg"}
+    assert {config.toolbox for config in list_configs("segmentation")} == {"mmseg"}

@@ -6,84 +6,49 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import Dataset
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
-from mmvanilla import DeepTrainingHook, ReseedHook
 from mmvanilla.engine.reseed_hook import _seed_behind
-from mmvanilla.models.conv_pair import ConvPair
 from tests import toy_training
 from tests.helpers import ROOT
 
-
-class NoisyImages(Dataset):
-    """Augments from numpy's global random state, as the toolboxes' pipelines do."""
-
-    metainfo: dict = {}
-
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        image = np.full((3, 6, 6), index, np.float32) + np.random.randn(3, 6, 6)
-        return torch.from_numpy(image.astype(np.float32))
+DRAWN: list[tuple[float, float]] = []
+OURS = dict(type="ReseedHook")
 
 
-class DropoutModel(BaseModel):
-    """Draws from torch's global random state while training."""
+@HOOKS.register_module()
+class Draw(Hook):
+    """Draws numbers at the begin of each epoch."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            ConvPair(3, 8, 3, padding=1), nn.Dropout(0.5), ConvPair(8, 2, 1)
-        )
-
-    def forward(self, inputs, mode: str = "tensor"):
-        return self.layers(torch.stack(list(inputs)))
-
-    def train_step(self, data, optim_wrapper):
-        loss, log = self.parse_losses(dict(loss=functional.softplus(self(data)).mean()))
-        optim_wrapper.update_params(loss)
-        return log
+    def before_train_epoch(self, runner) -> None:
+        DRAWN.append((float(torch.rand(())), float(np.random.rand())))
 
 
-def train(work_dir: Path, *, hooks: list, by_epoch: bool, resume: str | None = None, **loader):
-    """Four epochs, or twelve iterations, with a checkpoint in the middle."""
-    torch.manual_seed(0)
-    sampler = "DefaultSampler" if by_epoch else "InfiniteSampler"
-    runner = Runner(
-        model=DropoutModel(),
-        work_dir=str(work_dir),
-        train_dataloader=dict(
-            **dict(dict(batch_size=2, num_workers=0), **loader),
-            dataset=NoisyImages(),
-            sampler=dict(type=sampler, shuffle=True),
-        ),
-        optim_wrapper=dict(optimizer=dict(type="AdamW", lr=1e-2)),
-        train_cfg=dict(by_epoch=True, max_epochs=4)
-        if by_epoch
-        else dict(by_epoch=False, max_iters=12),
-        custom_hooks=hooks,
-        default_hooks=dict(
-            checkpoint=dict(type="CheckpointHook", interval=2 if by_epoch else 6, by_epoch=by_epoch)
-        ),
-        randomness=dict(seed=3),
-        load_from=resume,
-        resume=resume is not None,
-        experiment_name=work_dir.name,
-        cfg=Config(dict(randomness=dict(seed=3))),
+def train(folder, name, by_epoch=True, hooks=(OURS,), resume=None, **more):
+    """Train four epochs, or eight iterations, with dropout and noise; return the weights."""
+    options = {
+        "train_dataloader.dataset.noise": 1.0,
+        "model.dropout": 0.5,
+        "custom_hooks": [dict(type="DeepTrainingHook", decay_epochs=3), dict(type="Draw"), *hooks],
+        **more,
+    }
+    if not by_epoch:
+        options["custom_hooks"][:2] = [dict(type="DeepTrainingHook", decay_iters=6)]
+        options["train_cfg"] = dict(_delete_=True, by_epoch=False, max_iters=8, val_interval=8)
+        options["train_dataloader.sampler"] = dict(type="InfiniteSampler", shuffle=True)
+        options["default_hooks.checkpoint.by_epoch"] = False
+    DRAWN.clear()
+    config = toy_training.write_config(folder / "config.py")
+    saved = folder / "whole" / resume if resume else None
+    runner = toy_training.train(
+        config, folder / name, cfg_options=options, resume=saved and str(saved)
     )
-    runner.train()
-    return runner.model.state_dict()
+    return runner.model.state_dict(), DRAWN[:]
 
 
 def same(left: dict, right: dict) -> bool:
@@ -92,76 +57,38 @@ def same(left: dict, right: dict) -> bool:
 
 
 @pytest.mark.parametrize("by_epoch", [True, False], ids=["epochs", "iterations"])
-class TestResume:
-    def run_both(self, tmp_path, by_epoch, make_hooks) -> tuple[dict, dict]:
-        whole = train(tmp_path / "whole", hooks=make_hooks(), by_epoch=by_epoch)
-        middle = tmp_path / "whole" / ("epoch_2.pth" if by_epoch else "iter_6.pth")
-        resumed = train(
-            tmp_path / "resumed", hooks=make_hooks(), by_epoch=by_epoch, resume=str(middle)
-        )
-        return whole, resumed
-
-    def test_gives_the_same_weights_bit_for_bit(self, tmp_path, by_epoch):
-        def make_hooks():
-            length = dict(decay_epochs=3) if by_epoch else dict(decay_iters=9)
-            return [DeepTrainingHook(**length), ReseedHook()]
-
-        whole, resumed = self.run_both(tmp_path, by_epoch, make_hooks)
-        assert same(whole, resumed)
-        assert float(whole["layers.0.act.act_lambda"]) == 1.0
-
-    def test_would_not_without_the_hook(self, tmp_path, by_epoch):
-        whole, resumed = self.run_both(tmp_path, by_epoch, lambda: [])
-        assert not same(whole, resumed)
+@pytest.mark.parametrize("hooks", [[OURS], []], ids=["with", "without"])
+def test_a_resumed_run_has_the_same_weights_only_with_the_hook(tmp_path, by_epoch, hooks):
+    whole, drawn = train(tmp_path, "whole", by_epoch, hooks)
+    middle = "epoch_2.pth" if by_epoch else "iter_4.pth"
+    resumed, again = train(tmp_path, "resumed", by_epoch, hooks, middle)
+    assert same(whole, resumed) == bool(hooks)
+    assert float(whole["backbone.stem.conv.act.act_lambda"]) == 1.0
+    if by_epoch:
+        assert len(set(drawn)) == 4  # epochs differ
+        assert (drawn[2:] == again) == bool(hooks)
 
 
-class TestReseedHook:
-    def test_seeds_behind_what_an_older_mmengine_reads_again(self):
-        """Such an mmengine's loop has no skip_iter, so it draws numbers for what it skips."""
-        drawn = []
-        batches = _seed_behind(iter(range(5)), skipped=2, seed=lambda: drawn.append("seed"))
-        for batch in batches:
-            drawn.append(batch)
-        assert drawn == [0, 1, "seed", 2, 3, 4]
+def test_seeds_behind_what_an_older_mmengine_reads_again():
+    """Such an mmengine's loop has no skip_iter, so it draws numbers for what it skips."""
+    drawn = []
+    batches = _seed_behind(iter(range(5)), skipped=2, seed=lambda: drawn.append("seed"))
+    for batch in batches:
+        drawn.append(batch)
+    assert drawn == [0, 1, "seed", 2, 3, 4]
 
-    def test_epochs_differ_and_seeds_differ(self, tmp_path):
-        draws = set()
 
-        class Draw(ReseedHook):
-            def before_train_epoch(self, runner):
-                super().before_train_epoch(runner)
-                draws.add((float(torch.rand(())), float(np.random.rand())))
-
-        train(tmp_path, hooks=[Draw()], by_epoch=True)
-        assert len(draws) == 4
-
-    def test_refuses_a_run_without_seed(self, tmp_path):
-        runner = Runner(
-            model=DropoutModel(),
-            work_dir=str(tmp_path),
-            train_dataloader=dict(
-                batch_size=2, dataset=NoisyImages(), sampler=dict(type="DefaultSampler")
-            ),
-            optim_wrapper=dict(optimizer=dict(type="SGD", lr=1e-2)),
-            train_cfg=dict(by_epoch=True, max_epochs=1),
-            custom_hooks=[ReseedHook()],
-            experiment_name="no_seed",
-        )
-        with pytest.raises(ValueError, match="fixed seed"):
-            runner.train()
-
-    @pytest.mark.parametrize(
-        ("by_epoch", "persistent"), [(True, True), (False, False), (False, True)]
-    )
-    def test_refuses_workers_that_it_cannot_reach(self, tmp_path, by_epoch, persistent):
-        with pytest.raises(ValueError, match="cannot control the random numbers of num_workers=1"):
-            train(
-                tmp_path,
-                hooks=[ReseedHook()],
-                by_epoch=by_epoch,
-                num_workers=1,
-                persistent_workers=persistent,
-            )
+@pytest.mark.parametrize(
+    ("by_epoch", "options", "words"),
+    [
+        (True, {"randomness.seed": None}, "fixed seed"),
+        (True, {"train_dataloader.persistent_workers": True}, "num_workers=1"),
+        (False, {"train_dataloader.persistent_workers": False}, "num_workers=1"),
+    ],
+)
+def test_what_it_cannot_control_is_refused(tmp_path, by_epoch, options, words):
+    with pytest.raises(ValueError, match=words):
+        train(tmp_path, "work", by_epoch, **options, **{"train_dataloader.num_workers": 1})
 
 
 KILLER = """

@@ -71,36 +71,24 @@ NUM_IMAGES = 6
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID")
 
 
-def environment(**changes: str) -> dict[str, str]:
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    kept = {key: value for key, value in os.environ.items() if key not in (*RANKS, "PYTHON")}
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    python = dict(PYTHONPATH=os.pathsep.join(paths), PATH=programs, OMP_NUM_THREADS="1")
-    return {**kept, **python, **changes}
-
-
-def start(*command: object, folder: Path, **changes: str) -> tuple[int, str]:
-    """Run a command, and return its exit status and all that it printed."""
+def launch(*program: object, folder: Path, fails: bool = False) -> str:
+    """Start a program in two processes, and return what they printed."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    # A port of its own, since several tests may run at once.
+    torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    kept = {key: value for key, value in os.environ.items() if key not in RANKS}
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [*map(str, command)],
+        [*torchrun, *map(str, program)],
         cwd=folder,
-        env=environment(**changes),
+        env={**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=400,
     )
-    return done.returncode, done.stdout
-
-
-def launch(*program: object, folder: Path) -> str:
-    """Start a program in two processes, which must not fail, and return what they printed."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    # A port of its own, since several tests may run at once.
-    torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    status, printed = start(*torchrun, *program, folder=folder)
-    assert status == 0, printed[-4000:]
-    return printed
+    assert (done.returncode != 0) == fails, done.stdout[-4000:]
+    return done.stdout
 
 
 def write_config(kind: str, layout: str, folder: Path) -> Path:
@@ -159,48 +147,19 @@ def test_the_command_line(tmp_path):
     config = write_config("classifier", "imagenet", tmp_path)
     options = ("--launcher", "pytorch", "--work-dir", tmp_path / "work")
     launch("-m", "mmvanilla", "train", config, *options, folder=tmp_path)
-    script = ("bash", ROOT / "tools" / "dist_test.sh", config, tmp_path / "work" / "epoch_2.pth", 2)
-    status, printed = start(*script, "--out", "x.pkl", folder=tmp_path, PORT=str(29511))
-    assert status == 0 and "accuracy/top1" in printed, printed[-4000:]
+    arguments = (config, tmp_path / "work" / "epoch_2.pth", "--out", "x.pkl", *options)
+    printed = launch("-m", "mmvanilla", "test", *arguments, folder=tmp_path)
+    assert "accuracy/top1" in printed
     config.write_text(config.read_text().replace("decay_epochs", "decay_epoch"))
-    script = ("bash", ROOT / "tools" / "dist_train.sh", config, 2)
-    status, printed = start(*script, folder=tmp_path, PORT=str(29512))
-    assert status != 0 and "decay_epoch" in printed
-
-
-@pytest.mark.parametrize("script", ["train", "test"])
-def test_slurm_scripts(script, tmp_path):
-    """With a srun that only writes down what it was asked."""
-    srun = tmp_path / "srun"
-    srun.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/asked\n', encoding="utf-8")
-    srun.chmod(0o755)
-    command = ("bash", ROOT / "tools" / f"slurm_{script}.sh", "short", "my job", "a.py", "b", "--x")
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    changes = dict(GPUS="4", SRUN_ARGS="--quiet --exclusive", PATH=path)
-    assert start(*command, folder=tmp_path, **changes)[0] == 0
-    asked = (tmp_path / "asked").read_text("utf-8").splitlines()
-    options, python = asked[: asked.index("python")], asked[asked.index("python") :]
-    assert options == [
-        *("-p", "short", "--job-name=my job", "--ntasks=4", "--gres=gpu:4", "--ntasks-per-node=4"),
-        *("--cpus-per-task=5", "--kill-on-bad-exit=1", "--quiet", "--exclusive"),
-    ]
-    assert python[:4] == ["python", "-u", str(ROOT / f"tools/{script}.py"), "a.py"]
-    given = ["--work-dir", "b"] if script == "train" else ["b"]
-    assert python[4:] == [*given, "--launcher", "slurm", "--x"]
-
-
-@pytest.mark.parametrize("script", ["dist_train", "dist_test", "slurm_train", "slurm_test"])
-def test_scripts_say_how_to_use_them(script, tmp_path):
-    status, printed = start("bash", ROOT / "tools" / f"{script}.sh", "config.py", folder=tmp_path)
-    assert status == 2
-    assert printed.startswith("usage: ") and "CONFIG" in printed
+    printed = launch("-m", "mmvanilla", "train", config, *options, folder=tmp_path, fails=True)
+    assert "decay_epoch" in printed
 
 
 @pytest.mark.parametrize("launcher", ["pytorch", "slurm", "mpi"])
 def test_one_process_under_each_launcher(launcher, monkeypatch):
     for name in RANKS:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(RuntimeError, match=rf"--launcher {launcher}: .* not set.*dist_train"):
+    with pytest.raises(RuntimeError, match=rf"--launcher {launcher}: .* not set.*torchrun"):
         cpu_distributed.prepare(Config(dict(launcher=launcher)))
     for name, value in zip(cpu_distributed._LAUNCHERS[launcher], "010", strict=True):
         monkeypatch.setenv(name, value)

@@ -33,18 +33,3 @@ def test_shows_what_a_config_inherits(run_tool):
 def test_shows_where_a_config_is(run_tool):
     status, output = run_tool("configs", "--path", "vanillanet_shapes")
     assert (status, output.out.strip()) == (0, str(CONFIGS / "shapes" / "vanillanet_shapes.py"))
-
-
-@pytest.mark.toolbox("mmpretrain")
-def test_tools_take_a_name(run_tool):
-    status, output = run_tool("get_flops", "shapes/vanillanet_shapes", "--shape", "64", "64")
-    assert status == 0, output.err
-    assert "shapes/vanillanet_shapes" in output.out
-
-
-@pytest.mark.parametrize("name", ["train", "get_flops"])
-def test_tools_say_what_was_meant(run_tool, name):
-    status, output = run_tool(name, "vanilanet_shapes.py")
-    assert status == 1
-    assert output.err.startswith("error: no config at vanilanet_shapes.py; check the path")
-    assert "did you mean shapes/vanillanet_shapes.py" in output.err

@@ -14,30 +14,22 @@ from tests.helpers import CONFIGS, ROOT
 pytestmark = pytest.mark.toolbox("mmdet")
 
 CONFIG = "shapes/maskrcnn_vanillanet_shapes.py"
-FEW = [
-    "--cfg-options",
-    "train_cfg.max_epochs=1",
-    "custom_hooks.0.decay_epochs=0",
-    "train_dataloader.num_workers=0",
-    "train_dataloader.persistent_workers=False",
-    "val_dataloader.num_workers=0",
-    "val_dataloader.persistent_workers=False",
-    "test_dataloader.num_workers=0",
-    "test_dataloader.persistent_workers=False",
-]
+LOADERS = [f"{split}_dataloader" for split in ("train", "val", "test")]
+FEW = ["--cfg-options", "train_cfg.max_epochs=1", "custom_hooks.0.decay_epochs=0"]
+FEW += [f"{loader}.num_workers=0" for loader in LOADERS]
+FEW += [f"{loader}.persistent_workers=False" for loader in LOADERS]
 
 
 @pytest.mark.parametrize(
     ("tool", "arguments", "words"),
     [
         ("train", (CONFIG,), "data/shapes"),
-        ("train", ("maskrcnn_vanillanet.py",), "data/coco"),
         ("train", ("nowhere.py",), "no config at nowhere.py"),
-        ("train", ("maskrcnn_vanilanet_shapes.py",), "did you mean shapes/maskrcnn"),
+        ("train", ("maskrcnn_vanilanet_shapes",), "did you mean shapes/maskrcnn"),
+        ("get_flops", ("vanilanet_shapes.py",), "did you mean shapes/vanillanet_shapes.py"),
         ("test", (CONFIG, "nowhere.pth"), "nowhere.pth"),
         ("fuse_backbone", (CONFIG, "other.pth", "fused.pth"), "other.pth"),
         ("fuse_backbone", (CONFIG, "foreign.pth", "fused.pth"), "foreign.pth"),
-        ("fuse_backbone", (CONFIG, "nowhere.pth", "fused.pth"), "nowhere.pth"),
         ("get_flops", ("text.py",), "text.py"),
         ("visualize", ("predict", CONFIG, "foreign.pth", "nothing", "out"), "nothing"),
     ],

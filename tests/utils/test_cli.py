@@ -49,43 +49,38 @@ def test_an_error_is_one_line_and_debug_shows_where(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_work_as_an_exception_does(number, status):
-    code = f"""
-import os, signal, sys
+SCRIPT = """
+import os, signal, sys, time
 from argparse import ArgumentParser
 from mmvanilla.utils import cli
 def work(args):
     try:
-        os.kill(os.getpid(), {int(number)})
+        os.kill(os.getpid(), {number})
     finally:
-        print("cleaned")
-before = signal.getsignal({int(number)})
+        {then}
+before = signal.getsignal({number})
 status = cli.run(ArgumentParser, work, [])
-assert signal.getsignal({int(number)}) is before
+assert signal.getsignal({number}) is before
 sys.exit(status)
 """
+CLEAN, AGAIN = "print('cleaned')", "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+
+
+@pytest.mark.parametrize(
+    ("number", "then", "status"),
+    [
+        (signal.SIGINT, CLEAN, 130),
+        (signal.SIGTERM, CLEAN, 143),
+        (signal.SIGTERM, AGAIN, -signal.SIGTERM),  # a second one ends the process at once
+    ],
+)
+def test_a_signal_ends_the_work_as_an_exception_does(number, then, status):
+    code = SCRIPT.format(number=int(number), then=then)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == status
-    assert done.stdout == "cleaned\n"
-    assert done.stderr.splitlines()[-1] == "error: stopped before the end"
-
-
-def test_a_second_signal_ends_a_process_that_does_not_stop():
-    code = """
-import os, signal, time
-from argparse import ArgumentParser
-from mmvanilla.utils import cli
-def work(args):
-    try:
-        os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
-cli.run(ArgumentParser, work, [])
-"""
-    done = subprocess.run([sys.executable, "-c", code], timeout=60)
-    assert done.returncode == -signal.SIGTERM
+    if then == CLEAN:
+        assert done.stdout == "cleaned\n"
+        assert done.stderr.splitlines()[-1] == "error: stopped before the end"
 
 
 def test_malformed_options_are_an_error_of_the_command_line(capsys):

@@ -8,13 +8,7 @@ from tests.helpers import CONFIGS
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "imagenet/vanillanet5_in1k.py",
-        "imagenet/vanillanet5_in1k",
-        "vanillanet5_in1k",
-        "configs/imagenet/vanillanet5_in1k.py",
-        "./configs/imagenet/vanillanet5_in1k.py",
-    ],
+    ["imagenet/vanillanet5_in1k.py", "vanillanet5_in1k", "./configs/imagenet/vanillanet5_in1k.py"],
 )
 def test_a_config_has_a_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
