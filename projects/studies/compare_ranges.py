@@ -95,7 +95,7 @@ def compare(args: Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool."""
-    return cli.run(build_parser(), compare, argv)
+    return cli.run(build_parser, compare, argv)
 
 
 if __name__ == "__main__":
