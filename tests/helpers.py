@@ -43,3 +43,9 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             if module.bias is not None:
                 uniform(module.bias, -0.5, 0.5)
     return model
+
+
+def backbone_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights below ``backbone.``, without this prefix."""
+    prefix = "backbone."
+    return {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}

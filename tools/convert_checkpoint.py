@@ -35,18 +35,6 @@ def build_parser() -> ArgumentParser:
         'such as \'{"dims": [16, 32, 64], "strides": [2, 2]}\'; the weights are checked against it',
     )
     parser.add_argument(
-        "--strides",
-        type=int,
-        nargs="+",
-        metavar="S",
-        help="stride of each block, for widths that were not published",
-    )
-    parser.add_argument(
-        "--target",
-        choices=[BACKBONE],
-        help="write the weights of the backbone alone (default: all of them)",
-    )
-    parser.add_argument(
         "--in-channels",
         type=int,
         metavar="N",
@@ -62,14 +50,12 @@ def convert(args: Namespace) -> None:
         args.input,
         args.output,
         parse_arch(args.arch),
-        args.strides,
-        args.target,
         args.overwrite,
         args.in_channels,
     )
     meta = converted["meta"]
     deploy = ", deploy=True" if found.deploy else ""
-    channels = f", in_channels={meta['in_channels']}" if "in_channels" in meta else ""
+    channels = f", in_channels={meta['in_channels']}" if meta["in_channels"] != 3 else ""
     prefix = "" if found.kind == BACKBONE else ", prefix='backbone.'"
     print(
         f"found:  VanillaNet arch={meta['arch']!r}, act_num={found.act_num}, "
@@ -87,7 +73,7 @@ def convert(args: Namespace) -> None:
         "only the backbone's weights: "
         f"init_cfg=dict(type='Pretrained', checkpoint={str(args.output)!r}{prefix})"
     )
-    if meta.get("act_lambda", 1.0) != 1.0:
+    if meta["act_lambda"] != 1.0 and not found.deploy:
         print(f"note:   saved at λ = {meta['act_lambda']:g}, so it cannot be fused yet")
 
 

@@ -7,7 +7,7 @@ after its ``switch_to_deploy``. Their detectors have them below ``backbone.``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Any
@@ -74,14 +74,11 @@ class Converted:
     deploy: bool
 
 
-def convert_authors(
-    state_dict: Mapping[str, Any], target: str | None = None, act_lambda: float = 1.0
-) -> Converted:
+def convert_authors(state_dict: Mapping[str, Any], act_lambda: float = 1.0) -> Converted:
     """Give the authors' weights our names, after every key and every shape has been checked.
 
     Args:
         state_dict: The weights of a classifier, backbone or detector, also below ``module.``.
-        target: ``'backbone'`` to leave out everything else. None: all weights are taken.
         act_lambda: The λ at which the training form was saved. Default: 1, as after training.
 
     Raises:
@@ -102,26 +99,29 @@ def convert_authors(
     deploy, dims, act_num, num_classes, in_channels = _read_shapes(theirs, kind)
     names = {key: our_name(key, deploy) for key in theirs}
     expected = _expected_shapes(dims, act_num, num_classes, deploy, in_channels)
-    _check_accounted(theirs, names, expected)
+    lacking = expected.keys() - names.values()
+    problems = [
+        *(f"{name} missing" for name in expected if name in lacking and _COUNTER not in name),
+        *(f"{key} unexpected" for key, name in names.items() if name not in expected),
+        *(
+            f"{key} {tuple(theirs[key].shape)} instead of {tuple(expected[name])}"
+            for key, name in names.items()
+            if theirs[key].shape != expected.get(name, theirs[key].shape)
+        ),
+    ]
+    if problems:
+        raise ValueError(f"these are not the weights of a VanillaNet: {_listed(problems)}")
     check_weights({**theirs, **others}, "the file")
 
-    kind = target or kind
     converted = {}
     for key, name in names.items():
-        is_head = name.startswith(_HEAD)
-        if is_head and kind == BACKBONE:
-            continue
-        name = name if is_head or kind == BACKBONE else _BACKBONE + name
+        name = name if name.startswith(_HEAD) or kind == BACKBONE else _BACKBONE + name
         converted[name] = theirs[key]
         if name.endswith(_FIRST):
             # Each pair of ours has a λ, which the authors do not save in the state dict.
             name = name.removesuffix(_FIRST) + ".act.act_lambda"
             converted[name] = torch.tensor(act_lambda, dtype=torch.float64)
-    if kind == DETECTOR:
-        converted.update(others)
-    return Converted(
-        converted, kind, dims, act_num, num_classes if kind == CLASSIFIER else None, deploy
-    )
+    return Converted({**converted, **others}, kind, dims, act_num, num_classes, deploy)
 
 
 def our_name(key: str, deploy: bool = False) -> str:
@@ -155,9 +155,8 @@ def _read_shapes(
     if not deploy and "stem2.2.weight" not in theirs:
         if any(key.startswith(("stem.conv.", "blocks.0.")) for key in theirs):
             raise ValueError("these weights already have mmvanilla's names: use the file as it is")
-        raise ValueError(
-            f"these are not VanillaNet weights of the authors, found {_listed(theirs) or 'nothing'}"
-        )
+        found = _listed(list(theirs)) or "nothing"
+        raise ValueError(f"these are not VanillaNet weights of the authors, found {found}")
 
     def shape(key: str) -> torch.Size:
         if key not in theirs or theirs[key].dim() != 4:
@@ -173,25 +172,5 @@ def _read_shapes(
     return deploy, (stem[0], *blocks), stem[-1] // 2, classes, in_channels
 
 
-def _check_accounted(
-    theirs: Mapping[str, Tensor], names: Mapping[str, str], expected: Mapping[str, torch.Size]
-) -> None:
-    missing = expected.keys() - names.values()
-    problems = {
-        "missing": [key for key in expected if key in missing and not key.endswith(_COUNTER)],
-        "unexpected": [key for key, name in names.items() if name not in expected],
-        "of another shape": [
-            f"{key} {tuple(theirs[key].shape)} instead of {tuple(expected[name])}"
-            for key, name in names.items()
-            if name in expected and theirs[key].shape != expected[name]
-        ],
-    }
-    told = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in problems.items() if keys]
-    if told:
-        raise ValueError(f"these are not the weights of a VanillaNet: {'; '.join(told)}")
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    rest = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_NAMES_SHOWN] + ["…"] * (len(names) > _NAMES_SHOWN))

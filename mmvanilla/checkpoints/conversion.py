@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,23 +14,19 @@ from mmvanilla.checkpoints.writing import StrPath, check_writable, write_checkpo
 from mmvanilla.models.act_lambda import SCHEDULES
 from mmvanilla.models.archs import ARCHS, resolve_arch
 
-_USUAL_CHANNELS = 3  # VanillaNet's default of in_channels
 _STEM = ("stem.conv.first.conv.weight", "stem.conv.weight")
 # In this order: the published accuracy is that of the averaged weights; the last key is mmdet 2's.
 _WEIGHTS_KEYS = ("model_ema", "model", "state_dict")
-# The variants of one shape, by the names of their files and models; the second is in the first.
-_TWINS = {"13-1.5x-ada": "13_x1_5_ada_pool", "13-1.5x": "13_x1_5"}
 
 
 def convert_checkpoint(
-    checkpoint: Mapping[str, Any], target: str | None = None, in_channels: int | None = None
+    checkpoint: Mapping[str, Any], in_channels: int | None = None
 ) -> tuple[dict[str, Any], Converted]:
     """Convert the content of an authors' file.
 
     Args:
         checkpoint: Content of the file. The weights are its entry ``model_ema``, else ``model``,
             else ``state_dict``; without these it is a state dict itself.
-        target: ``'backbone'`` to leave out everything else. None: all weights are taken.
         in_channels: Number of image channels to which :func:`adapt_kernel` adapts the stem. None:
             it is not changed.
 
@@ -41,24 +36,17 @@ def convert_checkpoint(
     Raises:
         ValueError: As :func:`convert_authors`, or ``in_channels`` is below 1.
     """
-    args = checkpoint.get("args")
     key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
-    act_lambda = _read_act_lambda(checkpoint.get("epoch"), args)
-    found = convert_authors(checkpoint if key is None else checkpoint[key], target, act_lambda)
+    act_lambda = _read_act_lambda(checkpoint.get("epoch"), checkpoint.get("args"))
+    found = convert_authors(checkpoint if key is None else checkpoint[key], act_lambda)
     stem = next(name for name in found.state_dict if name.endswith(_STEM))
     if in_channels is not None:
         found.state_dict[stem] = adapt_kernel(found.state_dict[stem], in_channels)
     meta: dict[str, Any] = dict(
         converted_from=key or "state dict",
-        model=str(getattr(args, "model", "")),
-        dims=list(found.dims),
-        act_num=found.act_num,
-        deploy=found.deploy,
+        act_lambda=act_lambda,
+        in_channels=found.state_dict[stem].shape[1],
     )
-    if found.state_dict[stem].shape[1] != _USUAL_CHANNELS:
-        meta["in_channels"] = found.state_dict[stem].shape[1]
-    if not found.deploy:
-        meta["act_lambda"] = act_lambda
     theirs = checkpoint.get("meta")
     classes = theirs.get("CLASSES") if isinstance(theirs, Mapping) else None
     if classes and found.kind == DETECTOR:
@@ -67,15 +55,12 @@ def convert_checkpoint(
 
 
 def convert_file(
-    path: StrPath,
-    target: str | None = None,
-    map_location: MapLocation = "cpu",
-    in_channels: int | None = None,
+    path: StrPath, map_location: MapLocation = "cpu", in_channels: int | None = None
 ) -> tuple[dict[str, Any], Converted]:
     """Read an authors' file and convert it; errors name the file."""
     checkpoint = read_checkpoint(path, map_location)
     try:
-        return convert_checkpoint(checkpoint, target, in_channels)
+        return convert_checkpoint(checkpoint, in_channels)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -84,8 +69,6 @@ def convert_and_write(
     source: StrPath,
     path: StrPath,
     arch: str | int | Mapping[str, Any] | None = None,
-    strides: Sequence[int] | None = None,
-    target: str | None = None,
     overwrite: bool = False,
     in_channels: int | None = None,
 ) -> tuple[dict[str, Any], Converted]:
@@ -95,8 +78,6 @@ def convert_and_write(
         source: Path of the authors' file.
         path: Path of the file to write; nothing is written unless all of it can be converted.
         arch: As in :func:`identify_arch`.
-        strides: As in :func:`identify_arch`.
-        target: As in :func:`convert_checkpoint`.
         overwrite: Whether to replace ``path`` if it exists. Default: False.
         in_channels: As in :func:`convert_checkpoint`.
 
@@ -109,61 +90,39 @@ def convert_and_write(
             the file to write.
     """
     check_writable([path], overwrite, inputs=[source])  # before the work, not after it
-    converted, found = convert_file(source, target, in_channels=in_channels)
-    origin = f"{os.path.basename(source)} {converted['meta']['model']}"
-    converted["meta"]["arch"] = identify_arch(found.dims, arch, strides, origin)
+    converted, found = convert_file(source, in_channels=in_channels)
+    converted["meta"]["arch"] = identify_arch(found.dims, arch)
     write_checkpoint(converted, path, overwrite)
     return converted, found
 
 
 def identify_arch(
-    dims: Sequence[int],
-    arch: str | int | Mapping[str, Any] | None = None,
-    strides: Sequence[int] | None = None,
-    origin: str = "",
+    dims: Sequence[int], arch: str | int | Mapping[str, Any] | None = None
 ) -> str | dict[str, Any]:
     """Find what to write as ``arch`` in a config for weights of these widths.
 
     Args:
         dims: Channels of the stem, then of each block.
-        arch: The variant, by name or as a dict. None: it is found from the widths.
-        strides: Stride of each block, for widths of no published variant, since weights do not show
-            which blocks pool.
-        origin: Names that belong to the weights (the file name, and ``model`` in the authors'
-            ``args``). They distinguish variants of the same widths.
+        arch: The variant, by name or as a dict. None: the published variant of these widths.
 
     Raises:
-        ValueError: The given ``arch`` has other widths, or the variant cannot be told.
+        ValueError: The given ``arch`` has other widths, or the widths are not those of one variant.
     """
-    dims = tuple(dims)
-    names = [name for name, known in ARCHS.items() if known.dims == dims]
-    if arch is not None and strides is not None:
-        raise ValueError("found arch and strides; give only one of them")
-    if arch is not None:
-        if resolve_arch(arch).dims != dims:
-            raise ValueError(
-                f"the weights have dims={dims}, but arch={arch!r} has {resolve_arch(arch).dims}; "
-                f"they fit {' and '.join(names) or 'no published variant'}"
-            )
-        return str(arch) if isinstance(arch, str | int) else dict(arch)
-    if strides is not None:
-        whole = dict(dims=dims, strides=tuple(strides))
-        resolve_arch(whole)  # raises an error if they contradict each other
-        return whole
-    if not names:
+    names = [name for name, known in ARCHS.items() if known.dims == tuple(dims)]
+    if arch is None:
+        if len(names) == 1:
+            return names[0]
         raise ValueError(
-            f"no published variant has dims={dims}, and weights do not show which blocks pool: "
-            f"give the strides of the {len(dims) - 1} blocks (--strides 2 2 1 …) or the whole arch "
-            "(--arch)"
+            f"weights do not show which blocks pool, and dims={tuple(dims)} are those of "
+            f"{' and '.join(names) or 'no published variant'}: give --arch, a name or "
+            '{"dims": […], "strides": […]}'
         )
-    if len(names) == 1:
-        return names[0]
-    for name, file in _TWINS.items():
-        if name in names and file in origin:
-            return name
-    raise ValueError(
-        f"these shapes are those of two variants: give --arch {' or --arch '.join(names)}"
-    )
+    if resolve_arch(arch).dims != tuple(dims):
+        raise ValueError(
+            f"arch={arch!r} has dims={resolve_arch(arch).dims}, but the weights have {tuple(dims)} "
+            f"and fit {' and '.join(names) or 'no published variant'}"
+        )
+    return dict(arch) if isinstance(arch, Mapping) else str(arch)
 
 
 def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:

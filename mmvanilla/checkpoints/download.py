@@ -24,8 +24,7 @@ TIME_LIMIT = 60.0
 def cache_path(url: str) -> Path:
     """Return where the file of an address is kept, in torch's own cache of checkpoints.
 
-    The variable ``TORCH_HOME`` moves the cache. The last part of the address alone would not do for
-    a name: ``epoch_12.pth`` is that of many.
+    The name has a digest of the whole address, since ``epoch_12.pth`` is the end of many.
     """
     digest = hashlib.sha256(url.encode()).hexdigest()[:12]
     name = Path(unquote(urlparse(url).path)).name or "checkpoint"
@@ -33,19 +32,15 @@ def cache_path(url: str) -> Path:
 
 
 def fetch(url: str, check: Callable[[Path], Any]) -> Path:
-    """Fetch the file of an address, unless it is in the cache.
+    """Fetch the file of an address, unless it is in the cache, and return its :func:`cache_path`.
 
-    Of several processes the first one fetches the file and the others wait. They fetch it
-    themselves only if they do not see its file.
+    Of several processes the first one fetches the file, and the others wait.
 
     Args:
         url: Address of the file.
         check: Function that reads the new file before it enters the cache, and raises a ValueError
             if it is not what it should be: many servers answer with a page of text instead, or end
             early.
-
-    Returns:
-        The path of the file, which :func:`cache_path` gives.
 
     Raises:
         RuntimeError: The file cannot be fetched, or ``check`` refuses what came.

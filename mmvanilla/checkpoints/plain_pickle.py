@@ -1,10 +1,9 @@
 """A pickle module for ``torch.load`` that knows tensors and plain values, and nothing that acts.
 
 A pickle runs code by naming a callable. Here each name is looked up in :data:`ALLOWED`, and a file
-with any other name is refused, as Python's documentation of pickle advises for files of strangers.
-``torch.load(weights_only=True)`` does not serve instead: only from torch 2.6 on can it be told of
-the few names that the authors' files and mmengine's checkpoints need besides, its versions before
-had a hole (CVE-2025-32434), and mmengine's own list for it has ``getattr``, which reaches anything.
+with any other name is refused. ``torch.load(weights_only=True)`` does not serve instead: only from
+torch 2.6 on can it be told of the few names that the authors' files and mmengine's checkpoints need
+besides, and its versions before had a hole (CVE-2025-32434).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Unpickler(pickle.Unpickler):
     """Builds what :data:`ALLOWED` has."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up that a file contains."""
+        """Look up a name in a file."""
         if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
             return vars(torch)[name]
         full_name = f"{module}.{name}".replace("__builtin__", "builtins")

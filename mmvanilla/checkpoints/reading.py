@@ -6,7 +6,6 @@ import io
 import math
 import mmap
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -37,17 +36,14 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a checkpoint of mmengine or of the authors, or a state dict; no code of it runs.
 
-    The check sums of a zip archive are compared; the format of ``torch.save`` before torch 1.6 has
-    none, and tensors and plain values alone are read from it.
+    The check sums of a zip archive are compared; the format of torch before 1.6 has none.
 
     Args:
         source: Path of a file, or an address that mmengine's loader knows.
         map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
 
     Raises:
-        FileNotFoundError: The file does not exist.
-        IsADirectoryError: The path is a folder.
-        PermissionError: The file may not be read.
+        FileNotFoundError, IsADirectoryError, PermissionError: There is no file to read.
         ValueError: The file is damaged, is not a checkpoint, or names something that could run
             code.
         RuntimeError: The file cannot be fetched.
@@ -70,10 +66,10 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
 
 
 def use_safe_loaders() -> None:
-    """Let mmengine read checkpoints with :func:`read_checkpoint` from now on, in this process.
+    """Let mmengine read by :func:`read_checkpoint` from now on, in this process, as our tools do.
 
-    Its own loaders unpickle everything if safe reading fails; ``load_from``, ``init_cfg`` and
-    ``resume`` go through the table in which this replaces them. Our tools call this.
+    ``load_from``, ``init_cfg`` and ``resume`` go through the table in which this replaces the
+    loaders of mmengine, which unpickle everything.
     """
     for prefix, load in _LOADERS.items():
         CheckpointLoader.register_scheme(prefix, load, force=True)
@@ -93,43 +89,34 @@ def _read_file(path: Path, map_location: MapLocation) -> dict[str, Any]:
                 f"{path} cannot be read as a checkpoint ({reason}); fetch or copy it again, or "
                 "have its author save only the state dict"
             ) from error
-    if not isinstance(loaded, dict):
-        raise ValueError(
-            f"{path} holds a {type(loaded).__name__}; expected a dict with weights in it"
-        )
-    return loaded
+    if isinstance(loaded, dict):
+        return loaded
+    raise ValueError(f"{path} holds a {type(loaded).__name__}; expected a dict with weights in it")
 
 
 def _read_open(file: IO[bytes], map_location: MapLocation) -> Any:
-    magic = file.read(len(_ZIP_MAGIC))
+    is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
     file.seek(0)
-    if not magic:
-        raise ValueError("it is empty")
-    if magic != _ZIP_MAGIC:
-        # From memory, so that torch does not try the tar archives of its first versions.
-        content = io.BytesIO(file.read())
-        try:
-            return torch.load(content, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError as error:  # whose text advises to run the file's code
-            raise ValueError("torch.save did not write it, or with more than weights") from error
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
-        if raw.find(b"/constants.pkl") >= 0:  # torch would hand it to its interpreter
-            raise ValueError("it is a TorchScript program")
-    with zipfile.ZipFile(file) as archive:
-        changed = archive.testzip()
-    if changed is not None:
-        raise ValueError(f"the check sum of its part {changed} is wrong")
-    file.seek(0)
-    return torch.load(
-        file, map_location=map_location, pickle_module=plain_pickle, weights_only=False
-    )
+    if is_zip:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
+            if raw.find(b"/constants.pkl") >= 0:  # torch would hand it to its interpreter
+                raise ValueError("it is a TorchScript program")
+        with zipfile.ZipFile(file) as archive:
+            changed = archive.testzip()
+        if changed is not None:
+            raise ValueError(f"the check sum of its part {changed} is wrong")
+        file.seek(0)
+    else:  # from memory, so that torch does not try the tar archives of its first versions
+        file = io.BytesIO(file.read())
+    options: dict[str, Any] = dict(pickle_module=plain_pickle, weights_only=False)
+    return torch.load(file, map_location=map_location, **options)
 
 
 def check_weights(state_dict: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Refuse weights with which the outputs of a network would be meaningless.
 
     Args:
-        state_dict: Tensors by name; other values than floating-point tensors are not checked.
+        state_dict: Floating-point tensors by name; other values are not checked.
         path: File that the weights come from, for messages.
 
     Raises:
@@ -151,8 +138,8 @@ def check_weights(state_dict: Mapping[str, Any], path: str | os.PathLike[str]) -
             or (name.endswith("running_var") and low < 0)
         ):
             raise ValueError(
-                f"{path}: {name} has values from {low:g} to {high:g}; the training diverged or the "
-                "file was changed, so take an earlier checkpoint or fetch the file again"
+                f"{path}: {name} has values from {low:g} to {high:g}: the training diverged, or "
+                "the file was changed; take an earlier checkpoint"
             )
 
 
@@ -160,14 +147,14 @@ def check_weights(state_dict: Mapping[str, Any], path: str | os.PathLike[str]) -
 
 
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Load a file for mmengine."""
+    """Load a file."""
     loaded = _read_file(Path(filename).expanduser(), map_location)
     check_weights(loaded.get("state_dict", loaded), filename)
     return loaded
 
 
 def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Load the file of an address for mmengine, and keep it in torch's cache."""
+    """Load the file of an address, and keep it in torch's cache."""
     return load_from_local(str(fetch(filename, read_checkpoint)), map_location)
 
 

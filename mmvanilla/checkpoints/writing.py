@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
 import shutil
 import tempfile
@@ -12,11 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 StrPath = str | os.PathLike[str]
 
@@ -41,8 +38,8 @@ def check_writable(
     Args:
         paths: Paths of the files to write. Their folders need not exist.
         overwrite: Whether existing files may be replaced. Default: False.
-        inputs: Files that the work reads. None of them may be an output, not even under another
-            name (a link). Addresses such as ``vanillanet://13`` are ignored.
+        inputs: Files that the work reads, none of which may be an output. Addresses such as
+            ``vanillanet://13`` are ignored.
 
     Raises:
         ValueError: An output is also an input, or is named twice.
@@ -68,23 +65,13 @@ def check_writable(
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: StrPath, overwrite: bool = False) -> None:
-    """Write a checkpoint completely, or leave ``path`` unchanged.
+    """Write what ``torch.save`` makes of a checkpoint, as :func:`appearing_together` does.
 
-    Args:
-        checkpoint: Content to save with ``torch.save``.
-        path: Path of the file. Its folder is created if it does not exist.
-        overwrite: Whether to replace an existing file. Default: False.
+    Its folder is created if it does not exist.
     """
-
-    def write(file: IO[bytes]) -> None:
-        try:
-            torch.save(checkpoint, file)
-        except RuntimeError as error:  # after a full disk, torch still tries to end the archive
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-    write_whole(write, path, overwrite)
+    content = io.BytesIO()  # since torch.save hides the error of a full disk
+    torch.save(checkpoint, content)
+    write_whole(lambda file: file.write(content.getbuffer()), path, overwrite)
 
 
 def write_text(text: str, path: StrPath, overwrite: bool = False) -> None:
@@ -114,10 +101,8 @@ def appearing_together(
 
     Then they are put in their places in the given order, each by one step of the file system. A
     process that is killed in this moment can leave the first file new and the last one old, which
-    therefore should stand by itself: a checkpoint holds the text of its config.
-
-    Processes that write the same files at once do so one after the other, where the file system has
-    locks; without ``overwrite`` the first one wins.
+    therefore should stand by itself: a checkpoint holds the text of its config. Processes that
+    write the same files at once do so one after the other, where the file system has locks.
 
     Args:
         paths: Paths of the files, all in one folder, which is created if it does not exist.
@@ -147,8 +132,7 @@ def appearing_together(
                 raise RuntimeError(f"{path.name} was not written, so none of the files appears")
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-        # Python runs its handlers of signals in the main thread alone, so nothing stops this one
-        # between two files.
+        # Signals are handled in the main thread alone, so nothing stops this one between two files.
         with ThreadPoolExecutor(1) as pool:
             pool.submit(_put_in_place, aside, targets, overwrite).result()
     finally:
@@ -156,45 +140,14 @@ def appearing_together(
 
 
 def _put_in_place(aside: list[Path], targets: list[Path], overwrite: bool) -> None:
-    with _locked(targets[0].parent):
+    descriptor = os.open(targets[0].parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # of a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         for target in targets:
             refuse_existing(target, overwrite)
-        appeared: list[Path] = []
-        try:
-            for path, target in zip(aside, targets, strict=True):
-                if overwrite:
-                    path.replace(target)
-                else:
-                    _link(path, target)
-                    appeared.append(target)
-        except OSError:
-            for target in appeared:
-                target.unlink()
-            raise
-
-
-def _link(path: Path, target: Path) -> None:
-    """Give a file a second name, which must not exist yet."""
-    try:
-        os.link(path, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links, as of memory cards: an empty file keeps the name
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL))
-        path.replace(target)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Put files in place while no other process does, where the file system has locks."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        for path, target in zip(aside, targets, strict=True):
+            path.replace(target)
         with suppress(OSError):
             os.fsync(descriptor)
     finally:

@@ -29,14 +29,7 @@ MIRROR_VARIABLE = "MMVANILLA_ZOO"
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file of the authors' release.
-
-    Args:
-        file: The file's name in the release.
-        arch: The variant's name in :data:`mmvanilla.models.archs.ARCHS`.
-        act_num: n of the series activation.
-        kind: Kind of the network: classifier or detector.
-    """
+    """A file of the authors' release: its variant, n of the series activation, and its network."""
 
     file: str
     arch: str
@@ -63,7 +56,7 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
 
     Args:
         filename: The address. ``?in_channels=N`` at its end adapts the weights to images of N
-            channels, as :func:`mmvanilla.checkpoints.conversion.adapt_kernel` says.
+            channels, as :func:`mmvanilla.checkpoints.conversion.adapt_kernel` does.
         map_location: Device of the tensors, as in ``torch.load``; None: the CPU.
 
     Raises:
@@ -75,12 +68,11 @@ def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dic
     key, _, value = option.partition("=")
     if mark and (key != "in_channels" or not value.isdecimal() or int(value) < 1):
         raise ValueError(
-            f"unknown option '?{option}' in {filename}; the only one is ?in_channels=N, with N of "
-            "at least 1 (rename a file that has ? in its name)"
+            f"unknown option '?{option}' in {filename}; the only one is ?in_channels=N, with N ≥ 1"
         )
     in_channels = int(value) if mark else None
     if name.startswith(("/", ".", "~")):
-        return convert_file(Path(name).expanduser(), None, map_location, in_channels)[0]
+        return convert_file(Path(name).expanduser(), map_location, in_channels)[0]
     if name not in PUBLISHED:
         raise ValueError(
             f"unknown published weights '{name}'; choose from {', '.join(PUBLISHED)}, or "
@@ -98,10 +90,8 @@ def _convert(
 ) -> dict[str, Any]:
     """Convert the content of a published file, and check that it is what its name says."""
     checkpoint, found = convert_checkpoint(checkpoint, in_channels=in_channels)
-    wanted = (ARCHS[entry.arch].dims, entry.act_num, entry.kind)
-    if (found.dims, found.act_num, found.kind) != wanted:
-        raise ValueError(
-            f"it holds a {found.kind} with dims={found.dims} and act_num={found.act_num}; expected "
-            f"a {entry.kind} with dims={wanted[0]} and act_num={entry.act_num}"
-        )
+    wanted = (entry.kind, ARCHS[entry.arch].dims, entry.act_num)
+    held = (found.kind, found.dims, found.act_num)
+    if held != wanted:
+        raise ValueError(f"it holds {held} (network, dims, act_num); expected {wanted}")
     return checkpoint

@@ -36,38 +36,34 @@ def argument(text: str) -> bytes:
     return b"X" + len(text.encode()).to_bytes(4, "little") + text.encode()
 
 
-def call_by_reduce(module: str, name: str, arguments: list[str]) -> bytes:
-    """GLOBAL and REDUCE: what an object with ``__reduce__`` becomes."""
-    return named(module, name) + _arguments(arguments) + b"R"
-
-
-def call_by_newobj(module: str, name: str, arguments: list[str]) -> bytes:
-    """GLOBAL and NEWOBJ: an instance by ``__new__``."""
-    return named(module, name) + _arguments(arguments) + b"\x81"
-
-
-def call_by_inst(module: str, name: str, arguments: list[str]) -> bytes:
-    """INST: an instance of an old class, which needs no REDUCE."""
-    return b"(" + b"".join(map(argument, arguments)) + b"i" + named(module, name)[1:]
-
-
-def call_by_obj(module: str, name: str, arguments: list[str]) -> bytes:
-    """OBJ: the same by another opcode."""
-    return b"(" + named(module, name) + b"".join(map(argument, arguments)) + b"o"
-
-
-def call_by_stack_global(module: str, name: str, arguments: list[str]) -> bytes:
-    """STACK_GLOBAL of protocol 4, which allows dots in a name."""
-    return argument(module) + argument(name) + b"\x93" + _arguments(arguments) + b"R"
-
-
 def named(module: str, name: str) -> bytes:
     """GLOBAL: something by its name."""
     return f"c{module}\n{name}\n".encode()
 
 
-def _arguments(arguments: list[str]) -> bytes:
-    return b"(" + b"".join(map(argument, arguments)) + b"t"
+def call_by_reduce(module: str, name: str, arguments: bytes) -> bytes:
+    """GLOBAL and REDUCE: what an object with ``__reduce__`` becomes."""
+    return named(module, name) + b"(" + arguments + b"tR"
+
+
+def call_by_newobj(module: str, name: str, arguments: bytes) -> bytes:
+    """GLOBAL and NEWOBJ: an instance by ``__new__``."""
+    return named(module, name) + b"(" + arguments + b"t\x81"
+
+
+def call_by_inst(module: str, name: str, arguments: bytes) -> bytes:
+    """INST: an instance of an old class, which needs no REDUCE."""
+    return b"(" + arguments + b"i" + named(module, name)[1:]
+
+
+def call_by_obj(module: str, name: str, arguments: bytes) -> bytes:
+    """OBJ: the same by another opcode."""
+    return b"(" + named(module, name) + arguments + b"o"
+
+
+def call_by_stack_global(module: str, name: str, arguments: bytes) -> bytes:
+    """STACK_GLOBAL of protocol 4, which allows dots in a name."""
+    return argument(module) + argument(name) + b"\x93(" + arguments + b"tR"
 
 
 WAYS = [call_by_reduce, call_by_newobj, call_by_inst, call_by_obj, call_by_stack_global]
@@ -97,4 +93,5 @@ def checkpoint_with(value: bytes, path: Path, legacy: bool = False) -> Path:
 def attack(name: str, victim: Path, way) -> bytes:
     """The opcodes of one dangerous call that would make ``victim`` exist."""
     module, attribute, *arguments = DANGEROUS[name]
-    return way(module, attribute, [text.format(victim=str(victim)) for text in arguments])
+    texts = [text.format(victim=str(victim)) for text in arguments]
+    return way(module, attribute, b"".join(map(argument, texts)))

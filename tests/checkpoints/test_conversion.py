@@ -1,6 +1,7 @@
 """Converting the authors' files, as a library and by tools/convert_checkpoint.py."""
 
 import argparse
+import json
 from functools import partial
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmvanilla import ARCHS, VanillaNet, fuse_model
-from mmvanilla.checkpoints.conversion import convert_and_write, convert_checkpoint, convert_file
-from tests.authors_model import authors_model, authors_weights
-from tests.helpers import DATA
+from mmvanilla import ARCHS, Arch, VanillaNet, fuse_model, resolve_arch
+from mmvanilla.checkpoints.conversion import convert_checkpoint, identify_arch
+from tests.authors_model import authors_weights
+from tests.helpers import DATA, backbone_of
 
 DIMS = (8, 16, 24)
 ARCH = dict(dims=DIMS, strides=(2, 1))
+TINY5 = json.dumps(dict(dims=(16, 32, 64, 128), strides=(2, 2, 2)))
 # Modules beside the backbone in MMDetection 2.x's own checkpoints of these detectors.
 MASK_RCNN_2X = [
     *(f"neck.{kind}_convs.{i}.conv" for kind in ("lateral", "fpn") for i in range(4)),
@@ -50,7 +52,6 @@ def test_which_weights_of_a_file():
         (40, dict(decay_epochs=100, decay_linear=True), 0.4),
         (40, dict(decay_epochs=100), 0.4),
         (50, dict(decay_epochs=100, decay_linear=False), 0.5),
-        (100, dict(decay_epochs=100), 1.0),
         (299, dict(decay_epochs=100), 1.0),
         (40, dict(), 1.0),
     ],
@@ -67,61 +68,20 @@ def test_a_file_from_the_middle_of_training_keeps_its_lambda(epoch, args, expect
             fuse_model(model)
 
 
-def test_errors_name_the_file(tmp_path):
-    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"resnet\.pth: these are not VanillaNet weights"):
-        convert_file(tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"resnet\.pth: these are not VanillaNet weights"):
-        convert_and_write(tmp_path / "resnet.pth", tmp_path / "out.pth")
-    assert not (tmp_path / "out.pth").exists()
-
-
-def test_what_is_written_is_plain_and_whole(tmp_path, run_tool):
-    out = tmp_path / "out.pth"
-    status, printed = run_tool(
-        "convert_checkpoint", DATA / "tiny5.official.pth", out, "--strides", 2, 2, 2
-    )
-    assert status == 0, printed.err
-    written = torch.load(out, weights_only=True)
-    assert set(written) == {"meta", "state_dict"}
-    assert written["meta"]["arch"] == dict(dims=(16, 32, 64, 128), strides=(2, 2, 2))
-    config = next(line for line in printed.out.splitlines() if line.startswith("config: backbone="))
-    arguments = eval(config.removeprefix("config: backbone="))
-    assert arguments.pop("type") == "VanillaNet"
-    weights = {
-        key.removeprefix("backbone."): tensor
-        for key, tensor in written["state_dict"].items()
-        if key.startswith("backbone.")
-    }
-    VanillaNet(**arguments).load_state_dict(weights, strict=True)
-
-
-def test_published_widths_are_recognised(tmp_path):
-    # The shapes are real, the numbers take no room: each tensor is one number, expanded.
-    with torch.device("meta"):
-        shapes = authors_model(ARCHS["5"].dims, 4, 1000).state_dict()
-    weights = {key: torch.zeros((), dtype=v.dtype).expand(v.shape) for key, v in shapes.items()}
-    torch.save(dict(model=weights), tmp_path / "best.pth")
-    assert (tmp_path / "best.pth").stat().st_size < 1e6
-    out = tmp_path / "out.pth"
-    converted, found = convert_and_write(tmp_path / "best.pth", out, target="backbone")
-    assert (converted["meta"]["arch"], found.act_num, found.kind) == ("5", 4, "backbone")
-
-
-def _detector_cfg(name):
-
-    base = {"mask-rcnn": "mask-rcnn_r50_fpn", "retinanet": "retinanet_r50_fpn"}[name]
-    cfg = Config.fromfile(_base_file(base)).model
-    arch = dict(dims=(8, 8, 16, 16, 24), strides=(1, 2, 2, 2))
-    cfg.backbone = dict(type="VanillaNet", arch=arch, act_num=4)
-    cfg.neck.in_channels = [8, 16, 16, 24]
-    return cfg, arch["dims"]
-
-
-def _base_file(base):
-    import mmdet
-
-    return Path(mmdet.__file__).parent / ".mim/configs/_base_/models" / f"{base}.py"
+def test_a_variant_is_named_by_its_widths_or_by_the_user():
+    for name in ARCHS:
+        assert "1.5x" in name or identify_arch(ARCHS[name].dims) == name
+    dims = ARCHS["13-1.5x"].dims
+    with pytest.raises(ValueError, match="those of 13-1.5x and 13-1.5x-ada: give --arch"):
+        identify_arch(dims)
+    assert identify_arch(dims, "13-1.5x-ada") == "13-1.5x-ada"
+    with pytest.raises(ValueError, match="which blocks pool.* no published variant"):
+        identify_arch(DIMS)
+    with pytest.raises(ValueError, match="arch='12' has .* and fit 13"):
+        identify_arch(ARCHS["13"].dims, "12")
+    arch = dict(dims=[8, 16], strides=[2], adaptive_pools=[4], stem_stride=3, input_size=64)
+    whole = Arch((8, 16), (2,), (4,), stem_stride=3, input_size=64)
+    assert resolve_arch(identify_arch((8, 16), arch)) == whole
 
 
 @pytest.mark.toolbox("mmdet")
@@ -130,13 +90,16 @@ def _base_file(base):
 )
 def test_a_detector_of_mmdetection_2(tmp_path, name, names):
     """Written under 2.x's names it loads strictly into MMDetection 3's model."""
-    import mmvanilla.ops  # noqa: F401, I001
-    import mmdet.models  # noqa: F401
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
+    import mmdet
+    from mmengine.registry import MODELS, DefaultScope
     from mmengine.runner.checkpoint import load_checkpoint
 
-    cfg, dims = _detector_cfg(name)
+    folder = Path(mmdet.__file__).parent / ".mim/configs/_base_/models"
+    cfg = Config.fromfile(folder / f"{name}_r50_fpn.py").model
+    dims = (8, 8, 16, 16, 24)
+    arch = dict(dims=dims, strides=(1, 2, 2, 2))
+    cfg.backbone = dict(type="VanillaNet", arch=arch, act_num=4)
+    cfg.neck.in_channels = [8, 16, 16, 24]
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = MODELS.build(cfg)
     own = model.state_dict()
@@ -158,19 +121,25 @@ def test_a_detector_of_mmdetection_2(tmp_path, name, names):
     assert len(loaded) == len(checkpoint["state_dict"])
 
 
-def test_tool_writes_and_says_what_to_use(tmp_path, run_tool):
+def test_the_tool_writes_what_loads_as_it_says(tmp_path, run_tool):
     out = tmp_path / "out.pth"
-    convert = partial(run_tool, "convert_checkpoint")
-    status, printed = convert(DATA / "tiny7_act4.official.pth", out, "--strides", 1, 2, 2, 2, 1)
+    convert = partial(run_tool, "convert_checkpoint", DATA / "tiny5.official.pth", out)
+    status, printed = convert("--arch", TINY5)
     assert (status, printed.err) == (0, "")
-    assert "act_num=4, training form, from model_ema" in printed.out
-    assert "head=dict(type='VanillaNetClsHead', num_classes=10, in_channels=64)" in printed.out
+    assert "act_num=3, training form, from model_ema" in printed.out
+    assert "head=dict(type='VanillaNetClsHead', num_classes=10, in_channels=128)" in printed.out
     written = torch.load(out, weights_only=True)
+    assert set(written) == {"meta", "state_dict"}
     assert f"{len(written['state_dict'])} tensors of a classifier" in printed.out
-    status, printed = convert(DATA / "tiny5.official.pth", out, "--strides", 2, 2, 2)
+    config = next(line for line in printed.out.splitlines() if line.startswith("config: backbone="))
+    arguments = eval(config.removeprefix("config: backbone="))
+    assert arguments.pop("type") == "VanillaNet"
+    VanillaNet(**arguments).load_state_dict(backbone_of(written["state_dict"]), strict=True)
+    status, printed = convert("--arch", TINY5)
     assert status == 1 and "exists already; pass --overwrite" in printed.err
-    args = ("--arch", '{"dims": [16, 32, 64, 128], "strides": [2, 2, 2]}', "--overwrite")
-    status, printed = convert(DATA / "tiny5.official_deploy.pth", out, *args)
+    source = DATA / "tiny5.official_deploy.pth"
+    args = (source, out, "--arch", TINY5, "--overwrite")
+    status, printed = run_tool("convert_checkpoint", *args)
     assert status == 0 and "deploy=True" in printed.out and "from state dict" in printed.out
 
 
@@ -178,6 +147,10 @@ def _write_nan(path):
     weights = authors_weights(DIMS)
     weights["stages.1.act.bn.bias"][3] = float("nan")
     torch.save(dict(model=weights), path)
+
+
+def _write_small(path):
+    torch.save(authors_weights(DIMS), path)
 
 
 def _truncate(path):
@@ -192,14 +165,10 @@ def _truncate(path):
         (_write_nan, (), "stages.1.act.bn.bias has values from nan"),
         (lambda path: path.write_text("text"), (), "in.pth"),
         (lambda path: None, (), "no such file"),
-        (lambda path: torch.save({"fc.weight": torch.zeros(1)}, path), (), "not VanillaNet"),
-        (lambda path: torch.save(authors_weights(DIMS), path), (), "--strides"),
-        (lambda path: torch.save(authors_weights(DIMS), path), ("--arch", "13"), "arch='13' has"),
-        (
-            lambda path: torch.save(authors_weights(DIMS), path),
-            ("--arch", "{dims"),
-            "not valid JSON",
-        ),
+        (lambda path: torch.save({"fc.weight": torch.zeros(1)}, path), (), "in.pth: these are not"),
+        (_write_small, (), "give --arch"),
+        (_write_small, ("--arch", "13"), "arch='13' has"),
+        (_write_small, ("--arch", "{dims"), "not valid JSON"),
     ],
 )
 def test_tool_fails_in_one_line_and_writes_nothing(run_tool, tmp_path, write, args, message):

@@ -3,12 +3,10 @@
 import argparse
 import contextlib
 import io
-import os
 import pickle
-import threading
-import time
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -54,81 +52,60 @@ class TestWhatIsRead:
     def test_what_a_training_of_mmengine_saves(self, tmp_path):
         base = torch.arange(24.0).reshape(4, 6)
         plain = dict(
-            epoch=3,
-            ratio=np.float64(0.5),
-            count=np.int64(7),
-            is_best=np.bool_(True),
-            name=np.str_("best"),
+            numbers=[3, np.float64(0.5), np.int64(7), np.bool_(True), np.str_("best")],
             classes=("a", "b"),
             milestones=Counter([1, 1, 2]),
             sets=[{1, 2}, frozenset([3])],
             bytes=[b"", b"abc\xff", bytearray(b"x")],
             cfg=ConfigDict(a=dict(b=1)),
-            dtype=torch.float16,
-            device=torch.device("cpu"),
-            size=torch.Size([1, 2]),
+            torch=[torch.float16, torch.device("cpu"), torch.Size([1, 2])],
             anneal_func=OneCycleParamScheduler._annealing_cos,
         )
-        arrays = dict(
-            palette=np.arange(6.0).reshape(2, 3),
-            texts=np.array(["a", "bcd"]),
-            swapped=np.arange(3, dtype=">i4"),
-            columns=np.asfortranarray(np.arange(6).reshape(2, 3)),
-        )
-        tensors = dict(
-            base=base,
-            part=base[1:, ::2],
-            turned=base.T,
-            empty=torch.zeros(0, 3),
-            number=torch.tensor(3),
-            half=torch.ones(3, dtype=torch.bfloat16),
-            parameter=torch.nn.Parameter(torch.ones(2)),
-        )
+        arrays = [
+            np.arange(6.0).reshape(2, 3),
+            np.array(["a", "bcd"]),
+            np.arange(3, dtype=">i4"),
+            np.asfortranarray(np.arange(6).reshape(2, 3)),
+        ]
+        tensors = [
+            base,
+            base[1:, ::2],
+            base.T,
+            torch.zeros(0, 3),
+            torch.tensor(3),
+            torch.ones(3, dtype=torch.bfloat16),
+            torch.nn.Parameter(torch.ones(2)),
+        ]
         history = HistoryBuffer([1.0, 2.0], [1, 1])
         saved = dict(plain=plain, arrays=arrays, tensors=tensors, history=history)
         torch.save(saved, tmp_path / "epoch_3.pth")
         for _ in range(2):  # what was read can be saved again
             read = read_checkpoint(tmp_path / "epoch_3.pth")
             assert read["plain"] == plain
-            for key, array in arrays.items():
-                assert np.array_equal(read["arrays"][key], array)
-                assert read["arrays"][key].dtype.kind == array.dtype.kind
-            for key, tensor in tensors.items():
-                assert torch.equal(read["tensors"][key], tensor)
-                assert read["tensors"][key].stride() == tensor.stride()
-            assert len({read["tensors"][key].untyped_storage().data_ptr() for key in tensors}) == 5
+            for found, array in zip(read["arrays"], arrays, strict=True):
+                assert np.array_equal(found, array) and found.dtype.kind == array.dtype.kind
+            for found, tensor in zip(read["tensors"], tensors, strict=True):
+                assert torch.equal(found, tensor) and found.stride() == tensor.stride()
+            # Views still share their memory.
+            assert len({tensor.untyped_storage().data_ptr() for tensor in read["tensors"]}) == 5
             assert isinstance(read["history"], HistoryBuffer)
             assert [values.tolist() for values in read["history"].data] == [[1.0, 2.0], [1, 1]]
             assert (read["history"].mean(), read["history"].current()) == (1.5, 2.0)
             torch.save(read, tmp_path / "epoch_3.pth")
 
-    @pytest.mark.parametrize("legacy", [False, True])
-    def test_the_namespace_of_the_authors_and_the_old_format(self, tmp_path, legacy):
-        content = dict(w=torch.ones(2), n=[1, "a", None])
-        args = {} if legacy else dict(args=argparse.Namespace(decay_epochs=100))
-        path = tmp_path / "file.pth"
-        torch.save(dict(content, **args), path, _use_new_zipfile_serialization=not legacy)
-        read = read_checkpoint(path)
+    def test_the_old_format(self, tmp_path):
+        content = dict(w=torch.ones(2), n=[1, "a"], args=argparse.Namespace(decay_epochs=100))
+        torch.save(content, tmp_path / "file.pth", _use_new_zipfile_serialization=False)
+        read = read_checkpoint(tmp_path / "file.pth")
         assert torch.equal(read["w"], content["w"]) and read["n"] == content["n"]
-        assert legacy or read["args"].decay_epochs == 100
-
-    def test_long_byte_strings_are_read_in_linear_time(self, tmp_path):
-        seconds = []
-        for megabytes in (4, 32):
-            saved = dict(bytes=b"y" * (megabytes << 20))
-            torch.save(saved, tmp_path / "long.pth", pickle_protocol=4)
-            start = time.perf_counter()
-            assert read_checkpoint(tmp_path / "long.pth") == saved
-            seconds.append(time.perf_counter() - start)
-        assert seconds[1] < 32 * seconds[0] + 0.5  # 64 times, if it were quadratic
+        assert read["args"].decay_epochs == 100
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("saved_on", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
-def test_where_the_tensors_go(tmp_path, saved_on, legacy):
+def test_where_the_tensors_go(tmp_path, saved_on):
     weights = dict(a=torch.rand(3, device=saved_on), b=torch.ones(2, 2, device=saved_on))
     path = tmp_path / "net.pth"
-    torch.save(dict(state_dict=weights), path, _use_new_zipfile_serialization=not legacy)
+    torch.save(dict(state_dict=weights), path)
     for target, device in [
         ("cpu", "cpu"),
         (None, "cpu"),
@@ -142,7 +119,7 @@ def test_where_the_tensors_go(tmp_path, saved_on, legacy):
         assert {tensor.device.type for tensor in read.values()} == {device}
         if device != "meta":
             assert all(torch.equal(read[key].cpu(), weights[key].cpu()) for key in weights)
-    if not torch.cuda.is_available() and not legacy:
+    if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"net\.pth .*CUDA"):
             read_checkpoint(path, "cuda")
 
@@ -156,20 +133,15 @@ class TestNoCodeRuns:
             path = checkpoint_with(attack(name, victim, way), tmp_path / "bad.pth", legacy)
             message = refuse(path)
             known = name in ALLOWED  # then it is another call than the usual one
-            assert legacy or known or "could run code" in message, name
+            assert known or "could run code" in message, name
             assert not victim.exists(), name
-
-    @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-    def test_such_a_file_does_run_in_a_reader_that_trusts(self, tmp_path, legacy):
-        victim = tmp_path / "victim"
-        value = attack("os.system", victim, call_by_reduce)
-        path = checkpoint_with(value, tmp_path / "bad.pth", legacy)
+        # Such a file does run in a reader that trusts.
+        path = checkpoint_with(attack("os.system", victim, call_by_reduce), path, legacy)
         torch.load(path, weights_only=False)
         assert victim.exists()
 
     def test_getattr_reaches_nothing_but_what_schedulers_need(self, tmp_path):
-        owners = [name.rpartition(".")[::2] for name in ALLOWED]
-        for module, name in owners:
+        for module, _, name in (name.rpartition(".") for name in ALLOWED):
             value = named("builtins", "getattr") + b"(" + named(module, name)
             value += argument("__init__") + b"tR"
             path = checkpoint_with(value, tmp_path / "bad.pth")
@@ -205,18 +177,6 @@ class TestNoCodeRuns:
         assert read_checkpoint(path)["h"].data[0].tolist() == [1.0]
         assert "x" not in HistoryBuffer._statistics_methods
 
-    def test_a_torchscript_program_is_refused(self, tmp_path):
-        torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.pth"))
-        assert "TorchScript" in refuse(tmp_path / "script.pth")
-
-    def test_wrong_arguments_end_in_a_refusal_or_in_values(self, tmp_path):
-        for name in ALLOWED:
-            module, _, attribute = name.rpartition(".")
-            for arguments in ([], ["x"], ["x", "latin1"], ["x"] * 4, ["x"] * 7):
-                value = call_by_reduce(module, attribute, arguments)
-                with contextlib.suppress(ValueError):
-                    read_checkpoint(checkpoint_with(value, tmp_path / "bad.pth"))
-
 
 class _Forged:
     def __init__(self, *reduced):
@@ -247,13 +207,11 @@ FORGED_NUMPY = {
 }
 
 
-@pytest.mark.parametrize("name", FORGED_NUMPY)
-def test_no_array_of_objects_and_no_forged_type(tmp_path, name):
-    torch.save(dict(evil=FORGED_NUMPY[name]), tmp_path / "bad.pth")
-    refuse(tmp_path / "bad.pth")
-
-
-def test_flags_and_fields_of_a_forged_type_are_not_taken(tmp_path):
+def test_no_array_of_objects_and_no_forged_type(tmp_path):
+    for value in FORGED_NUMPY.values():
+        torch.save(dict(evil=value), tmp_path / "bad.pth")
+        refuse(tmp_path / "bad.pth")
+    # Flags and fields of a forged type are not taken.
     forged = _Forged(np.dtype, ("f8", False, True), (3, "<", None, ("a",), {"a": 1}, 8, 8, 63))
     array = _Forged(_RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), forged, False, b"A" * 8))
     torch.save(dict(evil=array), tmp_path / "bad.pth")
@@ -297,22 +255,13 @@ class TestDamagedAndOtherFiles:
         (tmp_path / "page").write_bytes(b"<html>please log in</html>")
         (tmp_path / "pickle").write_bytes(pickle.dumps(dict(a=1)))
         torch.save([torch.zeros(1)], tmp_path / "list")
-        for name in ("other.zip", "page", "pickle", "list"):
-            refuse(tmp_path / name)
-        assert "holds a list; expected a dict" in refuse(tmp_path / "list")
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script"))
+        said = {path.name: refuse(path) for path in tmp_path.iterdir()}
+        assert "holds a list; expected a dict" in said["list"] and "TorchScript" in said["script"]
         with pytest.raises(FileNotFoundError, match="no such file"):
             read_checkpoint(tmp_path / "missing")
         with pytest.raises(IsADirectoryError, match="is a folder"):
             read_checkpoint(tmp_path)
-
-    def test_no_permission(self, tmp_path, monkeypatch):
-        path = tmp_path / "secret.pth"
-        path.write_bytes(_saved(legacy=False))
-        path.chmod(0)
-        if os.access(path, os.R_OK):
-            pytest.skip("root may read everything")
-        with pytest.raises(PermissionError, match=r"secret\.pth"):
-            read_checkpoint(path)
 
 
 def snapshot(folder):
@@ -323,37 +272,20 @@ def snapshot(folder):
     }
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o555], ids=["writable", "read-only"])
-def test_reading_changes_nothing_whatever_lies_beside(tmp_path, mode):
+def test_reading_changes_nothing_whatever_lies_beside(tmp_path):
     """Many readers at once, beside what earlier versions left when they were killed."""
-    private = tmp_path / "private"
-    private.mkdir()
-    (private / "key").write_text("secret")
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    for name in ("out.pth", "other.pth"):
-        (shared / name).write_bytes(_saved(legacy=False))
+    private, shared = tmp_path / "private", tmp_path / "shared"
     left = shared / ".complete-0123abcd-1-left"
-    left.mkdir()
+    for folder in (private, shared, left):
+        folder.mkdir()
+    (private / "key").write_text("secret")
     (left / "out.pth").write_bytes(b"an older one")
     (left / "config.py").write_text("import os")
     (shared / ".complete-0123abcd-2-link").symlink_to(private)
-    shared.chmod(mode)
+    for name in ("out.pth", "other.pth"):
+        (shared / name).write_bytes(_saved(legacy=False))
     before = snapshot(tmp_path)
-    failures = []
-
-    def read():
-        for name in ("out.pth", "other.pth") * 10:
-            try:
-                read_checkpoint(shared / name)
-            except Exception as error:
-                failures.append(error)
-
-    readers = [threading.Thread(target=read) for _ in range(4)]
-    for reader in readers:
-        reader.start()
-    for reader in readers:
-        reader.join()
-    assert not failures
+    with ThreadPoolExecutor(4) as pool:
+        read = pool.map(read_checkpoint, [shared / "out.pth", shared / "other.pth"] * 20)
+        assert all("state_dict" in checkpoint for checkpoint in read)
     assert snapshot(tmp_path) == before
-    shared.chmod(0o755)

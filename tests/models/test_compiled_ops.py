@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmvanilla.apis.config import load_config
-from mmvanilla.apis.model import build_model
 from mmvanilla.engine.channels_last import to_channels_last
 from mmvanilla.models.compiled_ops import guard_compiled_ops
-from tests.helpers import CONFIGS, randomise, relative_difference
+from tests.helpers import randomise, relative_difference
 from tests.ops.common import needs_compiled
 
 pytest.importorskip("mmcv._ext")
@@ -75,20 +73,3 @@ def test_weights_of_operators_stay_plain():
     assert kept == {model[1], model[1].conv_offset}
     assert to_channels_last(model) == 2  # the two convolutions
     assert model[1].weight.is_contiguous() and model[1].conv_offset.weight.is_contiguous()
-
-
-@pytest.mark.toolbox("mmdet")
-def test_a_detector_is_the_same_in_channels_last():
-    cfg = load_config(str(CONFIGS / "shapes" / "maskrcnn_vanillanet_shapes.py"))
-    model = randomise(build_model(cfg)).eval()
-    other = copy.deepcopy(model)
-    to_channels_last(other)
-    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        features = [each.extract_feat(x) for each in (model, other)]
-        assert not features[1][0].is_contiguous()
-        found = [
-            each.roi_head.bbox_roi_extractor(maps[:4], ROIS[:1])
-            for each, maps in zip((model, other), features, strict=True)
-        ]
-    assert relative_difference(*found) < 1e-5

@@ -1,4 +1,4 @@
-"""Random classifiers with VanillaNet's head: fused, converted or exported, they answer the same."""
+"""Random classifiers with VanillaNet's head: fused, loaded or converted, they answer the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.toolbox("mmpretrain")
 
 @st.composite
 def classifiers(draw: Any) -> dict[str, Any]:
-    """The config of a classifier: variant, activation, norm, classes, deep training or not."""
+    """The parts of a classifier: variant, activation, norm, classes, deep training or not."""
     blocks = draw(st.integers(1, 4))
     dims = tuple(draw(st.sampled_from((8, 16, 24))) for _ in range(blocks + 1))
     strides = tuple(draw(st.sampled_from((1, 2))) for _ in range(blocks))
@@ -40,7 +40,6 @@ def classifiers(draw: Any) -> dict[str, Any]:
             type="VanillaNetClsHead",
             num_classes=draw(st.integers(1, 12)),
             in_channels=dims[-1],
-            dropout=draw(st.sampled_from((0.0, 0.3))),
             norm_cfg=dict(type=draw(st.sampled_from(("BN", "SyncBN")))),
             deep_training=deep_training,
         ),
@@ -63,23 +62,21 @@ def build(cfg: dict[str, Any], deploy: bool, seed: int) -> nn.Module:
 def test_every_form_of_a_classifier_answers_the_same(cfg, seed):
     torch.manual_seed(seed)
     model = build(cfg, deploy=False, seed=seed)
-    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    forms = {"fused": fuse_model(model)}
-    for deploy in (True, False):
-        forms[f"loaded, deploy={deploy}"] = other = build(cfg, deploy, seed + 1)
-        other.load_state_dict(model.state_dict())
-    backbone = cfg["backbone"]
+    weights, backbone = model.state_dict(), cfg["backbone"]
+    sources = {"loaded": weights}
     if backbone["deep_training"] and not backbone["shortcut"]:
-        classes = cfg["head"]["num_classes"]
-        weights = model.state_dict()
-        names = authors_weights(backbone["arch"]["dims"], backbone["act_num"], classes)
-        ours = {key: our_name(key) for key in names}
+        dims, classes = backbone["arch"]["dims"], cfg["head"]["num_classes"]
+        names = {key: our_name(key) for key in authors_weights(dims, backbone["act_num"], classes)}
         theirs = {
-            key: weights[name if name in weights else f"backbone.{name}"]
-            for key, name in ours.items()
+            key: weights.get(name, weights.get(f"backbone.{name}")) for key, name in names.items()
         }
-        forms["converted from the authors' names"] = converted = build(cfg, False, seed + 2)
-        converted.load_state_dict(convert_authors(theirs).state_dict)
+        sources["converted"] = convert_authors(theirs).state_dict
+    forms = {"fused": fuse_model(model)}
+    for source, state_dict in sources.items():
+        for deploy in (True, False):
+            forms[f"{source}, deploy={deploy}"] = other = build(cfg, deploy, seed + 1)
+            other.load_state_dict(state_dict)
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     expected = model(images)
     for form, other in forms.items():
         difference = relative_difference(expected, other(images))
