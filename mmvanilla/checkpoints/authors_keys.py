@@ -23,8 +23,7 @@ CLASSIFIER, BACKBONE, DETECTOR = "classifier", "backbone", "detector"
 _BACKBONE = "backbone."
 _HEAD = "head."
 _FIRST = ".first.conv.weight"
-_COUNTER = "num_batches_tracked"
-_NAMES_SHOWN = 8
+_SHOWN = 8
 # How a name begins with the authors and here.
 _TRAINING_NAMES = (
     (r"stem1\.0", "stem.conv.first.conv"),
@@ -101,7 +100,7 @@ def convert_authors(state_dict: Mapping[str, Any], act_lambda: float = 1.0) -> C
     expected = _expected_shapes(dims, act_num, num_classes, deploy, in_channels)
     lacking = expected.keys() - names.values()
     problems = [
-        *(f"{name} missing" for name in expected if name in lacking and _COUNTER not in name),
+        *(f"{name} missing" for name in expected if name in lacking and "num_batches" not in name),
         *(f"{key} unexpected" for key, name in names.items() if name not in expected),
         *(
             f"{key} {tuple(theirs[key].shape)} instead of {tuple(expected[name])}"
@@ -173,4 +172,4 @@ def _read_shapes(
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_NAMES_SHOWN] + ["…"] * (len(names) > _NAMES_SHOWN))
+    return ", ".join(names[:_SHOWN] + ["…"] * (len(names) > _SHOWN))

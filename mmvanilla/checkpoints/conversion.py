@@ -134,16 +134,12 @@ def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
     """
     if in_channels < 1:
         raise ValueError(f"in_channels must be at least 1, found {in_channels}")
-    old_channels = weight.shape[1]
-    if in_channels == old_channels:
-        return weight
-    exact = weight.double()
-    if in_channels < old_channels:
-        parts = [exact[:, first::in_channels].sum(dim=1) for first in range(in_channels)]
-    else:
-        counts = [len(range(old, in_channels, old_channels)) for old in range(old_channels)]
-        olds = [new % old_channels for new in range(in_channels)]
-        parts = [exact[:, old] / counts[old] for old in olds]
+    old, exact = weight.shape[1], weight.double()
+    parts = []
+    for new in range(in_channels):
+        first = new % min(old, in_channels)
+        repetitions = len(range(first, in_channels, old))
+        parts.append(exact[:, first::in_channels].sum(dim=1) / repetitions)
     return torch.stack(parts, dim=1).to(weight.dtype)
 
 

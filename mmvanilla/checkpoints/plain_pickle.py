@@ -81,7 +81,7 @@ def _scalar(dtype: _Dtype, content: bytes) -> Any:
 
 
 def _attribute(owner: Any, name: str) -> Any:
-    """Stands for ``getattr``, by which methods are written: two of one scheduler are needed."""
+    """Stands for ``getattr``, by which methods are written."""
     if owner == _ONE_CYCLE and name in ("_annealing_cos", "_annealing_linear"):
         return getattr(OneCycleParamScheduler, name)
     if owner is _History:

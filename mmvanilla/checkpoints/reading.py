@@ -1,4 +1,4 @@
-"""Read checkpoints from files and addresses without running any code from them."""
+"""Read checkpoints from files and addresses, and run no code from them."""
 
 from __future__ import annotations
 
@@ -76,10 +76,6 @@ def use_safe_loaders() -> None:
 
 
 def _read_file(path: Path, map_location: MapLocation) -> dict[str, Any]:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a checkpoint file in it")
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}; check its name")
     with path.open("rb") as file:
         try:
             loaded = _read_open(file, "cpu" if map_location is None else map_location)
@@ -117,7 +113,7 @@ def check_weights(state_dict: Mapping[str, Any], path: str | os.PathLike[str]) -
 
     Args:
         state_dict: Floating-point tensors by name; other values are not checked.
-        path: File that the weights come from, for messages.
+        path: Where the weights come from, for messages.
 
     Raises:
         ValueError: ``state_dict`` is not a mapping, a tensor has a NaN, a weight or statistic is
@@ -161,11 +157,9 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str,
 def load_from_name(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Load a published file of torchvision or OpenMMLab, by the addresses that mmengine lists."""
     scheme, _, name = filename.partition("://")
-    if scheme in ("torchvision", "modelzoo"):
-        addresses = get_torchvision_models()
-    else:
-        addresses = get_external_models()
-        name = get_deprecated_model_names().get(name, name)
+    is_torchvision = scheme in ("torchvision", "modelzoo")
+    addresses = get_torchvision_models() if is_torchvision else get_external_models()
+    name = name if is_torchvision else get_deprecated_model_names().get(name, name)
     if name not in addresses:
         raise ValueError(f"mmengine knows no weights {filename}; check the name")
     return read_checkpoint(addresses[name], map_location)

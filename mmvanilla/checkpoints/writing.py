@@ -65,10 +65,7 @@ def check_writable(
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: StrPath, overwrite: bool = False) -> None:
-    """Write what ``torch.save`` makes of a checkpoint, as :func:`appearing_together` does.
-
-    Its folder is created if it does not exist.
-    """
+    """Write what ``torch.save`` makes of a checkpoint, as :func:`appearing_together` does."""
     content = io.BytesIO()  # since torch.save hides the error of a full disk
     torch.save(checkpoint, content)
     write_whole(lambda file: file.write(content.getbuffer()), path, overwrite)

@@ -1,8 +1,7 @@
 """The authors' weights by name, ``vanillanet://13``, wherever mmengine accepts a checkpoint.
 
 ``vanillanet://NAME`` downloads a published file once into torch's cache;
-``vanillanet:///a/file.pth`` reads a file from disk. Both are checked and converted when they are
-read. If ``?in_channels=N`` follows, the stem is adapted to images of N channels.
+``vanillanet:///a/file.pth`` reads a file from disk. Both are checked and converted.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ PUBLISHED: dict[str, PublishedFile] = {
 def load_from_vanillanet(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Load ``vanillanet://NAME`` or ``vanillanet:///a/local/file.pth``; mmengine calls this.
 
-    The state dict of a classifier has its keys below ``backbone.`` and ``head.``, so a backbone
-    loads it with ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix='backbone.')``.
+    A backbone loads it with ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix='backbone.')``.
 
     Args:
         filename: The address. ``?in_channels=N`` at its end adapts the weights to images of N

@@ -38,10 +38,7 @@ class FadingReLU(nn.Module):
     def act_lambda(self) -> Tensor:
         """λ, from 0 (ReLU) to 1 (identity, the default), as a copy: a 0-dim tensor in float64.
 
-        Assign a number or a tensor to change it.
-
-        Raises:
-            ValueError: The assigned value is not between 0 and 1.
+        Assign a number or a tensor to change it; one out of this range is a ValueError.
         """
         # A tensor, since torch.func.functional_call requires one of what a state dict has.
         return self._act_lambda.clone()
@@ -71,10 +68,6 @@ class FadingReLU(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         self.act_lambda = state_dict.get(prefix + "act_lambda", 1.0)
-
-    def extra_repr(self) -> str:
-        """Return what ``print(model)`` shows."""
-        return f"act_lambda={self._act_lambda.item():g}"
 
 
 def linear_lambda(progress: float) -> float:
@@ -124,9 +117,6 @@ def get_act_lambda(model: nn.Module) -> float | None:
         float(module.act_lambda) for module in model.modules() if isinstance(module, FadingReLU)
     }
     if len(values) > 1:
-        raise RuntimeError(
-            f"the modules of this model have different λ: "
-            f"{', '.join(f'{value:g}' for value in sorted(values))}; set one for all of them with "
-            "mmvanilla.set_act_lambda(model, value)"
-        )
+        found = ", ".join(f"{value:g}" for value in sorted(values))
+        raise RuntimeError(f"the modules of this model have different λ: {found}; set one for all")
     return values.pop() if values else None

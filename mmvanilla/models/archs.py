@@ -73,13 +73,13 @@ class Arch:
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Index of the last layer of each resolution, from the finest to the coarsest."""
+        """Index of the last layer of each resolution, the finest first."""
         last_layers = [layer for layer, stride in enumerate(self.strides) if stride > 1]
         return (*last_layers, len(self.strides))
 
     @property
     def level_channels(self) -> tuple[int, ...]:
-        """Channels of each level's output, from the finest to the coarsest."""
+        """Channels of each level's output, the finest first."""
         return tuple(self.dims[layer] for layer in self.levels)
 
     def scaled(self, width_mult: float) -> Arch:
@@ -144,8 +144,6 @@ def resolve_arch(arch: str | int | Mapping[str, Any] | Arch, width_mult: float =
         TypeError: ``arch`` is of another type, or the dict has an unknown key or lacks one.
 
     Examples:
-        >>> resolve_arch("13").levels
-        (1, 2, 9, 11)
         >>> resolve_arch(dict(dims=(16, 32, 64), strides=(2, 2))).level_channels
         (16, 32, 64)
     """

@@ -39,7 +39,7 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
         init_cfg: Config of the initialisation. Default: as in the backbone.
 
     Raises:
-        ValueError: A number of classes or channels is below 1, or dropout is not in [0, 1).
+        ValueError: ``num_classes`` is below 1, or ``dropout`` is no probability.
     """
 
     requires_all_weights = False
@@ -58,11 +58,8 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
         init_cfg: Any = None,
     ) -> None:
         super().__init__(loss, topk, cal_acc, DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
-        for name, count in dict(num_classes=num_classes, in_channels=in_channels).items():
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, found {count}")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1, found {dropout}")
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, found {num_classes}")
         self.num_classes, self.in_channels = num_classes, in_channels
         self.dropout = nn.Dropout(dropout)
         self.conv = (

@@ -28,16 +28,12 @@ DEFAULT_NORM_CFG: dict[str, Any] = dict(type="BN", eps=1e-6)
 
 
 class ConvNorm(FusableLayer):
-    """A convolution followed by a norm.
+    """A convolution followed by a norm. The arguments are those of ``nn.Conv2d``, and these.
 
     Args:
-        in_channels: Number of input channels, C_in.
-        out_channels: Number of output channels, C_out.
-        kernel_size: Kernel size of the convolution in pixels.
         norm_cfg: Config of the norm, which :data:`DEFAULT_NORM_CFG` completes; None for no norm.
             Only norms with running statistics can be fused.
         init_cfg: Config of the initialisation, as for every mmengine module.
-        options: More arguments of ``nn.Conv2d``.
     """
 
     def __init__(

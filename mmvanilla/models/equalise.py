@@ -54,14 +54,18 @@ def equalise(model: nn.Module, inplace: bool = False) -> nn.Module:
     nets = [part for part in exact.modules() if isinstance(part, VanillaNet)]
     if not nets:
         raise ValueError(f"there is no VanillaNet in this {type(model).__name__} to equalise")
-    for net in nets:
-        links, images = _links(exact, net), _random_images(net)
-        before = _outputs(exact, net, images)
-        with torch.no_grad():
-            _balance(links)
-        _require_same(before, _outputs(exact, net, images))
     result = model if inplace else copy.deepcopy(model)
     with torch.no_grad():
+        for net in nets:
+            links, before = _links(exact, net), _outputs(exact, net)
+            _balance(links)
+            for expected, found in zip(before, _outputs(exact, net), strict=True):
+                difference = float((found - expected).abs().max() / expected.abs().max())
+                if not difference <= _TOLERANCE:  # written with `not` so that NaN fails
+                    raise RuntimeError(
+                        f"equalising changed the outputs by {difference:.2g} of their maximum; the "
+                        "weights may hold NaN"
+                    )
         for own, balanced in zip(result.parameters(), exact.parameters(), strict=True):
             own.copy_(balanced)
     return result
@@ -124,25 +128,9 @@ def _by_input_channel(conv: nn.Conv2d) -> Tensor:
     return conv.weight.data if conv.groups > 1 else conv.weight.data.transpose(0, 1)
 
 
-def _random_images(net: VanillaNet) -> Tensor:
-    """Make images, (2, C, H, W), in float64."""
+def _outputs(model: Any, net: VanillaNet) -> list[Tensor]:
+    """Run the backbone, or the whole classifier, of which the head takes part, on random images."""
     shape = (2, net.stem.conv.in_channels, *(net.fixed_input_size or (64, 96)))
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return images.to(net.stem.conv.weight)
-
-
-@torch.no_grad()
-def _outputs(model: Any, net: VanillaNet, images: Tensor) -> list[Tensor]:
-    """Run the backbone, or the whole classifier, of which the head takes part."""
-    maps = net(images)
+    maps = net(images.to(net.stem.conv.weight))
     return list(maps) if _head_of(model, net) is None else [model.head(maps)]
-
-
-def _require_same(before: list[Tensor], after: list[Tensor]) -> None:
-    for expected, found in zip(before, after, strict=True):
-        difference = float((found - expected).abs().max() / expected.abs().max())
-        if not difference <= _TOLERANCE:  # written with `not` so that NaN fails
-            raise RuntimeError(
-                f"equalising changed the outputs by {difference:.2g} of their maximum; the weights "
-                "may hold NaN"
-            )

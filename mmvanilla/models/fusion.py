@@ -15,7 +15,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -227,11 +227,12 @@ def fuse_model(model: nn.Module, inplace: bool = False) -> nn.Module:
             "is; give it a VanillaNet or another model in training form",
             stacklevel=2,
         )
-    fused = {layer: _fuse(layer, where[0].path) for layer, where in places.items()}
+    fused = {layer: _fuse(layer, paths[0]) for layer, paths in places.items()}
     if inplace:
-        for layer, where in places.items():
-            for place in where:
-                place.parent._modules[place.name] = fused[layer]
+        for layer, paths in places.items():
+            for path in paths:
+                parent, _, name = path.rpartition(".")
+                model.get_submodule(parent)._modules[name] = fused[layer]
         return model
     # What the memo has is not copied: wherever the model refers to a layer, its copy has the
     # convolution.
@@ -244,18 +245,12 @@ def count_fusable(model: nn.Module) -> int:
     return len(_find_fusable(model)) + isinstance(model, FusableLayer)
 
 
-class _Place(NamedTuple):
-    parent: nn.Module
-    name: str
-    path: str
-
-
-def _find_fusable(model: nn.Module) -> dict[FusableLayer, list[_Place]]:
-    """Find the outermost fusable layers, each with all of its places, since it may be shared."""
-    places: dict[FusableLayer, list[_Place]] = defaultdict(list)
+def _find_fusable(model: nn.Module) -> dict[FusableLayer, list[str]]:
+    """Find the outermost fusable layers, each with all of its paths, since it may be shared."""
+    places: dict[FusableLayer, list[str]] = defaultdict(list)
     for prefix, parent in model.named_modules():
         if not isinstance(parent, FusableLayer):
             for name, child in parent._modules.items():  # named_children() gives one name of each
                 if isinstance(child, FusableLayer):
-                    places[child].append(_Place(parent, name, f"{prefix}.{name}".lstrip(".")))
+                    places[child].append(f"{prefix}.{name}".lstrip("."))
     return places

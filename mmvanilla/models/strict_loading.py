@@ -132,9 +132,29 @@ class StrictLoadingMixin(nn.Module):
             ) from error
 
     def _require(self, expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> None:
-        problem = _misfit(expected, given)
-        if problem:
-            raise RuntimeError(f"these weights do not fit {self._name}: {problem}")
+        """Raise an error that says what does not fit, and what to do, if a tensor does not."""
+        problems = [
+            f"{key} {tuple(given[key].shape)} instead of {tuple(own.shape)}"
+            for key, own in expected.items()
+            if key in given and given[key].shape != own.shape
+        ]
+        what, remedy = "have another shape", "check arch, act_num and in_channels"
+        if not problems:
+            problems = _missing(expected, given)
+            what, remedy = (
+                "are missing",
+                "check arch and deep_training; a file of the authors loads ",
+            )
+            remedy += "by its name as vanillanet:///path/to/the/file.pth"
+            ends = [key for key in given if problems and key.endswith(problems[0])]
+            if ends:
+                remedy = f"load with prefix='{ends[0].removesuffix(problems[0])}'"
+        if problems:
+            shown = ", ".join(problems[:_SHOWN] + ["…"] * (len(problems) > _SHOWN))
+            raise RuntimeError(
+                f"these weights do not fit {self._name}: {len(problems)} tensors {what}: {shown}; "
+                f"{remedy}"
+            )
 
     @property
     def _name(self) -> str:
@@ -152,30 +172,3 @@ def _is_fused(training_form: nn.Module, given: Mapping[str, Any]) -> bool:
 
 def _missing(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> list[str]:
     return [key for key in expected if key not in given and not key.endswith(_OPTIONAL)]
-
-
-def _misfit(expected: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
-    """Say what does not fit and what to do; an empty string if every tensor is there."""
-    shapes = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(own.shape)}"
-        for key, own in expected.items()
-        if key in given and given[key].shape != own.shape
-    ]
-    if shapes:
-        remedy = "check arch, act_num and in_channels"
-        return f"{len(shapes)} tensors have another shape: {_listed(shapes)}; {remedy}"
-    missing = _missing(expected, given)
-    if not missing:
-        return ""
-    prefix = next((key[: -len(missing[0])] for key in given if key.endswith(missing[0])), "")
-    remedy = (
-        f"they have the prefix '{prefix}': load with prefix='{prefix}'"
-        if prefix
-        else "check arch and deep_training; a file of the authors loads by its name as "
-        "vanillanet:///path/to/the/file.pth"
-    )
-    return f"{len(missing)} tensors are missing: {_listed(missing)}; {remedy}"
-
-
-def _listed(texts: list[str]) -> str:
-    return ", ".join(texts[:_SHOWN] + ["…"] * (len(texts) > _SHOWN))

@@ -60,11 +60,6 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         init_cfg: Config of the initialisation. Default: truncated normal with a standard deviation
             of 0.02, biases 0.
 
-    Attributes:
-        arch (Arch): The shape of the network: its widths, strides and pooling.
-        out_channels (tuple[int, ...]): Channels of each output, for a neck's ``in_channels``.
-        deploy (bool): True if this is the deploy form.
-
     Raises:
         TypeError: An argument is misspelt or of a wrong type.
         ValueError: An argument is out of its range.
@@ -101,13 +96,12 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         super().__init__(DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
         self.arch = resolve_arch(arch, width_mult)
         self.out_indices = _resolve_out_indices(out_indices, self.arch)
-        num_levels = len(self.arch.levels)
         if not isinstance(act_num, int) or act_num < 0:
             raise ValueError(f"act_num must be an integer of at least 0, found {act_num!r}")
-        if not -1 <= frozen_stages <= num_levels:
+        if not -1 <= frozen_stages <= len(self.arch.levels):
             raise ValueError(
-                f"frozen_stages must be -1 (none), 0 (the stem) or up to {num_levels} (all), "
-                f"found {frozen_stages}"
+                f"frozen_stages must be -1 (none), 0 (the stem) or up to {len(self.arch.levels)} "
+                f"(all), found {frozen_stages}"
             )
         if shortcut not in BLOCKS:
             raise ValueError(f"shortcut must be one of {tuple(BLOCKS)}, found {shortcut!r}")
@@ -146,7 +140,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
 
     @property
     def out_channels(self) -> tuple[int, ...]:
-        """Channels of each output."""
+        """Channels of each output, for a neck's ``in_channels``."""
         return tuple(self.arch.level_channels[level] for level in self.out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -165,7 +159,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         if size is not None and tuple(x.shape[-2:]) != size:
             raise ValueError(
                 f"this arch pools to fixed sizes and takes {size[0]}x{size[1]} inputs only, found "
-                f"{x.shape[-2]}x{x.shape[-1]}; choose an arch without adaptive pooling ('13-1.5x')"
+                f"{x.shape[-2]}x{x.shape[-1]}; choose '13-1.5x'"
             )
         # A tuple: the compiler of torch 2.1 knows no sets.
         wanted = tuple(self.arch.levels[level] for level in self.out_indices)
@@ -223,20 +217,15 @@ def _build_pool(arch: Arch, block: int) -> nn.Module | None:
 
 
 def _resolve_out_indices(out_indices: Sequence[int] | int | None, arch: Arch) -> tuple[int, ...]:
-    num_levels = len(arch.levels)
+    levels = range(len(arch.levels))
+    allowed = levels[-1:] if arch.is_adaptive else levels  # adaptive pooling is for classifiers
     if out_indices is None:
-        return (num_levels - 1,) if arch.is_adaptive else tuple(range(num_levels))
+        return tuple(allowed)
     asked = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-    resolved = tuple(index + num_levels if index < 0 else index for index in asked)
-    in_range = all(0 <= index < num_levels for index in resolved)
-    if not resolved or not in_range or list(resolved) != sorted(set(resolved)):
+    resolved = tuple(index + len(levels) if index < 0 else index for index in asked)
+    if not resolved or list(resolved) != sorted({*resolved} & {*allowed}):
         raise ValueError(
-            f"out_indices must be ascending levels from 0 to {num_levels - 1} (one for each "
-            f"resolution of this arch, not for each block), found {asked}"
-        )
-    if arch.is_adaptive and resolved != (num_levels - 1,):
-        raise ValueError(
-            "an arch with adaptive pooling is for classification: its only output is level "
-            f"{num_levels - 1}, found out_indices={asked}; choose '13-1.5x' for several levels"
+            f"out_indices must be ascending, out of {list(allowed)} (one for each resolution of "
+            f"this arch, not for each block), found {asked}"
         )
     return resolved

@@ -164,7 +164,7 @@ def _truncate(path):
         (_truncate, (), "cannot be read as a checkpoint"),
         (_write_nan, (), "stages.1.act.bn.bias has values from nan"),
         (lambda path: path.write_text("text"), (), "in.pth"),
-        (lambda path: None, (), "no such file"),
+        (lambda path: None, (), "No such file"),
         (lambda path: torch.save({"fc.weight": torch.zeros(1)}, path), (), "in.pth: these are not"),
         (_write_small, (), "give --arch"),
         (_write_small, ("--arch", "13"), "arch='13' has"),

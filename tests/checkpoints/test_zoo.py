@@ -32,24 +32,6 @@ def test_init_cfg_fetches_once_and_then_needs_no_server(mirror):
         torch.testing.assert_close(fused, ours, rtol=1e-4, atol=1e-5 * ours.abs().max().item())
 
 
-@pytest.mark.toolbox("mmpretrain")
-def test_a_whole_classifier_loads_by_name(mirror):
-    from mmpretrain.models import ImageClassifier
-
-    import mmvanilla.cls_head  # noqa: F401
-
-    classifier = ImageClassifier(
-        backbone=dict(type="VanillaNet", arch=TINY5),
-        head=dict(type="VanillaNetClsHead", num_classes=10, in_channels=128),
-    )
-    load_checkpoint(classifier, "vanillanet://tiny", strict=True)
-    expected = torch.load(DATA / "tiny5.expected.pth", weights_only=True)
-    with torch.no_grad():
-        logits = classifier.eval()(expected["input"], mode="tensor")
-    wanted = expected["outputs"]["1.0"]["logits"]
-    torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
-
-
 def test_a_name_with_a_number_of_channels(mirror):
     plain = CheckpointLoader.load_checkpoint("vanillanet://tiny")["state_dict"]
     gray = CheckpointLoader.load_checkpoint("vanillanet://tiny?in_channels=1")["state_dict"]
@@ -116,7 +98,7 @@ def test_a_local_file(monkeypatch):
     monkeypatch.chdir(DATA)
     relative = CheckpointLoader.load_checkpoint("vanillanet://./tiny5.official.pth")
     assert relative["state_dict"].keys() == checkpoint["state_dict"].keys()
-    with pytest.raises(FileNotFoundError, match="no such file: /no/such"):
+    with pytest.raises(FileNotFoundError, match="No such file.*/no/such"):
         CheckpointLoader.load_checkpoint("vanillanet:///no/such.pth")
 
 

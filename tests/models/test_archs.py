@@ -1,6 +1,6 @@
 import pytest
 
-from mmvanilla.models.archs import ARCHS, Arch, resolve_arch
+from mmvanilla.models.archs import ARCHS, resolve_arch
 
 LEVELS = {"5": (0, 1, 2, 3), "6": (0, 1, 2, 4), "7": (1, 2, 3, 5), "13": (1, 2, 9, 11)}
 
@@ -60,8 +60,3 @@ POOLS = dict(dims=(8, 8), strides=(2,), adaptive_pools=(7,))
 def test_what_is_no_arch_says_why(arch, error, message):
     with pytest.raises(error, match=message):
         resolve_arch(arch)
-
-
-def test_a_whole_arch_is_a_dict_of_its_arguments():
-    arch = resolve_arch(dict(POOLS, input_size=64, stem_stride=3, stem_padding=1))
-    assert arch == Arch((8, 8), (2,), (7,), stem_stride=3, stem_padding=1, input_size=64)

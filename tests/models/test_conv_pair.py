@@ -52,7 +52,7 @@ def test_a_pair_fuses_to_its_deploy_form(geometry):
 
 
 def test_fusing_changes_nothing_in_the_layer_and_gives_plain_strides():
-    layer = randomise(ConvPair(4, 6, 1)).eval()
+    layer = randomise(ConvPair(4, 6, 1)).to(memory_format=torch.channels_last).eval()
     before = copy.deepcopy(layer.state_dict())
     conv = layer.fuse()
     assert conv.weight.stride() == (4, 1, 1, 1)
@@ -142,7 +142,7 @@ def test_it_starts_with_the_variance_of_a_conv_modules_convolution():
     arguments = dict(in_channels=64, out_channels=128, kernel_size=3, norm_cfg=dict(type="BN"))
     pair = ConvModule(conv_cfg=dict(type="ConvPair"), **arguments).conv
     plain = ConvModule(**arguments).conv
-    assert float(pair.first.conv.weight.std()) == pytest.approx(float(plain.weight.std()), rel=0.05)
+    assert pair.first.conv.weight.std().item() == pytest.approx(plain.weight.std().item(), rel=0.05)
     # 1x1 from 128 to 128 channels: 2 / fan_out.
     assert float(pair.second.conv.weight.var()) == pytest.approx(2 / 128, rel=0.05)
     assert not pair.first.conv.bias.any()

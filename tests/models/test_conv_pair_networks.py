@@ -8,17 +8,13 @@ import pytest
 import torch
 from mmcv.cnn import ConvModule
 from mmcv.cnn.utils import fuse_conv_bn
-from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmvanilla import count_fusable, fuse_model
-from mmvanilla.apis.runners import build_train_runner
-from mmvanilla.datasets.shapes import make_shapes
-from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.utils.dependencies import has_toolbox
-from tests.helpers import ROOT, randomise, relative_difference
+from tests.helpers import randomise, relative_difference
 
 PAIR, DEPLOY = dict(type="ConvPair"), dict(type="ConvPair", deploy=True)
 
@@ -126,46 +122,3 @@ def test_a_network_that_reads_a_weight_is_told_why_it_cannot():
     head = build_in("mmdet", dict(type="TOODHead", conv_cfg=PAIR, num_dcn=0, **DENSE))
     with pytest.raises(AttributeError, match=r"a ConvPair has no weight.*first\.conv\.weight"):
         head.double()(levels(*FIVE, size=48))
-
-
-@pytest.mark.slow
-@pytest.mark.toolbox("mmpretrain")
-def test_resnet18_trained_on_shapes_fuses(tmp_path):
-    """λ from 0 to 1 in a training of seconds, then tools/fuse_backbone.py's library call."""
-    from mmpretrain.registry import MODELS
-
-    make_shapes(tmp_path / "data", layouts=["imagenet"], num_train=24, num_val=12, image_size=48)
-    data = tmp_path / "data" / "imagenet"
-    config = tmp_path / "config.py"
-    config.write_text(
-        f"""
-_base_ = [{str(ROOT / "configs" / "shapes" / "resnet18_deep_shapes.py")!r}]
-train_dataloader = dict(batch_size=8, dataset=dict(data_root={str(data / "train")!r}))
-val_dataloader = dict(dataset=dict(data_root={str(data / "val")!r}))
-train_cfg = dict(max_epochs=3, val_interval=3)
-default_hooks = dict(checkpoint=dict(interval=1))
-custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2), dict(type="ReseedHook")]
-"""
-    )
-    build_train_runner(str(config), work_dir=str(tmp_path / "run")).train()
-
-    with pytest.raises(RuntimeError, match="λ = 0.5"):
-        fuse_checkpoint(str(config), str(tmp_path / "run/epoch_2.pth"), str(tmp_path / "early.pth"))
-    assert not (tmp_path / "early.pth").exists()
-    report = fuse_checkpoint(
-        str(config), str(tmp_path / "run/epoch_3.pth"), str(tmp_path / "fused.pth")
-    )
-    assert report.num_fused == 20
-
-    trained = MODELS.build(Config.fromfile(config).model).eval()
-    trained.load_state_dict(load_checkpoint(tmp_path / "run/epoch_3.pth")["state_dict"])
-    deployed = MODELS.build(Config.fromfile(tmp_path / "fused.py").model).eval()
-    deployed.load_state_dict(load_checkpoint(tmp_path / "fused.pth")["state_dict"])
-    x = torch.randn(6, 3, 96, 96)
-    for before, after in zip(trained.predict(x), deployed.predict(x), strict=True):
-        torch.testing.assert_close(before.pred_score, after.pred_score, rtol=1e-4, atol=1e-6)
-        assert torch.equal(before.pred_label, after.pred_label)
-
-
-def load_checkpoint(path):
-    return torch.load(path, weights_only=False)

@@ -54,15 +54,6 @@ def test_fuse_conv_bn_is_convolution_and_norm(affine, with_bias):
     assert relative_difference(norm(conv(x)), conv2d(x, weight, bias, padding=1)) < EXACT
 
 
-def test_merged_weights_have_plain_strides():
-    weight1 = torch.randn(6, 4, 1, 1).to(memory_format=torch.channels_last)
-    weight2 = torch.randn(5, 6, 1, 1).transpose(0, 1).contiguous().transpose(0, 1)
-    weight, bias = merge_pointwise(weight1, None, weight2, None)
-    # contiguous() would say yes to either; the strides themselves are what a backend reads.
-    assert weight.stride() == (4, 1, 1, 1)
-    assert torch.equal(bias, torch.zeros(5))
-
-
 def test_algebra_is_float64_inside():
     # 1 + 1e-9 is 1 in float32; the difference survives only where the inside is wider.
     vectors = [torch.tensor([value]) for value in (1e4, 1e4 - 1.0, 1.0)]
