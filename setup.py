@@ -114,6 +114,10 @@ setup(
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         # OpenVINO's models are converted from ONNX, and checked there, too.
         "openvino": ["openvino>=2024.4", "nncf>=2.13", "onnx", "onnxruntime"],
+        # Formats of phones: each pulls in much, so take an environment of its own.
+        "ncnn": ["ncnn", "pnnx"],
+        "litert": ["litert-torch>=0.10", "ai-edge-litert", "ai-edge-quantizer"],
+        "executorch": ["executorch>=1.1"],
     },
     cmdclass={"build_py": BuildWithConfigsAndTools},
     zip_safe=False,

@@ -1,4 +1,4 @@
-"""Fuse a model and export it to ONNX, OpenVINO, TorchScript or torch.export.
+"""Fuse a model and export it to ONNX, OpenVINO, torch's own formats, or a format of phones.
 
 A classifier gives logits, a segmenter logit maps, a detector the features of its backbone (whole
 detectors are exported by projects/mmdeploy, in a clone). The file is run in its own runtime and
@@ -104,7 +104,8 @@ def export(args: Namespace) -> None:
     print(f"{out}: {part}, {size / 1e6:.1f} MB")
     print(f"outputs: {report.metadata['outputs']}")
     print(f"weights equalised: {report.metadata['equalised']}")
-    print(f"input: any batch, {report.metadata['input_size']} height and width")
+    batch = "any batch" if target.has_open_batch else "one image"
+    print(f"input: {batch}, {report.metadata['input_size']} height and width")
     print(f"differs from PyTorch by at most {report.max_difference:.1e} of each output's maximum,")
     print(f"run by {target.runtime} on inputs of {shapes}")
     print("normalisation is not inside: see the file's metadata, entry preprocessing")

@@ -1,9 +1,9 @@
 """Quantise an exported classifier to int8.
 
-MODEL is what export wrote: an .onnx file for ONNX Runtime, or an .xml file for OpenVINO,
-which NNCF quantises. Activations are calibrated on images of the config's training split; accuracy
-and latency before and after are measured on its test split. All layers become int8. The metadata is
-kept.
+MODEL is what export wrote: an .onnx file for ONNX Runtime, an .xml file for OpenVINO, which NNCF
+quantises, or a .tflite file for LiteRT, by AI Edge Quantizer. Activations are calibrated on images
+of the config's training split; accuracy and latency before and after are measured on its test
+split. All layers become int8. The metadata is kept.
 """
 
 import sys
@@ -23,7 +23,7 @@ from mmvanilla.utils import cli
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file of the classifier")
-    parser.add_argument("model", help=".onnx or .xml file in fp32")
+    parser.add_argument("model", help="file in fp32")
     parser.add_argument("out", help="file to write, with the same suffix")
     parser.add_argument(
         "--scheme",

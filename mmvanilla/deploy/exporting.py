@@ -54,6 +54,7 @@ class Format:
         open: Function that opens a file to run it on the CPU, in fp32.
         companions: Suffixes of the files that are written beside it.
         has_open_size: Whether a file can accept any height and width.
+        has_open_batch: Whether a file takes several images at once; else ``open`` runs one by one.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Format:
     open: Callable[[Path], RunFile]
     companions: tuple[str, ...] = ()
     has_open_size: bool = True
+    has_open_batch: bool = True
 
     def files(self, out: Path) -> list[Path]:
         """List all files of an export to ``out``, which comes first, or refuse its suffix."""

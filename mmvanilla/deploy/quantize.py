@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from mmengine.config import Config
 
 from mmvanilla.checkpoints.writing import appearing_together, check_writable
 from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms
-from mmvanilla.deploy.exporting import Format, require_packages
-from mmvanilla.deploy.formats import FORMATS
+from mmvanilla.deploy.exporting import require_packages
+from mmvanilla.deploy.formats import find_format
+from mmvanilla.deploy.litert_quantize import quantize_litert
 from mmvanilla.deploy.onnx_quantize import quantize_onnx
 from mmvanilla.deploy.openvino_quantize import quantize_openvino
-from mmvanilla.deploy.runner_runtimes import open_onnx, open_openvino
+from mmvanilla.deploy.runner_runtimes import RUNTIMES
 from mmvanilla.utils.paths import tool_command
 
 MAX_DROP = 5.0
@@ -25,50 +23,19 @@ MAX_DROP = 5.0
 SCHEMES = ("channel", "layer")
 
 
-class Runtime(NamedTuple):
-    """How the files of one runtime are quantised and run.
-
-    Attributes:
-        target: Format of the files.
-        require: Function that raises an ImportError, with the remedy, if something is missing.
-        quantize: Function of the model's path, the path to write, images to calibrate with, and
-            the options ``per_channel`` and ``keep_float``.
-        open: Function that opens a file with a number of threads, to run it on images.
-    """
-
-    target: Format
-    require: Callable[[], None]
-    quantize: Callable[..., None]
-    open: Callable[[Path, int], Callable[[np.ndarray], np.ndarray]]
-
-    def form(self, path: Path) -> Form:
-        """Open a file, to measure it."""
-        size = sum(file.stat().st_size for file in self.target.files(path))
-        return Form(self.open(path, torch.get_num_threads()), size)
-
-
-def _open(
-    open_file: Callable[..., Any], path: Path, threads: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    run, _ = open_file(path, threads=threads)
-    return lambda images: run(images)[0]
-
-
-#: The runtimes that have int8, by the suffixes of their files.
-RUNTIMES: dict[str, Runtime] = {
-    ".onnx": Runtime(
-        FORMATS["onnx"],
-        partial(require_packages, "onnx", "onnxruntime"),
-        quantize_onnx,
-        partial(_open, open_onnx),
-    ),
-    ".xml": Runtime(
-        FORMATS["openvino"],
-        partial(require_packages, "openvino", "nncf"),
-        quantize_openvino,
-        partial(_open, open_openvino),
-    ),
+#: For each suffix the function that quantises such a file, and the packages that it needs.
+QUANTIZERS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
+    ".onnx": (quantize_onnx, ("onnx", "onnxruntime")),
+    ".xml": (quantize_openvino, ("openvino", "nncf")),
+    ".tflite": (quantize_litert, ("ai_edge_litert", "ai_edge_quantizer")),
 }
+
+
+def open_form(path: Path) -> Form:
+    """Open an exported file in its runtime, to measure it."""
+    run, _ = RUNTIMES[path.suffix][0](path, threads=torch.get_num_threads())
+    size = sum(file.stat().st_size for file in find_format(path).files(path))
+    return Form(lambda images: run(images)[0], size)
 
 
 def quantize_classifier(
@@ -87,13 +54,13 @@ def quantize_classifier(
 ) -> list[MeasuredForm]:
     """Quantise a classifier, measure accuracy and latency before and after, and write it.
 
-    An ``.onnx`` file is quantised by ONNX Runtime, an ``.xml`` file by NNCF for OpenVINO. The
+    ``.onnx`` is quantised by ONNX Runtime, ``.xml`` by NNCF, ``.tflite`` by AI Edge Quantizer. The
     weights of all layers become int8 (symmetric). Activations become 8-bit integers, with the
     ranges that they have on calibration images of the training split. The metadata is kept.
 
     Args:
         cfg: Config of the classifier, for its data sets.
-        model: Path of the fp32 file that ``mmvanilla export`` wrote for it, ``.onnx`` or ``.xml``.
+        model: Path of the fp32 file that ``mmvanilla export`` wrote for it.
         out: Path of the file to write, with the same suffix.
         scheme: Whether each ``'channel'`` (default) or only each ``'layer'`` has a weight scale of
             its own; for the latter the weights should have been equalised, as export does.
@@ -121,24 +88,25 @@ def quantize_classifier(
     model, out = Path(model), Path(out)
     if not model.is_file():
         raise FileNotFoundError(f"no model at {model}; write one with `{tool_command('export')}`")
-    if model.suffix not in RUNTIMES:
+    if model.suffix not in QUANTIZERS:
         raise ValueError(
-            f"{model} has no int8 form here; give a file that ends in {' or '.join(RUNTIMES)}"
+            f"{model} has no int8 form here; give a file that ends in {' or '.join(QUANTIZERS)}"
         )
     if not max_drop >= 0:
         raise ValueError(f"max_drop must be a number of points, at least 0, found {max_drop}")
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, found {scheme!r}")
-    runtime = RUNTIMES[model.suffix]
-    files = runtime.target.files(out)
-    check_writable(files, overwrite, runtime.target.files(model))
-    runtime.require()
+    quantize, packages = QUANTIZERS[model.suffix]
+    target = find_format(model)
+    files = target.files(out)
+    check_writable(files, overwrite, target.files(model))
+    require_packages(*packages)
     calibration = Samples(cfg, "train", calibration_images)
     test = Samples(cfg, "test", test_images)
     with appearing_together(files, overwrite) as aside:
         progress("quantising")
         try:
-            runtime.quantize(
+            quantize(
                 model,
                 aside[0],
                 calibration.images(),
@@ -148,7 +116,7 @@ def quantize_classifier(
         except OSError as error:  # the libraries name a file of their own
             raise OSError(error.errno, error.strerror or str(error), str(out)) from error
         progress("testing")
-        forms = {"fp32": runtime.form(model), "int8": runtime.form(aside[0])}
+        forms = {"fp32": open_form(model), "int8": open_form(aside[0])}
         full, small = measured = measure_forms(forms, test, rounds)
         del forms  # OpenVINO keeps the files open
         if full.accuracy - small.accuracy > max_drop:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +46,8 @@ def open_onnx(path: Path, device: str = "cpu", threads: int = 0) -> tuple[RunFil
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised, so they need not be printed
-    try:
+    with _loading(path):
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:  # its errors have no common class
-        raise ValueError(f"{path} cannot be loaded: {last_line(error)}") from error
     if provider not in session.get_providers():  # it would take the CPU, and only log that
         raise ValueError(f"onnxruntime does not find the libraries for {device}; install them")
     name = session.get_inputs()[0].name
@@ -67,11 +67,9 @@ def open_openvino(
         options["INFERENCE_PRECISION_HINT"] = "f32"
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
-    try:
+    with _loading(path):
         model = openvino.Core().read_model(str(path))
         request = openvino.compile_model(model, device.upper(), options).create_infer_request()
-    except RuntimeError as error:
-        raise ValueError(f"{path} cannot be loaded: {last_line(error)}") from error
     run = lambda images: [each.copy() for each in request.infer([images]).to_tuple()]  # noqa: E731
     return run, read_rt_info(model)
 
@@ -81,6 +79,81 @@ def read_rt_info(model: Any) -> dict[str, str]:
     if not model.has_rt_info(["mmvanilla"]):
         return {}
     return {name: str(value) for name, value in model.get_rt_info(["mmvanilla"]).value.items()}
+
+
+def open_ncnn(path: Path, device: str = "cpu", threads: int = 0) -> tuple[RunFile, dict[str, str]]:
+    """Open a ``.param`` file with ``.bin`` and ``.json`` beside it, as :func:`open_onnx` does."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    net.opt.num_threads = threads or net.opt.num_threads
+    with _loading(path):
+        if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
+            raise ValueError("ncnn does not know a layer, or the .bin file is missing")
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        with net.create_extractor() as extractor:
+            extractor.input("in0", ncnn.Mat(image).clone())
+            return [np.array(extractor.extract(name)[1]) for name in sorted(net.output_names())]
+
+    return _one_by_one(path, device, run)
+
+
+def open_litert(
+    path: Path, device: str = "cpu", threads: int = 0
+) -> tuple[RunFile, dict[str, str]]:
+    """Open a ``.tflite`` file, beside which a ``.json`` file lies, as :func:`open_onnx` does."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _loading(path):
+        interpreter = Interpreter(str(path), num_threads=threads or None)
+        interpreter.allocate_tensors()
+    (source,) = interpreter.get_input_details()
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        interpreter.set_tensor(source["index"], image[None])
+        interpreter.invoke()
+        outputs = interpreter.get_output_details()
+        return [interpreter.get_tensor(output["index"])[0] for output in outputs]
+
+    return _one_by_one(path, device, run)
+
+
+def open_executorch(
+    path: Path, device: str = "cpu", threads: int = 0
+) -> tuple[RunFile, dict[str, str]]:
+    """Open a ``.pte`` file, beside which a ``.json`` file lies; it uses the threads it likes."""
+    import torch
+    from executorch.runtime import Runtime
+
+    with _loading(path):
+        method = Runtime.get().load_program(str(path)).load_method("forward")
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        return [output[0].numpy().copy() for output in method.execute([torch.tensor(image[None])])]
+
+    return _one_by_one(path, device, run)
+
+
+def _one_by_one(
+    path: Path, device: str, run: Callable[[np.ndarray], list[np.ndarray]]
+) -> tuple[RunFile, dict[str, str]]:
+    """Make of a function of one image, (C, H, W), what :func:`open_onnx` returns."""
+    if device != "cpu":
+        raise ValueError(f"{path} can only be run on the CPU here; leave the device out")
+    beside = path.with_suffix(".json")
+    metadata = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    return lambda images: [np.stack(each) for each in zip(*map(run, images))], metadata
+
+
+@contextlib.contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the runtimes' errors have no common class
+        raise ValueError(f"{path} cannot be loaded: {last_line(error)}") from error
 
 
 def last_line(error: Exception) -> str:
@@ -93,4 +166,7 @@ def last_line(error: Exception) -> str:
 RUNTIMES: dict[str, tuple[Callable[..., tuple[RunFile, dict[str, str]]], str]] = {
     ".onnx": (open_onnx, "onnxruntime"),
     ".xml": (open_openvino, "openvino"),
+    ".param": (open_ncnn, "ncnn"),
+    ".tflite": (open_litert, "ai-edge-litert"),
+    ".pte": (open_executorch, "executorch"),
 }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmvanilla.deploy.exporting import export_model
 from mmvanilla.deploy.formats import FORMATS
-from mmvanilla.deploy.quantize import RUNTIMES
+from mmvanilla.deploy.quantize import QUANTIZERS, open_form
 from projects.benchmark.networks import Network, Part
 
 #: One forward pass, ready to be timed.
@@ -114,7 +114,6 @@ def _exported(network: Network, form: str, images: Tensor, features: bool) -> Ru
     if images.is_cuda or images.dtype != torch.float32:
         raise ValueError("exported files are run in fp32 on a CPU")
     target, suffix = _FILES[form]
-    runtime = RUNTIMES[suffix]
     with TemporaryDirectory() as folder:
         path = Path(folder, f"net{suffix}")
         export_model(
@@ -129,21 +128,20 @@ def _exported(network: Network, form: str, images: Tensor, features: bool) -> Ru
         if form.endswith("int8"):
             # The accuracy of random weights does not matter, so one image is enough.
             full, path = path, path.with_name(f"int8{suffix}")
-            runtime.quantize(full, path, [images[:1].numpy()])
-        open_file = _open_in_bf16 if form.endswith("bf16") else runtime.open
-        session = open_file(path, torch.get_num_threads())
+            QUANTIZERS[suffix][0](full, path, [images[:1].numpy()])
+        session = _open_in_bf16(path) if form.endswith("bf16") else open_form(path).run
         array = images.numpy()
         session(array)  # OpenVINO reads the weights lazily, from the file
     return lambda: session(array)
 
 
-def _open_in_bf16(path: Path, threads: int) -> Callable[[np.ndarray], object]:
+def _open_in_bf16(path: Path) -> Callable[[np.ndarray], object]:
     import openvino
 
     core = openvino.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ValueError("this CPU has no instructions for bf16")
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     options["INFERENCE_PRECISION_HINT"] = "bf16"
     request = core.compile_model(str(path), "CPU", options).create_infer_request()
     return lambda images: request.infer([images])

@@ -1,7 +1,8 @@
 """Measure what fp16, bf16 and int8 cost a trained classifier.
 
-The model is fused, and run in PyTorch, ONNX Runtime and, if it is installed, OpenVINO. Accuracy is
-measured on the test split of the config, latency on one image at a time, all forms in turns.
+The model is fused, and run in PyTorch and in each runtime that is installed: ONNX Runtime,
+OpenVINO, ncnn, LiteRT, ExecuTorch. Accuracy is measured on the test split of the config, latency on
+one image at a time, all forms in turns.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from torch import nn
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import TensorModel, load_model
 from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms, to_markdown
-from mmvanilla.deploy.exporting import export_model
-from mmvanilla.deploy.quantize import RUNTIMES
+from mmvanilla.deploy.exporting import export_model, require_packages
+from mmvanilla.deploy.formats import find_format
+from mmvanilla.deploy.quantize import QUANTIZERS, open_form
+from mmvanilla.deploy.runner_runtimes import RUNTIMES
 from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.utils import cli
 from projects.studies.tables import write_table
@@ -43,9 +46,9 @@ def build_parser() -> ArgumentParser:
         "--calibration-images",
         type=int,
         nargs="+",
-        default=[128, 512, 2000],
+        default=[128],
         metavar="N",
-        help="numbers of training images that set the ranges of int8 (default: 128 512 2000)",
+        help="numbers of training images that set the ranges of int8 (default: 128)",
     )
     add("--test-images", type=int, metavar="N", help="images to measure on (default: all)")
     add("--rounds", type=int, default=30, help="timed runs, at least 2; 0: none (default: 30)")
@@ -94,25 +97,27 @@ def compare_precisions(
         forms[f"PyTorch {name}, autocast"] = _torch_form(fused, torch.float32, autocast=dtype)
     forms = {name: form for name, form in forms.items() if _runs(form, image)}
     with TemporaryDirectory() as folder:
-        for suffix, runtime in RUNTIMES.items():
+        for suffix, weights in product(RUNTIMES, ("plain", "equalised")):
+            target = find_format(f"net{suffix}")
+            quantize, packages = QUANTIZERS.get(suffix, (None, ()))
             try:
-                runtime.require()
+                require_packages(*target.packages, *packages)
             except ImportError as error:
                 print(f"left out: {error}", file=sys.stderr)
                 continue
-            size = (image.shape[-2], image.shape[-1])
-            for weights, balance in {"plain": False, "equalised": True}.items():
-                full = Path(folder, f"{weights}{suffix}")
-                export_model(fused, full, runtime.target, size=size, balance=balance)
-                program = f"{runtime.target.runtime} {{}}, {weights}"
-                forms[program.format("fp32")] = runtime.form(full)
-                for count, scale in product(sorted(set(calibrations)), _SCALES):
-                    name = f"{program.format('int8')}, {scale}, {count} images"
-                    print(f"quantising: {name}", file=sys.stderr)
-                    path = Path(folder, f"int8_{len(forms)}{suffix}")
-                    samples = Samples(cfg, "train", count).images()
-                    runtime.quantize(full, path, samples, per_channel=_SCALES[scale])
-                    forms[name] = runtime.form(path)
+            program = f"{target.runtime} {{}}, {weights}"
+            full = Path(folder, f"{target.name}_{weights}{suffix}")
+            size, balance = (image.shape[-2], image.shape[-1]), weights == "equalised"
+            report = export_model(fused, full, target, size=size, balance=balance)
+            print(f"{full.name} differs by {report.max_difference:.1e}", file=sys.stderr)
+            forms[program.format("fp32")] = open_form(full)
+            for count, scale in product(sorted(set(calibrations)), _SCALES if quantize else ()):
+                name = f"{program.format('int8')}, {scale}, {count} images"
+                print(f"quantising: {name}", file=sys.stderr)
+                path = Path(folder, f"int8_{len(forms)}{suffix}")
+                samples = Samples(cfg, "train", count).images()
+                quantize(full, path, samples, per_channel=_SCALES[scale])
+                forms[name] = open_form(path)
         measured = measure_forms(forms, test, rounds)
         forms.clear()  # OpenVINO keeps files open
     return measured
