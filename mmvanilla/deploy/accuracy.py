@@ -46,12 +46,9 @@ class MeasuredForm(NamedTuple):
 
 
 class Samples:
-    """Normalised images and labels of a config's data set, loaded with its test pipeline.
+    """Normalised images and labels of a classifier's data set, loaded with its test pipeline.
 
-    Args:
-        cfg: Config of a classifier.
-        split: ``'train'`` or ``'test'``.
-        count: Number of images, spread over the whole data set; None for all.
+    ``split`` is ``'train'`` or ``'test'``; ``count`` images, spread over all of it (None: all).
 
     Raises:
         ValueError: The config is not a classifier's, its images have several labels, or the number
@@ -96,13 +93,9 @@ class Samples:
 def measure_forms(
     forms: Mapping[str, Form], samples: Samples, rounds: int = 0
 ) -> list[MeasuredForm]:
-    """Measure several forms on the same images.
+    """Measure several forms, by name, on the same images, and compare them with the first one.
 
-    Args:
-        forms: The forms by name; the others are compared with the first one.
-        samples: Images and labels to measure on.
-        rounds: Number of timed runs of each form on one image, in turns, at least 2. 0 (default):
-            no latency.
+    Each is timed on one image in ``rounds`` turns, at least 2; 0: no latency.
     """
     labels: list[int] = []
     collected: dict[str, list[np.ndarray]] = {name: [] for name in forms}

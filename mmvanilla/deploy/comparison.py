@@ -45,12 +45,9 @@ def compare_forms(
 ) -> tuple[float, str]:
     """Run two forms of a model on the same random images, as testing runs them.
 
-    Compared are the outputs of :class:`~mmvanilla.apis.model.TensorModel` and, of models of the
-    three toolboxes, the heads of detectors (``mode="tensor"``) and the predictions.
-
-    Rounding can change which boxes a detector keeps. So where heads or predictions differ, they are
-    computed once more with the layers that are to be fused, and only these, in float64: then the
-    two forms are equal to the last digits, if the fusing is right.
+    Compared are features or logits and, of models of the three toolboxes, the heads of detectors
+    (``mode="tensor"``) and the predictions. Rounding can change which boxes a detector keeps: where
+    heads or predictions differ, the fused layers, and only these, compute once more in float64.
 
     Args:
         model: A model in eval mode.

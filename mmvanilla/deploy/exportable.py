@@ -31,8 +31,6 @@ class Exportable:
     Attributes:
         module: Module from images, (N, C, H, W) float32, to one or several tensors, on the CPU.
         reference: What the model computes as it was given, before it was fused.
-        part: Name of the part, an entry of :data:`PARTS`.
-        output_names: Names of the output tensors.
         fixed_size: The only height and width in pixels that it accepts; None if it accepts any.
         equalised: ``'yes'``, or why the weights could not be balanced.
     """

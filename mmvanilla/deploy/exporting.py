@@ -28,13 +28,9 @@ DEFAULT_TOLERANCE = 1e-4
 
 
 class Job(NamedTuple):
-    """What a format writes.
+    """What a format writes: a fused model, traced with images, (2, C, H, W), and its metadata.
 
-    Attributes:
-        exportable: The fused model.
-        example: Images to trace with, (2, C, H, W).
-        dynamic: Whether the file accepts any height and width (it accepts any batch size).
-        metadata: Entries to store in the file, by name.
+    ``dynamic`` says whether the file accepts any height and width (it accepts any batch size).
     """
 
     exportable: Exportable
@@ -50,7 +46,6 @@ class Format:
     Attributes:
         runtime: Name of the program that runs it, for messages.
         packages: Packages that it needs, as pip and Python know them.
-        write: Function that writes a job to a path.
         open: Function that opens a file to run it on the CPU, in fp32.
         companions: Suffixes of the files that are written beside it.
         has_open_size: Whether a file can accept any height and width.
@@ -75,13 +70,9 @@ class Format:
 
 
 class ExportReport(NamedTuple):
-    """The result of an export.
+    """The file's metadata, and its largest difference from PyTorch on inputs of these shapes.
 
-    Attributes:
-        metadata: The file's metadata; ``part``, ``outputs``, ``input_size`` and ``equalised`` say
-            what it is.
-        max_difference: Largest difference from PyTorch, relative to each output's maximum.
-        compared_shapes: Shapes of the inputs that were compared, (N, C, H, W).
+    The difference is relative to each output's maximum, the shapes are (N, C, H, W).
     """
 
     metadata: dict[str, str]

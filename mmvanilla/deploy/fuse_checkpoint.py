@@ -47,15 +47,10 @@ class Measurement(NamedTuple):
 
 
 class FuseReport(NamedTuple):
-    """The result of :func:`fuse_checkpoint`.
+    """What :func:`fuse_checkpoint` did; ``forms`` are the training form and the deploy form.
 
-    Attributes:
-        num_fused: Number of layers that were replaced.
-        max_difference: Largest difference of any output, relative to that output's maximum.
-        compared: What was compared at which sizes and what was not, in words.
-        forms: Measurements of the training form and of the deploy form.
-        measured: Description of the forward pass whose MACs and latency were measured.
-        config: Path of the config beside the checkpoint.
+    ``max_difference`` is relative to each output's maximum; ``compared`` and ``measured`` say in
+    words what was compared, what was not, and whose MACs and latency were measured.
     """
 
     num_fused: int
@@ -78,8 +73,6 @@ def fuse_checkpoint(
     overwrite: bool = False,
 ) -> FuseReport:
     """Fuse a trained checkpoint, and write it with a config that builds its model.
-
-    The checkpoint has that text, too (``meta['cfg']``), so ``DetInferencer(weights=out)`` works.
 
     Args:
         config: Path of the config that the model was trained with.

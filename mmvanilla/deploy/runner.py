@@ -40,12 +40,9 @@ class Predictor:
 
     Args:
         run: Function that runs the model.
-        settings: Entry ``runner`` of its metadata, decoded.
+        settings: Entry ``runner`` of its metadata, decoded; a ValueError if they refuse.
         size: The only height and width in pixels that it takes, such as ``'64x96'``. Default: any.
         name: Name of the model, for messages.
-
-    Raises:
-        ValueError: The settings say that this program cannot serve the model, or are for another.
     """
 
     def __init__(

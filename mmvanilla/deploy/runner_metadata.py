@@ -43,15 +43,14 @@ def describe_for_runner(
     """Make the metadata entries ``classes`` and ``runner``, which a device needs.
 
     On two images the runner must make the input that the config's pipeline makes, bit by bit, and
-    find what the model's own ``predict`` finds. What it cannot do makes no error here: the entry
-    says it, and the runner refuses.
+    find what the model's own ``predict`` finds. What it cannot do is no error: the entry says it.
 
     Args:
         model: Model of any toolbox, in eval mode on the CPU.
         cfg: Config of the model.
         meta: Entry ``meta`` of its checkpoint.
         part: Exported part, as in :func:`mmvanilla.deploy.exportable.make_exportable`.
-        softmax: Whether the file of a classifier gives scores instead of logits. Default: False.
+        softmax: Whether the file of a classifier gives scores instead of logits.
     """
     known = describe_data(meta)
     try:
@@ -110,6 +109,7 @@ def describe_reading(model: nn.Module, cfg: Config) -> dict[str, Any]:
     Raises:
         ValueError: The runner does not know a step of the pipeline.
     """
+    from mmcv.image.geometric import cv2_interp_codes, pillow_interp_codes
     from mmcv.image.io import imread_flags
 
     use_scope(cfg)
@@ -121,6 +121,9 @@ def describe_reading(model: nn.Module, cfg: Config) -> dict[str, Any]:
         name = type(step).__name__
         if name in _ATTRIBUTES:
             steps.append(dict(type=name, **{key: getattr(step, key) for key in _ATTRIBUTES[name]}))
+            if "backend" in steps[-1]:
+                codes = pillow_interp_codes if step.backend == "pillow" else cv2_interp_codes
+                steps[-1]["interpolation"] = int(codes[step.interpolation])
         elif not name.startswith(("Pack", "Load")):
             raise ValueError(f"its pipeline has the step {name}; known are {', '.join(STEPS)}")
     preprocessing = describe_preprocessing(model)

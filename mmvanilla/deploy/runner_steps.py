@@ -9,14 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-_CV2 = {
-    "nearest": cv2.INTER_NEAREST,
-    "bilinear": cv2.INTER_LINEAR,
-    "bicubic": cv2.INTER_CUBIC,
-    "area": cv2.INTER_AREA,
-    "lanczos": cv2.INTER_LANCZOS4,
-}
-
 
 def prepare_image(
     image: np.ndarray, settings: dict[str, Any]
@@ -66,9 +58,8 @@ def _resize_to(image: np.ndarray, size: tuple[int, int], step: dict[str, Any]) -
     if step["backend"] == "pillow":
         from PIL import Image
 
-        way = Image.Resampling[step["interpolation"].upper()]
-        return np.asarray(Image.fromarray(image).resize(size, way))
-    return cv2.resize(image, size, interpolation=_CV2[step["interpolation"]])
+        return np.asarray(Image.fromarray(image).resize(size, step["interpolation"]))
+    return cv2.resize(image, size, interpolation=step["interpolation"])
 
 
 def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
