@@ -66,7 +66,7 @@ def build_parser() -> ArgumentParser:
 
 def quantize(args: Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
-    with Console().status("starting") as status:
+    with Console().status("quantising"):
         forms = quantize_classifier(
             cfg,
             args.model,
@@ -77,7 +77,6 @@ def quantize(args: Namespace) -> None:
             keep_float=args.keep_float,
             max_drop=args.max_drop,
             overwrite=args.overwrite,
-            progress=status.update,
         )
     print(to_markdown(forms))
     _, entries = RUNTIMES[Path(args.model).suffix][0](Path(args.model))

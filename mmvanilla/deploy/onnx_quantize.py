@@ -19,18 +19,10 @@ def quantize_onnx(
     per_channel: bool = True,
     keep_float: Sequence[str] = (),
 ) -> None:
-    """Quantise an ONNX file to int8.
+    """Quantise an ONNX file to int8, calibrated with normalised images, each (1, C, H, W).
 
-    Args:
-        model: Path of the fp32 ``.onnx`` file.
-        out: Path of the ``.onnx`` file to write.
-        images: Normalised images to calibrate with, each of shape (1, C, H, W).
-        per_channel: Whether each channel has a weight scale of its own, or each layer only one.
-            Default: True.
-        keep_float: Names of layers to leave in fp32.
-
-    Raises:
-        ValueError: The file has no layer of such a name.
+    ``per_channel``: whether each channel has a weight scale of its own, or each layer only one.
+    ``keep_float``: names of layers to leave in fp32; a name that no layer has is a ValueError.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -72,11 +64,7 @@ def quantize_onnx(
 
 
 def check_layers(model: Path, names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse names of layers that a file does not have.
-
-    Raises:
-        ValueError: One of the names is not among the known ones, which the message lists.
-    """
+    """Raise a ValueError that lists the known layers, if a name is not among them."""
     for name in names:
         if name not in known:
             raise ValueError(f"{model} has no layer {name!r}; choose from {', '.join(known)}")

@@ -50,7 +50,6 @@ def quantize_classifier(
     keep_float: Sequence[str] = (),
     max_drop: float = MAX_DROP,
     overwrite: bool = False,
-    progress: Callable[[str], None] = lambda step: None,
 ) -> list[MeasuredForm]:
     """Quantise a classifier, measure accuracy and latency before and after, and write it.
 
@@ -68,10 +67,8 @@ def quantize_classifier(
         test_images: Number of images of the test split to measure on, at least 1. None: all.
         rounds: Number of timed runs of each form, at least 2.
         keep_float: Names of layers to leave in fp32, as an error for a wrong name lists them.
-            Default: none.
-        max_drop: Largest loss of top-1 accuracy on the test images, in points. Default: 5.
-        overwrite: Whether to replace an existing file. Default: False.
-        progress: Function that is called with the name of each step.
+        max_drop: Largest loss of top-1 accuracy on the test images, in points.
+        overwrite: Whether to replace an existing file.
 
     Returns:
         Measurements of the fp32 form and of the int8 form.
@@ -80,8 +77,7 @@ def quantize_classifier(
         FileExistsError: ``out`` exists and ``overwrite`` is False.
         FileNotFoundError: The model does not exist.
         ValueError: The config is not a classifier's, a number is not allowed, ``out`` is ``model``,
-            their suffixes differ or have no int8 form, or the model has no layer of a name in
-            ``keep_float``.
+            the suffix has no int8 form, or the model has no layer of a name in ``keep_float``.
         RuntimeError: int8 loses more than ``max_drop`` points; nothing is written.
         ImportError: The runtime, or what quantises for it, is not installed.
     """
@@ -104,7 +100,6 @@ def quantize_classifier(
     calibration = Samples(cfg, "train", calibration_images)
     test = Samples(cfg, "test", test_images)
     with appearing_together(files, overwrite) as aside:
-        progress("quantising")
         try:
             quantize(
                 model,
@@ -115,7 +110,6 @@ def quantize_classifier(
             )
         except OSError as error:  # the libraries name a file of their own
             raise OSError(error.errno, error.strerror or str(error), str(out)) from error
-        progress("testing")
         forms = {"fp32": open_form(model), "int8": open_form(aside[0])}
         full, small = measured = measure_forms(forms, test, rounds)
         del forms  # OpenVINO keeps the files open
