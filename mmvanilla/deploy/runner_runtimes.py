@@ -23,15 +23,10 @@ def silence_telemetry() -> None:
 
 
 def open_onnx(path: Path, device: str = "cpu", threads: int = 0) -> tuple[RunFile, dict[str, str]]:
-    """Open an ``.onnx`` file in ONNX Runtime.
+    """Open an ``.onnx`` file in ONNX Runtime: the function that runs it, and the file's metadata.
 
-    Args:
-        path: Path of the file.
-        device: ``'cpu'`` (default), or another one by its name there, such as ``'cuda'``.
-        threads: Number of threads within one operator. 0 (default): the runtime chooses.
-
-    Returns:
-        The function that runs it, and the metadata in the file.
+    ``device`` is ``'cpu'`` or another one by its name there, such as ``'cuda'``; ``threads`` are
+    those within one operator, 0: the runtime chooses.
 
     Raises:
         ImportError: The runtime is not installed.
