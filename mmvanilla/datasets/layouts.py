@@ -55,11 +55,10 @@ def make_layouts(
     writers: Mapping[str, Callable[[Path], None]],
     recipe: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """Write layouts below ``root``, each whole or not at all; nothing is ever replaced.
+    """Write layouts below ``root`` by their writers, each whole or not at all.
 
-    ``writers`` has the function that writes a layout into a folder, for each that there is, and
-    ``recipe`` the numbers that they are made from. Returned are the names of those that were
-    written: they had not been made from this recipe before.
+    Nothing is ever replaced. ``recipe`` has the numbers that they are made from. Returned are the
+    names of those that had not been made from this recipe before.
 
     Raises:
         ValueError: A number is out of range, a layout is unknown, or its folder holds other files.
@@ -77,8 +76,7 @@ def make_layouts(
         with TemporaryDirectory(prefix=".making-", dir=root) as aside:
             made = Path(aside, name)
             writers[name](made)
-            text = json.dumps(recipes[name], indent=2) + "\n"
-            (made / "recipe.json").write_text(text, encoding="utf-8")
+            _write_json(made / "recipe.json", recipes[name])
             made.rename(root / name)  # fails if there are files by now
     return tuple(missing)
 
@@ -89,17 +87,16 @@ def _is_made(folder: Path, recipe: Mapping[str, object]) -> bool:
         return False
     path = folder / "recipe.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else "something else"
-    if found == recipe:
-        return True
-    raise ValueError(
-        f"{folder} is there, made from {found}, but {recipe} is wanted; delete that folder, or "
-        "choose another one"
-    )
+    if found != recipe:
+        raise ValueError(
+            f"{folder} is there, made from {found}, but {recipe} is wanted; delete that folder, or "
+            "choose another one"
+        )
+    return True
 
 
 def write_coco(folder: Path, scenes: Scenes, classes: Sequence[str], kind: str) -> None:
     """Write images and instances; ``kind`` is what all categories are."""
-    (folder / "annotations").mkdir(parents=True)
     for split, drawn in scenes.items():
         images: list[dict] = []
         annotations: list[dict] = []
@@ -113,8 +110,7 @@ def write_coco(folder: Path, scenes: Scenes, classes: Sequence[str], kind: str) 
             for label, name in enumerate(classes)
         ]
         content = {"categories": categories, "images": images, "annotations": annotations}
-        path = folder / "annotations" / f"instances_{split}.json"
-        path.write_text(json.dumps(content), encoding="utf-8")
+        _write_json(folder / "annotations" / f"instances_{split}.json", content)
 
 
 def write_ade20k(folder: Path, scenes: Scenes) -> None:
@@ -142,9 +138,8 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
     for position, label in enumerate(scene.labels):
         mask = scene.owner == position
         # COCO's uncompressed run lengths go down the columns and begin with the zeros.
-        flat = np.concatenate(([False], mask.ravel(order="F")))
-        starts = np.flatnonzero(flat[1:] != flat[:-1])
-        runs = np.diff(np.concatenate(([0], starts, [mask.size]))).tolist()
+        starts = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))
+        runs = np.diff(starts, prepend=0, append=mask.size).tolist()
         annotations.append(
             {
                 "id": first_id + position,
@@ -165,9 +160,12 @@ def label_map(scene: Scene) -> np.ndarray:
     return by_position[scene.owner]  # owner -1 picks the last: the background
 
 
+def _write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
 def _write_png(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(path), pixels):
+    if not cv2.imwrite(str(path), pixels[..., ::-1] if pixels.ndim == 3 else pixels):
         raise OSError(f"{path} cannot be written")

@@ -19,25 +19,18 @@ _MIN_VISIBLE = 0.35
 
 @dataclass(frozen=True)
 class Scene:
-    """One image, and which object each of its pixels shows.
+    """One image, and which object each of its pixels shows."""
 
-    Attributes:
-        image: Pixels in RGB, (H, W, 3) uint8.
-        owner: Index of the object that each pixel shows, (H, W); -1 for the background.
-        labels: Class index of each object.
-    """
-
-    image: np.ndarray
-    owner: np.ndarray
-    labels: tuple[int, ...]
+    image: np.ndarray  #: (H, W, 3) uint8, RGB
+    owner: np.ndarray  #: (H, W): index of the object, -1 for the background
+    labels: tuple[int, ...]  #: class of each object
 
 
 def stack(stencils: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
     """Lay stencils over each other, the last one on top, and drop those that are mostly hidden.
 
-    Returns:
-        For each pixel the position of its stencil in the list of kept ones, (H, W), -1 for none;
-        and that list, as indices into ``stencils``.
+    Returned are the position of each pixel's stencil in the list of kept ones, (H, W), -1 for none,
+    and that list, as indices into ``stencils``.
     """
 
     def lay(indices: Sequence[int]) -> np.ndarray:

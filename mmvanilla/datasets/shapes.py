@@ -1,25 +1,18 @@
 """A small made-up data set: coloured shapes on textured backgrounds, with exact masks.
 
-It stands in for COCO, ADE20K and ImageNet wherever a download would be out of place: demos, tests,
-CI. A mask holds exactly the pixels whose centres lie in the shape. The module needs numpy and
-OpenCV, but not torch.
+It stands in for COCO, ADE20K and ImageNet wherever a download would be out of place. A mask holds
+exactly the pixels whose centres lie in the shape. The module needs no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from mmvanilla.datasets.layouts import (
-    Scenes,
-    draw_splits,
-    make_layouts,
-    write_ade20k,
-    write_coco,
-    write_imagenet,
-)
+from mmvanilla.datasets import layouts as files
 from mmvanilla.datasets.scenes import Scene, grid, stack, surface
 
 Stencil = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -46,12 +39,10 @@ _STENCILS: dict[str, Stencil] = {
     "ring": lambda x, y: abs(np.hypot(x, y) - 0.75) <= 0.2,
 }
 
-CLASSES: tuple[str, ...] = tuple(_STENCILS)
-"""All shapes: the classes of the imagenet layout."""
-SCENE_CLASSES: tuple[str, ...] = CLASSES[:3]
-"""The classes of the coco layout."""
+CLASSES: tuple[str, ...] = tuple(_STENCILS)  #: of the imagenet layout
+SCENE_CLASSES: tuple[str, ...] = CLASSES[:3]  #: of the coco layout
+#: Of the ade20k layout without label 0, which ``reduce_zero_label`` removes.
 SEG_CLASSES: tuple[str, ...] = ("background", *SCENE_CLASSES)
-"""The classes of the ade20k layout without label 0, which ``reduce_zero_label`` removes."""
 LAYOUTS = ("coco", "ade20k", "imagenet")
 RECIPE_VERSION = 2  # increase it with every change to the pixels
 
@@ -121,36 +112,30 @@ def make_shapes(
     image_size: int = 128,
     seed: int = 0,
 ) -> tuple[str, ...]:
-    """Write the data set below ``root``: see :mod:`mmvanilla.datasets.layouts`.
+    """Write the data set below ``root``, in layouts that :mod:`mmvanilla.datasets.layouts` tells.
 
-    Args:
-        root: Folder of the layouts; it is created if it does not exist.
-        layouts: Names of the layouts to make, from ``LAYOUTS``.
-        num_train: Number of training images.
-        num_val: Number of validation images.
-        image_size: Height and width in pixels, at least 32.
-        seed: The same seed gives the same images.
-
-    Returns:
-        Names of the layouts that were written; those that were made from the same arguments before
-        are left as they are.
+    Images are ``image_size`` pixels wide and high, and the same for the same seed. Returned are the
+    names of the layouts that were written; those that were made from the same arguments before are
+    left as they are.
 
     Raises:
         ValueError: A number is out of range, a layout is unknown, or its folder holds other files.
     """
     numbers = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
 
-    def scenes() -> Scenes:
-        return draw_splits(lambda rng, split, index: draw_scene(rng, image_size), numbers)
+    def write(layout: str, folder: Path) -> None:
+        def draw(rng: np.random.Generator, split: str, index: int) -> Scene:
+            if layout == "imagenet":
+                return draw_portrait(rng, image_size, index % len(CLASSES))
+            return draw_scene(rng, image_size)
 
-    def portrait(rng: np.random.Generator, split: str, index: int) -> Scene:
-        return draw_portrait(rng, image_size, index % len(CLASSES))
+        scenes = files.draw_splits(draw, numbers, stream=int(layout == "imagenet"))
+        if layout == "coco":
+            files.write_coco(folder, scenes, SCENE_CLASSES, "shape")
+        elif layout == "ade20k":
+            files.write_ade20k(folder, scenes)
+        else:
+            files.write_imagenet(folder, scenes, CLASSES)
 
-    writers = {
-        "coco": lambda folder: write_coco(folder, scenes(), SCENE_CLASSES, "shape"),
-        "ade20k": lambda folder: write_ade20k(folder, scenes()),
-        "imagenet": lambda folder: write_imagenet(
-            folder, draw_splits(portrait, numbers, stream=1), CLASSES
-        ),
-    }
-    return make_layouts(root, layouts, writers, {"version": RECIPE_VERSION, **numbers})
+    writers = {layout: partial(write, layout) for layout in LAYOUTS}
+    return files.make_layouts(root, layouts, writers, {"version": RECIPE_VERSION, **numbers})

@@ -16,7 +16,6 @@ from mmvanilla.datasets.shapes import (
     CLASSES,
     LAYOUTS,
     SCENE_CLASSES,
-    SEG_CLASSES,
     draw_portrait,
     draw_scene,
     make_shapes,
@@ -57,8 +56,8 @@ def decode_rle(rle: dict) -> np.ndarray:
 def check_annotations(root: Path, split: str, ade_split: str, classes: tuple[str, ...]) -> None:
     """Compare the masks, boxes and areas of the coco layout with the label maps of ade20k."""
     content = json.loads((root / "coco" / "annotations" / f"instances_{split}.json").read_text())
-    assert [one["name"] for one in content["categories"]] == list(classes)
-    assert [one["id"] for one in content["categories"]] == list(range(1, len(classes) + 1))
+    named = [(one["id"], one["name"]) for one in content["categories"]]
+    assert named == list(enumerate(classes, start=1))
     ids = [one["id"] for one in content["annotations"]]
     assert ids == list(range(1, len(ids) + 1))
     for info in content["images"]:
@@ -67,28 +66,22 @@ def check_annotations(root: Path, split: str, ade_split: str, classes: tuple[str
         ade_image = root / "ade20k" / "images" / ade_split / info["file_name"]
         assert image.read_bytes() == ade_image.read_bytes()
         assert cv2.imread(str(image), cv2.IMREAD_UNCHANGED).shape == (*size, 3)
-        labels, covered = np.ones(size, dtype=np.uint8), np.zeros(size, dtype=int)
+        labels = np.ones(size, dtype=np.uint8)
         for one in content["annotations"]:
-            if one["image_id"] != info["id"]:
-                continue
-            mask = decode_rle(one["segmentation"])
-            ys, xs = np.nonzero(mask)
-            left, top = xs.min(), ys.min()
-            assert one["bbox"] == [left, top, xs.max() - left + 1, ys.max() - top + 1]
-            assert one["area"] == mask.sum() > 0 and one["iscrowd"] == 0
-            covered += mask
-            labels[mask] = one["category_id"] + 1
-        assert covered.max() == 1
+            if one["image_id"] == info["id"]:
+                mask = decode_rle(one["segmentation"])
+                assert (labels[mask] == 1).all()  # it hides no other one
+                assert one["bbox"] == list(cv2.boundingRect(mask.astype(np.uint8)))
+                assert one["area"] == mask.sum() > 0 and one["iscrowd"] == 0
+                labels[mask] = one["category_id"] + 1
         path = root / "ade20k" / "annotations" / ade_split / info["file_name"]
         np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), labels)
-
-
-# ---- what is written
 
 
 def test_folder_holds_the_files_of_three_layouts_and_no_others(made):
     expected = {f"{layout}/recipe.json" for layout in LAYOUTS}
     for split, ade_split, count in (("train", "training", 13), ("val", "validation", 7)):
+        check_annotations(made, split, ade_split, SCENE_CLASSES)
         expected.add(f"coco/annotations/instances_{split}.json")
         for index in range(count):
             name = f"{index:06d}.png"
@@ -96,15 +89,7 @@ def test_folder_holds_the_files_of_three_layouts_and_no_others(made):
             expected |= {f"ade20k/{kind}/{ade_split}/{name}" for kind in ("images", "annotations")}
             expected.add(f"imagenet/{split}/{CLASSES[index % len(CLASSES)]}/{name}")
     assert set(digests(made)) == expected
-
-
-@pytest.mark.parametrize("splits", [("train", "training"), ("val", "validation")])
-def test_coco_annotations_agree_with_images_and_label_maps(made, splits):
-    check_annotations(made, *splits, SCENE_CLASSES)
-
-
-def test_image_files_are_rgb_to_their_readers(made):
-    """The drawn reds are not written as blues."""
+    # The drawn reds are not written as blues.
     scene = draw_scene(np.random.default_rng([0, 0, 0, 0]), 64)
     image = cv2.imread(str(made / "coco" / "train" / "000000.png"))
     np.testing.assert_array_equal(image[..., ::-1], scene.image)
@@ -135,9 +120,6 @@ def test_a_larger_set_begins_with_the_smaller_and_another_seed_is_another(made, 
     assert len(different) == 2 * (13 + 7)  # splits and layouts share none
 
 
-# ---- made once, whole, and never over other files
-
-
 def test_second_call_does_nothing_and_missing_layouts_are_added(tmp_path):
     options = {"num_train": 2, "num_val": 1, "image_size": 32}
     (tmp_path / "imagenet").mkdir()  # an empty folder is filled
@@ -161,18 +143,16 @@ def test_other_files_are_never_replaced(tmp_path, content):
     assert digests(tmp_path) == before
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_failure_on_the_way_leaves_no_half_layout(tmp_path, monkeypatch, error):
-    calls = iter([None, None, error])
+def test_failure_on_the_way_leaves_no_half_layout(tmp_path, monkeypatch):
+    calls = iter([None, None, KeyboardInterrupt()])
 
     def draw(rng, size):
-        failure = next(calls)
-        if failure:
+        if failure := next(calls):
             raise failure
         return draw_scene(rng, size)
 
     monkeypatch.setattr(shapes, "draw_scene", draw)
-    with pytest.raises(type(error)):
+    with pytest.raises(KeyboardInterrupt):
         make_shapes(tmp_path / "a" / "b", image_size=32)
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
@@ -180,10 +160,8 @@ def test_failure_on_the_way_leaves_no_half_layout(tmp_path, monkeypatch, error):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_train": -1}, "num_train is -1, expected at least 1"),
         ({"num_val": 0}, "num_val is 0, expected at least 1"),
         ({"image_size": 31}, "image_size is 31, expected at least 32"),
-        ({"seed": -5}, "seed is -5, expected at least 0"),
         ({"layouts": ["coco", "voc"]}, "expected a list of coco, ade20k, imagenet"),
         ({"layouts": []}, "expected a list of"),
         ({"layouts": "coco"}, "expected a list of"),
@@ -203,9 +181,6 @@ def test_tool_writes_and_says_so(tmp_path, run_tool):
     assert (status, printed.out) == (0, "set/ade20k: already there\nset/coco: already there\n")
     status, printed = run_tool("make_shapes", *options, "--image-size", 48)
     assert status == 1 and len(printed.err.splitlines()) == 1
-
-
-# ---- the drawing
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -239,9 +214,6 @@ def test_a_portrait_is_dominated_by_its_class():
             assert (counts[:-1] < 0.5 * counts[-1]).all()
 
 
-# ---- the toolboxes read it
-
-
 def test_pycocotools_reads_the_masks():
     mask_utils = pytest.importorskip("pycocotools.mask")
     for one in coco_annotations(draw_scene(np.random.default_rng(3), 128), 1, 1):
@@ -251,24 +223,3 @@ def test_pycocotools_reads_the_masks():
         )
         assert mask_utils.area(compressed) == one["area"]
         assert mask_utils.toBbox(compressed).tolist() == one["bbox"]
-
-
-@pytest.mark.toolbox("mmseg")
-def test_mmseg_reads_labels_without_void(made):
-    from mmcv.transforms import LoadImageFromFile
-    from mmseg.datasets import BaseSegDataset
-    from mmseg.datasets.transforms import LoadAnnotations
-
-    dataset = BaseSegDataset(
-        data_root=str(made / "ade20k"),
-        data_prefix={"img_path": "images/training", "seg_map_path": "annotations/training"},
-        img_suffix=".png",
-        reduce_zero_label=True,
-        metainfo={"classes": SEG_CLASSES},
-        pipeline=[LoadImageFromFile(), LoadAnnotations()],
-    )
-    assert len(dataset) == 13
-    for sample in dataset:
-        path = made / "ade20k" / "annotations" / "training" / Path(sample["img_path"]).name
-        written = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(sample["gt_seg_map"], written - 1)
