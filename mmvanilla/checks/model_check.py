@@ -72,10 +72,10 @@ def _check_strides(model: nn.Module, run: Pass) -> Iterator[Finding]:
         index = getattr(module, "in_index", None)
         if isinstance(index, list | tuple) and all(-len(maps) <= i < len(maps) for i in index):
             maps = [maps[i] for i in index]
+        # Some heads resize their maps first, and one stride may be that of masks or semantics.
+        is_other = hasattr(module, "resize_feats") or (len(strides) == 1 < len(maps))
         if "extractor" in name:  # the RoI head gives it as many maps as it has strides
             maps = maps[: len(strides)]
-        # Some heads resize their maps first, and one stride may be that of masks.
-        is_other = hasattr(module, "resize_feats") or (len(strides) == 1 < len(maps))
         if not maps or is_other or any(len(shape) != 4 for shape in maps):
             continue
         text = f"model.{name} is built for maps of the strides "

@@ -71,14 +71,6 @@ def test_a_model_that_cannot_be_built_hides_nothing_else():
 
 
 @pytest.mark.toolbox("mmdet")
-def test_a_teacher_is_not_fetched():
-    cfg = load("mmdet", "lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py")
-    assert "http" in cfg.model.teacher_ckpt  # tests have no network
-    faults = {item.subject for item in check_config(cfg, thorough=False) if item.status == FAULT}
-    assert faults <= {"train data", "val data"}
-
-
-@pytest.mark.toolbox("mmdet")
 def test_certain_faults_are_refused_in_one_line(shapes):
     wrong = {"model.backbone.out_indices": (1, 2, 3), "model.neck.in_channels": [128, 256, 512]}
     with pytest.raises(ValueError, match="cannot be trained: model.rpn_head is built for") as error:

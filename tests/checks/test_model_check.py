@@ -109,6 +109,7 @@ def test_strides(way):
         "ssd/ssd300_coco.py",
         "yolact/yolact_r50_1xb8-55e_coco.py",
         "solo/solo_r50_fpn_1x_coco.py",
+        "scnet/scnet_r50_fpn_1x_coco.py",
     ],
 )
 def test_heads_that_change_their_maps_are_no_fault(config):
@@ -208,8 +209,9 @@ def test_classifiers():
     assert "(1x64 and 2048x5)" in found.text and found.certain
 
 
-# Whose neck takes the last map alone: finer levels beside it are not used.
-LAST_MAP_ALONE = {"conditional_detr", "dab_detr", "detr", "yolof", "centernet"}
+# Their neck takes the last map alone, or their heads know no strides.
+UNAWARE = {"conditional_detr", "dab_detr", "detr", "yolof", "centernet", "solo", "solov2"}
+UNAWARE |= {"ddq", "deformable_detr", "dino"}
 
 
 @pytest.mark.exhaustive
@@ -221,14 +223,16 @@ def test_every_family_that_can_be_built(family):
         try:
             cfg = load("mmdet", f"{family}/{path.name}")
             levels = natural_levels(cfg) if cfg.get("model", {}).get("neck") else None
-        except Exception as error:  # it needs a file, a package or a device
+            found = faults(swapped(cfg, levels)) if levels else []
+        except Exception as error:  # it needs a file, a package or a device, or another neck
             pytest.skip(f"{path.name} cannot be built here: {str(error)[:80]}")
-        if levels is None:
-            continue
-        assert not faults(swapped(cfg, levels))
-        if family not in LAST_MAP_ALONE:
+        if "NotImplementedError" in str(found):
+            pytest.skip(f"{path.name} needs a compiled operator")
+        assert not found
+        if levels and family not in UNAWARE:
             wrong = swapped(cfg, THREE if levels == FOUR else FOUR)
             with contextlib.suppress(ValueError):  # it cannot be built at all
                 assert faults(wrong)
-        return
+        if levels:
+            return
     pytest.skip("no config whose backbone gives the levels of VanillaNet to a neck")

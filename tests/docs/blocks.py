@@ -45,7 +45,6 @@ class Block(NamedTuple):
 
 
 def name_of(page: Path) -> str:
-    """The path of a page from the root of the project, for the names of tests."""
     return page.relative_to(ROOT).as_posix()
 
 

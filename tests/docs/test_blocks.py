@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import re
+import runpy
 from collections import defaultdict
 from pathlib import Path
 
@@ -39,11 +39,7 @@ def parse(tool: str, arguments: list[str]) -> None:
     """Let a tool's own parser read its arguments; placeholders stand for themselves."""
     path = ROOT / "tools" / f"{tool}.py"
     assert path.is_file(), f"there is no tools/{tool}.py"
-    spec = importlib.util.spec_from_file_location(f"documented_{tool}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    parser = module.build_parser()
+    parser = runpy.run_path(str(path))["build_parser"]()
     parser.add_argument("--debug", action="store_true")
     said = io.StringIO()
     try:
