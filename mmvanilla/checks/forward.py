@@ -22,14 +22,12 @@ class Pass:
     """What one forward pass of an image of some height and width showed.
 
     ``shapes`` are those of the tensors that each module got, by its name, and ``features`` those
-    behind backbone and neck. ``ran`` names the parts that ran to their end, and ``failures`` the
-    module in which each other one ended, with its exception.
+    behind backbone and neck. ``failures`` are modules in which a part ended, with the exception.
     """
 
     size: tuple[int, int]
     shapes: dict[str, list[torch.Size]] = field(default_factory=dict)
     features: list[torch.Size] = field(default_factory=list)
-    ran: list[str] = field(default_factory=list)
     failures: list[tuple[str, Exception]] = field(default_factory=list)
 
 
@@ -68,22 +66,19 @@ def run_parts(model: nn.Module, size: tuple[int, int]) -> Pass:
         nonlocal running
         running = f"{prefix}{part}"
         try:
-            result = call()
+            return call()
         except Exception as error:  # whatever a model of any origin raises
             seen.failures.append((running, error))
             return None
-        seen.ran.append(part)
-        return result
 
     hooks = []
     for name, module in list(model.named_modules())[1:]:
         hooks.append(module.register_forward_pre_hook(partial(before, name)))
         hooks.append(module.register_forward_hook(partial(after, name)))
     features = attempt("backbone", lambda: core.extract_feat(images))
-    if features is not None:
-        seen.features = _shapes(features)
-        for name, call in _consumers(core, features, device):
-            attempt(name, call)
+    seen.features = _shapes(features)
+    for name, call in _consumers(core, features, device) if not seen.failures else ():
+        attempt(name, call)
     for hook in hooks:
         hook.remove()
     return seen

@@ -6,8 +6,8 @@ trains without an error, and finds nothing where it should.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def check_model(cfg: Config, model: nn.Module, one_process: bool = True) -> list
     findings += [*_check_strides(model, run), *_check_unused(model, run, one_process)]
     if not any(item.subject == CHANNELS for item in findings):
         shapes = [list(shape[1:]) for shape in run.features]
-        text = f"backbone and neck give {shapes} of {run.size}; run: {', '.join(run.ran)}"
+        text = f"backbone and neck give {shapes} of {run.size}, which the heads take"
         findings.insert(0, Finding(OK, CHANNELS, text))
     return findings
 
@@ -50,7 +50,7 @@ def _explain(model: nn.Module, run: Pass, running: str, error: Exception) -> Fin
     """Say which part failed, what it is built for and what arrives there."""
     text = f"model.{running}: {words(error)}"
     # The outermost module that got maps, such as the neck, is what the config names.
-    names = [running[: match.start()] for match in re.finditer(r"\.|$", running)]
+    names = accumulate(running.split("."), "{}.{}".format)
     outer = next((name for name in names if run.shapes.get(name)), None)
     if outer is not None:
         module = model.get_submodule(outer)

@@ -74,7 +74,7 @@ def test_each_part_is_looked_at_also_if_another_one_fails():
 
 
 @pytest.mark.toolbox("mmdet")
-@pytest.mark.parametrize("way", ["as it is", "list of necks", "deploy", "wrapped"])
+@pytest.mark.parametrize("way", ["as it is", "list of necks", "wrapped"])
 def test_strides(way):
     """RTMDet, written in several ways, with the levels that it needs, and with others."""
     for levels in (THREE, FOUR):
@@ -83,8 +83,6 @@ def test_strides(way):
         if way == "list of necks":
             more = dict(type="BFP", in_channels=96, num_levels=len(levels), refine_level=1)
             model.neck = [model.neck, more]
-        elif way == "deploy":
-            model.backbone.deploy = True
         elif way == "wrapped":
             inner = copy.deepcopy(model)
             cfg.model = dict(

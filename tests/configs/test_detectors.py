@@ -10,9 +10,8 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import mmvanilla  # noqa: F401  # registers VanillaNet
-from mmvanilla import count_fusable, fuse_model
 from tests.checks import swaps
-from tests.helpers import CONFIGS, randomise
+from tests.helpers import CONFIGS
 
 pytestmark = pytest.mark.toolbox("mmdet")
 
@@ -75,20 +74,17 @@ def train_step(model: nn.Module, with_mask: bool = False) -> dict:
     return logged
 
 
-def predict(model: nn.Module, with_mask: bool = False) -> list:
+def predict(model: nn.Module) -> None:
     model.eval()
     with torch.no_grad():
-        found = model(**model.data_preprocessor(batch(with_mask), False), mode="predict")
+        found = model(**model.data_preprocessor(batch(False), False), mode="predict")
     assert len(found) == 2
     for sample in found:
         boxes = sample.pred_instances.bboxes
         assert boxes.shape[1:] == (4,) and boxes.isfinite().all()
-        assert len(boxes) == len(sample.pred_instances.scores) == len(sample.pred_instances.labels)
-    return found
 
 
 DETECTORS = {
-    "faster": ("_base_/models/faster-rcnn_r50_fpn.py", False, "loss_rpn_cls"),
     "mask": ("_base_/models/mask-rcnn_r50_fpn.py", True, "loss_mask"),
     "cascade": ("_base_/models/cascade-rcnn_r50_fpn.py", False, "s2.loss_cls"),
     "fcos": ("fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", False, "loss_centerness"),
@@ -103,32 +99,7 @@ def test_only_backbone_and_in_channels_change(name):
     model = MODELS.build(plugged(base))
     model.init_weights()
     assert loss in train_step(model, with_mask)
-    predict(model, with_mask)
-
-
-@pytest.mark.parametrize("name", ["retinanet", "rtmdet"])
-def test_fused_detectors_find_the_same(name):
-    cfg = plugged(DETECTORS[name][0])
-    # Rounding must not change which boxes are kept: no suppression, few boxes.
-    cfg.test_cfg.update(score_thr=0.0, nms_pre=50, max_per_img=50)
-    model = MODELS.build(cfg)
-    model.init_weights()
-    randomise(model.backbone)
-    model.eval()
-    assert count_fusable(model) == 10  # stem and 4 blocks, a convolution and an activation each
-    fused = fuse_model(model)
-    inputs = model.data_preprocessor(batch(False), False)["inputs"]
-    with torch.no_grad():
-        before, after = (net(inputs, mode="tensor") for net in (model, fused))
-    flat = [
-        [tensor for level in output for tensor in level] if isinstance(output, tuple) else output
-        for output in (before, after)
-    ]
-    assert len(flat[0]) == len(flat[1]) > 0
-    for expected, found in zip(*flat, strict=True):
-        scale = float(expected.abs().max())
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * scale)
-    predict(fused)
+    predict(model)
 
 
 @pytest.mark.parametrize(

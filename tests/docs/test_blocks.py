@@ -85,15 +85,6 @@ def test_command_lines_can_be_read_by_their_tools(page):
             check(words)
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["mmvanilla trian CONFIG", "mmvanilla train CONFIG --amq", "make nothing"],
-)
-def test_wrong_command_lines_are_found(line):
-    with pytest.raises(AssertionError):
-        check(line.split())
-
-
 @pytest.mark.parametrize("block", of_kind("run", "python"), ids=lambda block: block.place)
 def test_python_runs(block, tmp_path, monkeypatch):
     if "onnx" in block.code:

@@ -10,7 +10,7 @@ from mmvanilla.models.archs import resolve_arch
 from projects.benchmark import main
 from projects.benchmark.networks import PEERS, build, calibrate
 from projects.benchmark.reference import ReferenceVanillaNet
-from projects.benchmark.report import save_plot, speedups
+from projects.benchmark.report import save_plot
 from projects.benchmark.runtimes import FORMS, forms_of
 
 pytestmark = pytest.mark.exhaustive
@@ -50,14 +50,8 @@ def test_every_form_is_measured_and_reported(tmp_path, capsys):
     results = report["results"]
     assert {entry["mode"] for entry in results} == {"forward", "features", "train"}
     missing = {entry["form"]: entry["not_measured"] for entry in results if "ms" not in entry}
-    assert set(missing) <= {
-        "compiled",
-        "openvino",
-        "openvino_bf16",
-        "openvino_int8",
-        "onnxruntime",
-        "int8",
-    }
+    optional = "compiled openvino openvino_bf16 openvino_int8 onnxruntime int8"
+    assert set(missing) <= set(optional.split())
     forms = {entry["form"] for entry in results if entry["mode"] == "forward"}
     assert forms == set(forms_of(torch.device("cpu"))) == set(FORMS) - {"cuda_graph"}
     for entry in results:
@@ -71,23 +65,6 @@ def test_every_form_is_measured_and_reported(tmp_path, capsys):
     assert text in capsys.readouterr().out and "VanillaNets against reference" in text
     assert main.main([*args, "--out", str(tmp_path)]) == 1  # the report is there
     assert save_plot(report, tmp_path / "again.png") and not save_plot({"results": []}, "none.png")
-
-
-def test_speedups_are_means_over_variants():
-    def entry(network: str, kind: str, form: str, median: float) -> dict:
-        size = dict(mode="forward", dtype="fp32", batch=1, height=9, width=9)
-        arch = network[-1]
-        return {**size, "network": network, "kind": kind, "arch": arch, "form": form} | {
-            "ms": {"median": median}
-        }
-
-    results = [
-        *(entry(f"reference-{arch}", "reference", "fused", 8.0) for arch in "56"),
-        entry("VanillaNet-5", "ours", "fused", 4.0),
-        entry("VanillaNet-6", "ours", "fused", 1.0),
-    ]
-    assert speedups(results, "reference") == {("forward, batch 1, 9x9, fp32", "fused"): 4.0}
-    assert speedups(results, "onnxruntime") == {}
 
 
 def test_what_is_not_there_is_refused(tmp_path, capsys):

@@ -12,7 +12,7 @@ from mmvanilla.datasets.layouts import label_map
 from projects.toy_data import make_garments as tool
 from projects.toy_data.fashion_mnist import CLASSES, Photographs, read_photographs
 from projects.toy_data.garments import LAYOUTS, make_garments
-from projects.toy_data.garments_drawing import Wardrobe, draw_scene, silhouette
+from projects.toy_data.garments_drawing import Wardrobe, draw_scene
 from tests.datasets.test_shapes import check_annotations, digests
 from tests.fashion_files import draw_photographs, idx_bytes, write_fashion_mnist
 from tests.helpers import ROOT
@@ -66,19 +66,6 @@ def test_pixels_are_those_of_this_version():
         digest.update(scene.image.tobytes())
         digest.update(label_map(scene).tobytes())
     assert digest.hexdigest() == "60cf214e9536228ee5abbf29364c43b095eeecc82bc7ac27c00c18905b1105a4"
-
-
-def test_holes_are_fabric_unless_one_looks_through():
-    image = np.zeros((28, 28), dtype=np.uint8)
-    image[4:24, 4:24] = 200
-    whole = image > 0
-    image[8:12, 8:16] = 0  # 32 pixels: a handle's
-    image[20:22, 20:22] = 0  # 4 pixels: too small to look through
-    image[0:2, 26:28] = 150  # noise beside the garment
-    open_handle = whole.copy()
-    open_handle[8:12, 8:16] = False
-    np.testing.assert_array_equal(silhouette(image, CLASSES.index("Shirt")), whole)
-    np.testing.assert_array_equal(silhouette(image, CLASSES.index("Bag")), open_handle)
 
 
 @pytest.mark.parametrize("compressed", [True, False])
