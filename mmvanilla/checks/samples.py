@@ -21,7 +21,8 @@ def take(
     If ``thorough``, the labels of a whole split are counted, if they are known without images.
     """
     samples: list[Any] = []
-    for index in spaced(len(dataset), images):
+    is_known = hasattr(dataset, "get_data_info")  # not one of torch alone
+    for index in spaced(len(dataset), images) if is_known else ():
         info: dict[str, Any] = {}
         try:
             info = dataset.get_data_info(index)
@@ -33,6 +34,9 @@ def take(
             text = f"{info.get('img_path') or f'image {index}'}: {misfit}"
             remedy = "correct this file, its annotations, or the pipeline"
             return samples, [Finding(FAULT, subject, text, remedy, certain=True)]
+    # Not several views or branches, nor what only its own model knows.
+    samples = [each for each in samples if isinstance(each.get("inputs"), Tensor)]
+    samples = [each for each in samples if "data_samples" in each]
     whole, names = count_labels(dataset) if thorough else None, dict(enumerate(classes))
     return samples, [*_describe(subject, dataset, samples, whole, names)]
 
@@ -50,11 +54,9 @@ def _compare_sizes(subject: str, dataset: Any, info: dict[str, Any]) -> str:
     if size != given:
         return f"it is {_by(size)}, but its annotations are for {_by(given)}"
     # In a test, the label map stays as it is.
-    image = results["img"].shape[:2] if subject.startswith("train") else size
-    labels = results["gt_seg_map"].shape if "gt_seg_map" in results else image
-    return (
-        "" if labels == image else f"its label map is {_by(labels)}, but its image is {_by(image)}"
-    )
+    size = results["img"].shape[:2] if subject.startswith("train") else size
+    labels = results["gt_seg_map"].shape if "gt_seg_map" in results else size
+    return "" if labels == size else f"its label map is {_by(labels)}, but its image is {_by(size)}"
 
 
 def _describe(
@@ -66,11 +68,10 @@ def _describe(
 ) -> Iterator[Finding]:
     kind, counts, sizes, ignored = "", Counter[int](), set(), 0.0
     for sample in samples:
-        if isinstance(sample["inputs"], Tensor):  # not several views
-            kind, labels = _labels(sample["data_samples"])
-            sizes.add(_by(sample["inputs"].shape[-2:]))
-            values, numbers = labels.unique(return_counts=True)
-            counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+        kind, labels = _labels(sample["data_samples"])
+        sizes.add(_by(sample["inputs"].shape[-2:]))
+        values, numbers = labels.unique(return_counts=True)
+        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     if not kind:
         return
     arrived, length = counts.total(), len(dataset)

@@ -16,6 +16,7 @@ from mmvanilla.apis.config import load_config, use_scope
 from mmvanilla.checks.data import check_data
 from mmvanilla.checks.findings import FAULT, OK, Finding
 from mmvanilla.datasets.shapes import make_shapes
+from tests import toy_training as toy_training  # registers ToyImages
 from tests.helpers import CONFIGS
 
 COCO, SEG = "maskrcnn_vanillanet_shapes.py", "upernet_vanillanet_shapes.py"
@@ -295,6 +296,10 @@ def only_tested(cfg: Any) -> None:
     cfg.val_dataloader = None
 
 
+def of_torch_alone(cfg: Any) -> None:
+    cfg.train_dataloader.dataset = dict(type="ToyImages")
+
+
 FINE: dict[str, tuple[str, list[Change], dict[str, Any]]] = {
     "an image with a crowd only": (COCO, [coco(one_crowd)], {}),
     "which a training sees alone": (COCO, [coco(one_crowd)], dict(images=1, thorough=False)),
@@ -307,6 +312,7 @@ FINE: dict[str, tuple[str, list[Change], dict[str, Any]]] = {
     "some of the categories": (COCO, [CIRCLES, TWO_OUTPUTS], {}),
     "a class that few label maps have": (SEG, [], dict(images=1)),
     "a car's bonnet that is ignored": (SEG, [ignore(0.4)], {}),
+    "a data set of torch alone": (CLS, [of_torch_alone], {}),
 }
 
 
