@@ -1,11 +1,13 @@
 """torch.compile in a training, with what changes while it runs."""
 
+import copy
 import shutil
 from contextlib import nullcontext
 
 import pytest
 import torch
 
+from mmvanilla import VanillaNet, get_act_lambda, set_act_lambda
 from mmvanilla.apis.runners import build_test_runner, release
 from tests import toy_training
 
@@ -82,3 +84,26 @@ def test_with_the_default_compiler_and_testing(tmp_path):
         accuracies.append(runner.test())
         release(runner)
     assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("_no_fallback")
+def test_the_default_compiler_compiles_below_1_and_at_1_only():
+    from torch._inductor.compile_fx import compile_fx
+
+    net = VanillaNet(dict(dims=(4, 8), strides=(2,))).train()
+    plain, compiled = copy.deepcopy(net), []
+
+    def backend(graph, inputs):
+        compiled.append(get_act_lambda(net))
+        return compile_fx(graph, inputs)
+
+    fast, images = torch.compile(net, backend=backend), torch.rand(2, 3, 32, 32)
+    for step in range(12):  # more values than torch compiles before it gives up
+        outputs = []
+        for model, module in ((net, fast), (plain, plain)):
+            set_act_lambda(model, step / 11)
+            outputs.append(module(images)[-1])
+            outputs[-1].square().mean().backward()
+        torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    assert set(compiled) == {0.0, 1.0}
