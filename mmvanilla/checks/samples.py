@@ -81,8 +81,9 @@ def _describe(
         ignored = counts.pop(label, 0) / arrived
         remedy += "; reduce_zero_label=False keeps label 0"
     is_whole = whole is not None or len(samples) == length
-    text = f"{len(samples)} of {length} images, {listed(sorted(sizes))}: {arrived} {kind} arrive, "
-    text += f"{ignored:.0%} ignored; {'samples' if whole is None else 'whole split'}: "
+    text = f"{len(samples)} of {length} images, {listed(sorted(sizes))}: {arrived} {kind} arrive"
+    text += f", {ignored:.0%} ignored" * (kind == "pixels")
+    text += f"; {'samples' if whole is None else 'whole split'}: "
     counts = counts if whole is None else whole
     text += listed([f"{names.get(label, label)} {counts[label]}" for label in sorted(counts)], 20)
     yield Finding(OK, subject, text)
