@@ -125,8 +125,9 @@ def _check_annotations(subject: str, part: Any, file: Any, images: int | None) -
     ):
         if (count := counts[key]) > some * every:
             status = FAULT if count > many * every else WARNING
+            is_certain = status == FAULT and count == every
             text = f"{count} of {every} {name} {text}"
-            findings.append(Finding(status, subject, text, remedy, certain=count == every))
+            findings.append(Finding(status, subject, text, remedy, is_certain))
     if unread and not subject.startswith("train"):
         text = f"{name} have no {', '.join(unread)}, which the evaluation reads"
         findings.append(Finding(FAULT, subject, text, "add it"))

@@ -332,6 +332,13 @@ def test_some_lost_annotations_are_a_warning(data):
     assert text.startswith("warning train data: 1 of") and "are dropped" in text
 
 
+@pytest.mark.toolbox("mmdet")
+def test_boxes_of_objects_that_are_cut_are_a_warning(data):
+    cut = boxes(lambda x, y, w, h: [x, y, 60 - x, h])
+    (text,) = wrong(look(COCO, cut))
+    assert text.startswith("warning train data: ") and "reach out of their image;" in text
+
+
 @pytest.mark.toolbox("mmseg")
 def test_much_that_is_ignored_is_a_warning(data):
     text = "warning train data: 60% of the pixels are ignored"
