@@ -89,14 +89,10 @@ SCHEDULES = {"linear": linear_lambda, "cosine": cosine_lambda}
 
 
 def set_act_lambda(model: nn.Module, value: float) -> int:
-    """Set λ in the whole model, inside wrappers of any kind.
+    """Set λ in the whole model, and return the number of modules that have one.
 
     A copy that averages the weights has a λ of its own: set that, too, as ``DeepTrainingHook`` does
     for mmengine's ``EMAHook``.
-
-    Returns:
-        The number of modules that have a λ; 0 if ``model`` was not built for deep training, or is
-        fused.
 
     Raises:
         ValueError: ``value`` is not between 0 (ReLU) and 1 (identity).

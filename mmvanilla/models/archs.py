@@ -1,7 +1,6 @@
 """The table of VanillaNet's variants, and how a config names one of them or describes its own.
 
-Source: arXiv 2305.12972, table 1 of the appendix (dims and strides); for the 1.5x variants, the
-models that the authors released.
+Source: arXiv 2305.12972, table 1 of the appendix; for the 1.5x variants, the authors' release.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-# Kernels run best at widths that are a multiple of this, as all published widths are.
-_WIDTH_DIVISOR = 8
+_WIDTH_DIVISOR = 8  # kernels run best at multiples of it, as all published widths are
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,7 @@ class Arch:
                 "arch: adaptive_pools needs one entry for each block (0 for none); found "
                 f"{len(self.adaptive_pools)} entries for {blocks} blocks"
             )
-        has_size = isinstance(self.input_size, int) and self.input_size > 0
-        if has_size != self.is_adaptive or not (has_size or self.input_size is None):
+        if self.is_adaptive != bool(self.input_size):
             raise ValueError(
                 "arch: adaptive_pools work for one input size only, and need it (input_size=224); "
                 f"without them input_size must be left out; found input_size={self.input_size!r}"
@@ -68,7 +65,7 @@ class Arch:
 
     @property
     def is_adaptive(self) -> bool:
-        """True if some block pools to a fixed size, so that only ``input_size`` works."""
+        """True if some block pools to a fixed size."""
         return any(self.adaptive_pools)
 
     @property

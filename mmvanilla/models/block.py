@@ -131,12 +131,7 @@ class VanillaBlock(BaseModule):
 
 
 class ShortcutConv(FusableLayer):
-    """A convolution with a shortcut that is added before any activation: one linear map.
-
-    Args:
-        conv: A pointwise :class:`ConvPair` or :class:`ConvNorm`.
-        shortcut: A pointwise :class:`ConvNorm`. None: the shortcut is the identity.
-    """
+    """A pointwise convolution with a shortcut (None: the identity): one linear map."""
 
     def __init__(self, conv: FusableLayer, shortcut: ConvNorm | None = None) -> None:
         super().__init__()
@@ -163,10 +158,7 @@ class ShortcutConv(FusableLayer):
 
 
 class EarlyShortcutBlock(VanillaBlock):
-    """A block for ablations that adds its input to the convolution's output.
-
-    All of this is linear and fuses into the one convolution of the block.
-    """
+    """A block for ablations that adds its input to the convolution's output, and fuses to one."""
 
     def _add_shortcut(self, channels: tuple[int, int], norm_cfg: Any, deploy: bool) -> None:
         if not deploy:
@@ -201,10 +193,9 @@ def _projection(channels: tuple[int, int], norm_cfg: Any, deploy: bool = False) 
 
 
 class _FrozenRunningStats:
-    """Keeps the running statistics of a module unchanged while its forward is recomputed.
+    """Keeps a module's running statistics while its forward is recomputed, on the same batch.
 
-    Activation checkpointing runs the same batch again, which batch norm would count twice. Each
-    backward pass enters the context once; second derivatives enter it while it is active.
+    Each backward pass enters the context once; second derivatives enter it while it is active.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -31,7 +31,7 @@ class VanillaNetClsHead(StrictLoadingMixin, ClsHead):
     Args:
         num_classes: Number of classes, K.
         in_channels: Number of channels of the backbone's last output, C.
-        dropout: Probability of the dropout before the pair. Default: 0.
+        dropout: Its probability. Default: 0.
         norm_cfg: Config of the norm inside the pair. Default: BN with eps 1e-6.
         deploy: Whether to build the deploy form. Default: False.
         deep_training: Whether to train a pair, or one convolution. Default: True.

@@ -104,8 +104,7 @@ class ConvPair(FusableLayer):
         deploy: Whether to build the plain ``nn.Conv2d`` that fusing this pair gives, with a bias:
             ``ConvPair(…, deploy=True)`` is an ``nn.Conv2d``. Default: False.
 
-    The attributes of an ``nn.Conv2d`` can be read and set: those of the first convolution, and
-    ``out_channels`` of the second one.
+    The attributes of an ``nn.Conv2d`` are those of the first convolution.
 
     Raises:
         AttributeError: ``weight`` or ``bias`` is read or set; a pair has two of each.

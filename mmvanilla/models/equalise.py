@@ -24,7 +24,7 @@ _BALANCED = 0.02  # finer balance would not show in int8
 _TOLERANCE = 1e-10
 
 
-# Two convolutions of which the second one alone takes the output of the first one.
+# Two convolutions of which the second one alone takes what the first one gives.
 _Link = tuple[nn.Conv2d, nn.Conv2d]
 
 

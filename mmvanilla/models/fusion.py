@@ -220,7 +220,7 @@ def fuse_model(model: nn.Module, inplace: bool = False) -> nn.Module:
     """
     if isinstance(model, FusableLayer):
         raise ValueError(f"{type(model).__name__} is a single layer; call its fuse() instead")
-    places = _find_fusable(model)
+    places = find_layers(model, FusableLayer)
     if not places:
         warnings.warn(
             f"fuse_model found nothing to fuse in this {model._get_name()}, and returns it as it "
@@ -230,9 +230,7 @@ def fuse_model(model: nn.Module, inplace: bool = False) -> nn.Module:
     fused = {layer: _fuse(layer, paths[0]) for layer, paths in places.items()}
     if inplace:
         for layer, paths in places.items():
-            for path in paths:
-                parent, _, name = path.rpartition(".")
-                model.get_submodule(parent)._modules[name] = fused[layer]
+            replace_layer(model, paths, fused[layer])
         return model
     # What the memo has is not copied: wherever the model refers to a layer, its copy has the
     # convolution.
@@ -242,15 +240,22 @@ def fuse_model(model: nn.Module, inplace: bool = False) -> nn.Module:
 
 def count_fusable(model: nn.Module) -> int:
     """Count the layers that :func:`fuse_model` would replace; 0 if the model is fused already."""
-    return len(_find_fusable(model)) + isinstance(model, FusableLayer)
+    return len(find_layers(model, FusableLayer)) + isinstance(model, FusableLayer)
 
 
-def _find_fusable(model: nn.Module) -> dict[FusableLayer, list[str]]:
-    """Find the outermost fusable layers, each with all of its paths, since it may be shared."""
-    places: dict[FusableLayer, list[str]] = defaultdict(list)
+def find_layers(model: nn.Module, kind: type[Any]) -> dict[Any, list[str]]:
+    """Find the outermost layers of a kind, each with all of its paths, since it may be shared."""
+    places: dict[Any, list[str]] = defaultdict(list)
     for prefix, parent in model.named_modules():
-        if not isinstance(parent, FusableLayer):
+        if not isinstance(parent, kind):
             for name, child in parent._modules.items():  # named_children() gives one name of each
-                if isinstance(child, FusableLayer):
+                if isinstance(child, kind):
                     places[child].append(f"{prefix}.{name}".lstrip("."))
     return places
+
+
+def replace_layer(model: nn.Module, paths: list[str], layer: nn.Module) -> None:
+    """Put a layer at all paths of another one."""
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        model.get_submodule(parent)._modules[name] = layer

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Iterator
+from collections.abc import Container
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmvanilla.models.conv_pair import ConvNorm, ConvPair
-from mmvanilla.models.fusion import build_measured, conv_geometry
+from mmvanilla.models.fusion import build_measured, conv_geometry, find_layers, replace_layer
 from mmvanilla.models.fusion_algebra import merge_pointwise
-
-_Places = list[tuple[nn.Module, str]]
 
 
 def merge_pairs(model: nn.Module, scales: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -38,15 +37,12 @@ def merge_pairs(model: nn.Module, scales: dict[str, Tensor] | None = None) -> di
         TypeError: A norm has no running statistics.
     """
     scales = {} if scales is None else scales
-    for path, pair, places in _find_pairs(model):
-
-        def build(twin: ConvPair, path: str = path) -> nn.Module:
-            return _merge(twin, scales, path)
-
-        merged = build_measured(copy.deepcopy(pair).eval(), path, build)
+    for pair, paths in find_layers(model, ConvPair).items():
+        build = partial(_merge, scales=scales, path=paths[0])
+        merged = build_measured(copy.deepcopy(pair).eval(), paths[0], build)
         layer = _single_form(pair)
         layer.load_state_dict(merged.state_dict())
-        _replace(pair, layer, places)
+        replace_layer(model, paths, layer)
     return scales
 
 
@@ -57,23 +53,13 @@ def adopt_single_form(model: nn.Module, keys: Container[str]) -> bool:
         Whether there were any.
     """
     merged = [
-        (pair, places)
-        for path, pair, places in _find_pairs(model)
-        if (f"{path}.weight" if pair.second.norm is None else f"{path}.conv.weight") in keys
+        (pair, paths)
+        for pair, paths in find_layers(model, ConvPair).items()
+        if paths[0] + (".weight" if pair.second.norm is None else ".conv.weight") in keys
     ]
-    for pair, places in merged:
-        _replace(pair, _single_form(pair), places)
+    for pair, paths in merged:
+        replace_layer(model, paths, _single_form(pair))
     return bool(merged)
-
-
-def _find_pairs(model: nn.Module) -> Iterator[tuple[str, ConvPair, _Places]]:
-    places: dict[ConvPair, dict[str, tuple[nn.Module, str]]] = {}
-    for prefix, parent in model.named_modules():
-        for name, child in parent._modules.items():
-            if isinstance(child, ConvPair):
-                places.setdefault(child, {})[f"{prefix}.{name}".lstrip(".")] = (parent, name)
-    for pair, where in places.items():
-        yield next(iter(where)), pair, [*where.values()]
 
 
 def _merge(pair: ConvPair, scales: dict[str, Tensor], path: str) -> nn.Module:
@@ -114,12 +100,7 @@ def _single_form(pair: ConvPair) -> nn.Module:
         setattr(conv, name, kept)
     layer.train(pair.training)
     layer.norm = second.norm
-    return conv if layer.norm is None else layer
-
-
-def _replace(pair: ConvPair, layer: nn.Module, places: _Places) -> None:
     if hasattr(pair, "_params_init_info"):  # mmengine's notes, while a model is initialised
         for module in layer.modules():
             module._params_init_info = pair._params_init_info
-    for parent, name in places:
-        parent._modules[name] = layer
+    return conv if layer.norm is None else layer

@@ -136,7 +136,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
     def fixed_input_size(self) -> tuple[int, int] | None:
         """Height and width in pixels of the only input that works; None if every size works."""
         size = self.arch.input_size
-        return None if size is None else (size, size)
+        return (size, size) if size else None
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -144,13 +144,9 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         return tuple(self.arch.level_channels[level] for level in self.out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs of the levels in ``out_indices``.
+        """Map images, (N, in_channels, H, W), to the levels in ``out_indices``.
 
-        Args:
-            x: Images, (N, in_channels, H, W).
-
-        Returns:
-            One tensor for each level, (N, C, H // s, W // s), where s is the stride of the level.
+        Each is (N, C, H // s, W // s), where s is the stride of the level.
 
         Raises:
             ValueError: ``arch`` pools adaptively, for another input size.
@@ -194,12 +190,8 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Return the depth of a parameter, and the number of depths, for layer-wise decay.
 
-        The stem has depth 0, block ``i`` has ``i + 1``, and what is outside the backbone one more
-        than the last block.
-
-        Args:
-            param_name: Full name of the parameter in the model.
-            prefix: Prefix of the names of the backbone's parameters, usually ``'backbone.'``.
+        The stem has depth 0, block ``i`` has ``i + 1``, and what is outside the backbone (below
+        ``prefix``) one more than the last block.
         """
         num_depths = len(self.blocks) + 2
         own_name = param_name.removeprefix(prefix)
