@@ -6,6 +6,7 @@ a trained classifier, if a config and a checkpoint are given, on images of its t
 
 from __future__ import annotations
 
+import logging
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ def largest_values(model: nn.Module, images: Tensor) -> tuple[float, float]:
 def initialised(arch: str, images: Tensor) -> nn.Module:
     """Make a fused VanillaNet with initial weights, whose norms have the images' statistics."""
     set_random_seed(0)
+    logging.disable(logging.INFO)  # mmengine lists each weight that it initialises
     net = VanillaNet(arch, out_indices=(-1,))
     net.init_weights()
     for part in net.modules():

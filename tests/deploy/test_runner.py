@@ -46,6 +46,9 @@ from tests.deploy.test_onnx_export import OwnScores  # noqa: E402
 from tests.helpers import ROOT  # noqa: E402
 
 XML = pytest.param(".xml", marks=pytest.mark.exhaustive)
+PHONES = [
+    pytest.param(suffix, marks=pytest.mark.exhaustive) for suffix in (".param", ".tflite", ".pte")
+]
 EDGE = dict(type="ResizeEdge", scale=72, edge="short", backend="pillow", interpolation="bicubic")
 STEPS = [EDGE, dict(type="CenterCrop", crop_size=64)]
 KNOWN = dict(version=runner.VERSION, task="classification", classes=META["classes"], palette=[])
@@ -133,13 +136,13 @@ def test_odd_images_are_read_as_by_the_toolbox_or_refused(color_type, tmp_path):
             predictor(predictor.read(alpha))
 
 
-@pytest.mark.parametrize("suffix", [".onnx", XML])
+@pytest.mark.parametrize("suffix", [".onnx", XML, *PHONES])
 def test_classes_are_those_of_the_inferencer(classifier, suffix, tmp_path):
     from mmpretrain.apis import ImageClassificationInferencer
 
     config, weights, model, _ = classifier
-    if suffix == ".xml":
-        pytest.importorskip("openvino")
+    for package in find_format(f"net{suffix}").packages:
+        pytest.importorskip(package)
     predictor = export(model, config, tmp_path / f"net{suffix}")
     images = write_images(tmp_path / "images", 8)
     inferencer = ImageClassificationInferencer(str(config), pretrained=str(weights), device="cpu")
@@ -246,7 +249,7 @@ blocked = sys.argv.pop(1).split(",")
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         root = name.partition(".")[0]
-        if root in blocked or root.startswith("mm"):
+        if root in blocked or root.startswith("mm") and root != "mmap":
             raise ImportError(f"{root} is not on this device")
 sys.meta_path.insert(0, Blocker())
 sys.argv = sys.argv[1:]
@@ -296,6 +299,20 @@ def test_a_device_needs_one_file_numpy_opencv_and_the_runtime(classifier, device
         "error: cv2 is not on this device; run `pip install numpy opencv-python-headless`, which "
         "needs no libGL"
     ]
+
+
+@pytest.mark.parametrize("suffix", PHONES)
+def test_a_device_runs_the_formats_of_phones(classifier, suffix, device, tmp_path):
+    for package in find_format(f"net{suffix}").packages:
+        pytest.importorskip(package)
+    config, _, model, path = classifier
+    export(model, config, tmp_path / f"net{suffix}")
+    (image,) = write_images(tmp_path / "images", 1)
+    without = "matplotlib" if suffix == ".pte" else "torch,torchvision,onnx,matplotlib"
+    done = device(f"net{suffix}", image, without=without)
+    assert done.returncode == 0, done.stderr
+    expected = Predictor.load(path)
+    assert json.loads(done.stdout)[0]["pred_class"] == expected(expected.read(image))["pred_class"]
 
 
 @pytest.mark.toolbox("mmseg")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from projects.studies import compare_precisions, compare_trainings
+from projects.studies import compare_precisions, compare_ranges, compare_trainings
 from projects.studies.rows import choose_rows
 from projects.studies.tables import write_table
 from projects.studies.trainings import Choice
@@ -141,3 +141,8 @@ def test_precisions_are_measured_side_by_side(config, tmp_path, capsys):
     for weights in ("plain", "equalised"):
         assert f"ONNX Runtime int8, {weights}, a scale a layer, 4 images" in cells
         assert float(cells[f"ONNX Runtime fp32, {weights}"][1]) == 100  # as the network as trained
+    args = ["--archs", "5", "--shape", "64", "64", "--images", "1"]
+    assert compare_ranges.main([config, str(checkpoint), *args]) == 0
+    assert {"| VanillaNet-5, as initialised", "| tiny, trained"} <= {
+        line.rsplit(" |", 5)[0] for line in capsys.readouterr().out.splitlines()
+    }
