@@ -82,6 +82,7 @@ class VanillaBlock(BaseModule):
         norm_cfg: dict[str, Any] = DEFAULT_NORM_CFG,
         deploy: bool = False,
         deep_training: bool = True,
+        mid_ratio: float = 1.0,
         series_activation: bool = True,
         with_cp: bool = False,
     ) -> None:
@@ -92,7 +93,7 @@ class VanillaBlock(BaseModule):
         if deploy:
             self.conv = nn.Conv2d(in_channels, out_channels, **geometry)
         elif deep_training:
-            geometry.update(mid_channels=mid_channels or in_channels)
+            geometry.update(mid_channels=mid_channels or in_channels, mid_ratio=mid_ratio)
             self.conv = ConvPair(in_channels, out_channels, **geometry, norm_cfg=norm_cfg)
         else:
             self.conv = ConvNorm(in_channels, out_channels, **geometry, norm_cfg=norm_cfg)

@@ -95,6 +95,7 @@ class ConvPair(FusableLayer):
         groups: Number of groups of both convolutions. Default: 1.
         bias: Whether the second convolution has a bias (the first always has). Default: True.
         mid_channels: Number of channels between the two convolutions. None: ``out_channels``.
+        mid_ratio: Factor of that number, which fusing and merging take away. Default: 1.
         norm_cfg: Config of the norm between the two. Default: BN; eps is 1e-6 if it is not given.
         last_norm: Whether a norm of the same kind also follows the second convolution. None: only
             if ``bias`` is True, since a network that asks for no bias brings its own norm.
@@ -133,6 +134,7 @@ class ConvPair(FusableLayer):
         padding_mode: str = "zeros",
         *,
         mid_channels: int | None = None,
+        mid_ratio: float = 1.0,
         norm_cfg: dict[str, Any] | None = DEFAULT_NORM_CFG,
         last_norm: bool | None = None,
         zero_init: bool = False,
@@ -141,7 +143,7 @@ class ConvPair(FusableLayer):
     ) -> None:
         assert not deploy, "__new__ has built a plain convolution"
         super().__init__(init_cfg)
-        mid_channels = out_channels if mid_channels is None else mid_channels
+        mid_channels = round(mid_ratio * (out_channels if mid_channels is None else mid_channels))
         last_norm = bias if last_norm is None else last_norm
         self.first = ConvNorm(
             in_channels,

@@ -52,6 +52,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             they are loaded. Default: False.
         deep_training: Whether to train each convolution as a pair (paper, section 3.1).
             Default: True.
+        mid_ratio: Factor of the number of channels inside each pair; fused, it is gone. Default: 1.
         series_activation: Whether to use the series activation (section 3.2). False: only the base
             activation. Default: True.
         shortcut: Kind of shortcut, for the paper's ablation. ``'before_act'`` adds the input to the
@@ -89,6 +90,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         with_cp: bool = False,
         deploy: bool = False,
         deep_training: bool = True,
+        mid_ratio: float = 1.0,
         series_activation: bool = True,
         shortcut: str | None = None,
         init_cfg: Any = None,
@@ -112,6 +114,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             act_cfg=act_cfg,
             norm_cfg=norm_cfg,
             deep_training=deep_training,
+            mid_ratio=mid_ratio,
             series_activation=series_activation,
             with_cp=with_cp,
             deploy=deploy,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmvanilla.apis.complexity import count_macs
 from mmvanilla.apis.timing import time_interleaved
 from mmvanilla.models.archs import ARCHS, resolve_arch
+from mmvanilla.models.merging import merge_pairs
 from projects.benchmark.machine import describe_machine, saved_for_backward
 from projects.benchmark.networks import PEERS, Network, Part, build
 from projects.benchmark.runtimes import DTYPES, Run, prepare
@@ -146,6 +147,8 @@ def _forms(
         models = {TRAINING_STEP: network.model}
         if network.kind == "ours" and not network.name.endswith("with_cp"):
             models[f"{TRAINING_STEP}, fused"] = network.fused  # as in fine-tuning a fused network
+            models[f"{TRAINING_STEP}, merged"] = copy.deepcopy(network.model)
+            merge_pairs(models[f"{TRAINING_STEP}, merged"])  # as DeepTrainingHook(merge=True) does
         for form, model in models.items():
             step = TrainingStep(model, images, dtype)
             yield form, (step.memory, lambda step=step: step)

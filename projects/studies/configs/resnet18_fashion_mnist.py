@@ -20,4 +20,14 @@ model = dict(
         loss=dict(type="LabelSmoothLoss", label_smooth_val=0.1),
     ),
 )
-ablations = dict(full={}, no_deep_training={"model.backbone.conv_cfg": None, "custom_hooks": []})
+single = {"model.backbone.conv_cfg": None, "custom_hooks": []}
+early, wider = _base_.deep_rows["merge_early"], "model.backbone.conv_cfg.mid_ratio"
+ablations = dict(
+    full={},
+    no_deep_training=single,
+    no_deep_training_lamb={**single, **_base_.lamb},
+    no_deep_training_thrice_as_long={**single, **_base_.thrice_as_long},
+    merge_early_2_wide={**early, wider: 2},
+    merge_early_4_wide={**early, wider: 4},
+    **_base_.deep_rows,
+)

@@ -21,8 +21,8 @@ model = dict(
     ),
 )
 
-epochs = _base_.max_epochs
-decay = "custom_hooks.0.decay_epochs"
+epochs, decay = _base_.epochs, _base_.decay
+early = _base_.deep_rows["merge_early"]
 twice_as_long = {
     "train_cfg.max_epochs": 2 * epochs,
     "train_cfg.val_interval": 2 * epochs,
@@ -42,4 +42,9 @@ ablations = {
     "lambda_cosine": {"custom_hooks.0.schedule": "cosine"},
     "full_twice_as_long": {**twice_as_long, decay: epochs},
     "no_deep_training_twice_as_long": {**single, **twice_as_long},
+    "no_deep_training_lamb": {**single, **_base_.lamb},
+    "no_deep_training_thrice_as_long": {**single, **_base_.thrice_as_long},
+    "merge_early_2_wide": {**early, "model.backbone.mid_ratio": 2},
+    "merge_early_4_wide": {**early, "model.backbone.mid_ratio": 4},
+    **_base_.deep_rows,
 }

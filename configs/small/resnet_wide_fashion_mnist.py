@@ -1,0 +1,5 @@
+# A teacher for vanillanet_fashion_mnist_distilled.py: the ResNet of resnet_fashion_mnist.py, three
+# times as wide, with the same data and schedule.
+_base_ = ["resnet_fashion_mnist.py"]
+
+model = dict(backbone=dict(stem_channels=32, base_channels=32), head=dict(in_channels=256))

@@ -1,0 +1,17 @@
+# The VanillaNet of vanillanet_fashion_mnist.py with a teacher, which is trained first:
+#   mmvanilla train small/resnet_wide_fashion_mnist.py
+# Testing and fusing need the student's checkpoint alone.
+_base_ = ["vanillanet_fashion_mnist.py"]
+custom_imports = dict(
+    imports=["mmvanilla", "mmvanilla.cls_head", "mmvanilla.apis.distillation"],
+    allow_failed_imports=False,
+)
+
+model = dict(
+    type="DistilledClassifier",
+    teacher=dict(
+        config="small/resnet_wide_fashion_mnist.py",
+        checkpoint="work_dirs/resnet_wide_fashion_mnist/epoch_15.pth",
+    ),
+    temperature=2.0,
+)
