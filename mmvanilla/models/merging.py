@@ -24,17 +24,12 @@ def merge_pairs(model: nn.Module, scales: dict[str, Tensor] | None = None) -> di
     second convolution, which was kept in front of the same norm; the statistics go along. The
     parameters are those of the second convolution, in another shape.
 
-    Args:
-        model: A model at λ = 1, in any mode.
-        scales: What this function returned for a model of which this one is an average. None: none.
-
-    Returns:
-        The factors of the channels of each merged weight, (C_out,), by the name of the pair.
+    It returns the factors of the channels of each merged weight, (C_out,), by the name of the pair;
+    an average of the model takes them as ``scales``.
 
     Raises:
-        RuntimeError: λ is not 1, or a pair, which is named, computes something else than its
-            weights and statistics say.
-        TypeError: A norm has no running statistics.
+        RuntimeError, TypeError: As :func:`mmvanilla.fuse_model`, but a model in training mode is
+            merged, too.
     """
     scales = {} if scales is None else scales
     for pair, paths in find_layers(model, ConvPair).items():
@@ -47,11 +42,7 @@ def merge_pairs(model: nn.Module, scales: dict[str, Tensor] | None = None) -> di
 
 
 def adopt_single_form(model: nn.Module, keys: Container[str]) -> bool:
-    """Replace the pairs for which a state dict has a single convolution; its weights come later.
-
-    Returns:
-        Whether there were any.
-    """
+    """Replace the pairs for which a state dict has a single convolution, if there are any."""
     merged = [
         (pair, paths)
         for pair, paths in find_layers(model, ConvPair).items()
@@ -85,10 +76,7 @@ def _merge(pair: ConvPair, scales: dict[str, Tensor], path: str) -> nn.Module:
 
 
 def _single_form(pair: ConvPair) -> nn.Module:
-    """Build what a network of single convolutions has in place of a pair, with zeros as weights.
-
-    An optimiser that has the second convolution's parameters has those of the new one.
-    """
+    """Build what a network of single convolutions has in place of a pair, with zeros as weights."""
     with torch.device("meta"):
         geometry = conv_geometry(pair.geometry)
         layer = ConvNorm(pair.in_channels, pair.out_channels, norm_cfg=None, **geometry)
