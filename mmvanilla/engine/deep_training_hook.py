@@ -47,9 +47,8 @@ class DeepTrainingHook(Hook):
         begin: Number of epochs, or with ``decay_iters`` of iterations, during which λ stays 0
             before it begins to rise; λ is 1 after ``begin`` and the decay together. Default: 0.
         merge: Whether each pair becomes a single convolution, exact in eval mode, as soon as λ is
-            1: a step costs two thirds from then on, and the model is one with ``deep_training=False``,
-            whose checkpoints load in configs of both kinds (see
-            :func:`mmvanilla.engine.merging.merge_in_training`). Default: False.
+            1: the model is then one with ``deep_training=False``, whose checkpoints load in configs
+            of both kinds. Default: False.
 
     Raises:
         TypeError: A length is not a whole number.
