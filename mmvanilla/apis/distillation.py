@@ -90,7 +90,7 @@ class DistilledClassifier(ImageClassifier):
     @torch.no_grad()
     def predict_as_teacher(self, inputs: Tensor) -> Tensor:
         """Return the teacher's logits, (N, K), for normalised images, (N, C, H, W)."""
-        return self._load_teacher().to(inputs.device)(inputs)
+        return self._load_teacher().to(inputs)(inputs)
 
     def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
         """Compute the head's losses and ``loss_teacher``.
