@@ -25,7 +25,6 @@ TEXTS = [
 @pytest.fixture(autouse=True)
 def _own_arguments(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/env/bin/mmvanilla"])
-    monkeypatch.setattr(sys, "path", sys.path[:])
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
@@ -76,13 +76,12 @@ class ToyAccuracy(BaseMetric):
 
 
 @HOOKS.register_module()
-class WriteRank(Hook):
-    """Saves ``out_dir/rank<R>.pth``: the losses and λ of each iteration, and the final states."""
+class Record(Hook):
+    """Sets ``runner.seen``: the losses and λ of each iteration, and the final states."""
 
     priority = "LOWEST"
 
-    def __init__(self, out_dir: str) -> None:
-        self.out_dir = Path(out_dir)
+    def before_train(self, runner) -> None:
         self.losses: list[float] = []
         self.lambdas: list[float] = []
 
@@ -92,21 +91,15 @@ class WriteRank(Hook):
         self.lambdas.append(1.0 if value is None else value)  # None: the pairs are merged
 
     def after_train(self, runner) -> None:
-        ema = next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)
-        content = dict(
-            losses=self.losses,
-            lambdas=self.lambdas,
-            model=runner.model.state_dict(),
-            ema=None if ema is None else ema.state_dict(),
-        )
-        self.out_dir.mkdir(parents=True, exist_ok=True)
-        torch.save(content, self.out_dir / f"rank{get_rank()}.pth")
+        states = {hook.ema_model: "ema" for hook in runner.hooks if isinstance(hook, EMAHook)}
+        states[runner.model] = "model"
+        runner.seen = {name: copy.deepcopy(model.state_dict()) for model, name in states.items()}
+        runner.seen.update(losses=self.losses, lambdas=self.lambdas)
 
 
-def write_config(path: Path, out_dir: Path | None = None, epochs: int = 4, extra: str = "") -> str:
+def write_config(path: Path, epochs: int = 4, extra: str = "") -> str:
     """Write a config with a linear λ over 3 epochs of 2 iterations, EMA and BN; return its path."""
-    text = TEXT.format(epochs=epochs, out_dir=str(out_dir or path.parent / "seen"))
-    path.write_text(text + extra, encoding="utf-8")
+    path.write_text(TEXT.format(epochs=epochs) + extra, encoding="utf-8")
     return str(path)
 
 
@@ -114,14 +107,10 @@ TEXT = """
 custom_imports = dict(imports=["mmvanilla", "tests.toy_training"], allow_failed_imports=False)
 default_scope = "mmengine"
 norm_cfg = dict(type="BN", eps=1e-6)
+arch = dict(dims=(8, 8, 16), strides=(1, 2))
 model = dict(
     type="ToyClassifier",
-    backbone=dict(
-        type="VanillaNet",
-        arch=dict(dims=(8, 8, 16), strides=(1, 2)),
-        act_num=1,
-        norm_cfg=norm_cfg,
-    ),
+    backbone=dict(type="VanillaNet", arch=arch, act_num=1, norm_cfg=norm_cfg),
     channels=16,
     norm_cfg=norm_cfg,
 )
@@ -148,7 +137,7 @@ randomness = dict(seed=1, deterministic=True)
 custom_hooks = [
     dict(type="DeepTrainingHook", decay_epochs=3),
     dict(type="EMAHook", momentum=0.1),
-    dict(type="WriteRank", out_dir={out_dir!r}),
+    dict(type="Record"),
 ]
 default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1))
 """

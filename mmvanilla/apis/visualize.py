@@ -103,13 +103,9 @@ def draw_features(
 
     The arguments and errors are those of :func:`draw_predictions`.
     """
-    if Path(out).suffix != ".png":
-        raise ValueError(f"the picture must be a .png file, found {out}")
     check_writable([out], overwrite, [image])
     cfg = load_config(config)
     model, _ = load_model(cfg, checkpoint, device)
-    if not isinstance(getattr(model, "backbone", None), nn.Module):
-        raise ValueError(f"the model of {config} has no backbone to show")
     inputs, pixels = ImageReader(model, cfg).read(image)
     if pixels.shape[2] != 3:  # gray images and those with more channels are shown in gray
         pixels = np.repeat(pixels.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)

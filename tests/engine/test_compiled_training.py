@@ -20,10 +20,9 @@ pytestmark = [
 
 def train(folder, name, options):
     """Train the toy with λ, EMA, layer decay and channels_last; return what its hook saw."""
-    config = toy_training.write_config(folder / f"{name}.py", folder / name / "seen")
+    config = toy_training.write_config(folder / f"{name}.py")
     options = {**options, "default_hooks.channels_last": dict(type="ChannelsLastHook")}
-    toy_training.train(config, folder / name, cfg_options=options)
-    return torch.load(folder / name / "seen" / "rank0.pth", weights_only=True)
+    return toy_training.train(config, folder / name, cfg_options=options).seen
 
 
 @pytest.fixture

@@ -26,12 +26,11 @@ custom_hooks = custom_hooks[1:]
 
 def train(folder: Path, name: str, options: dict, resume: Any = None, extra: str = "") -> Any:
     """Train the toy, with λ, EMA and layer decay; λ is 1 from the fourth of five epochs on."""
-    config = toy_training.write_config(folder / f"{name}.py", folder / name / "seen", 5, extra)
+    config = toy_training.write_config(folder / f"{name}.py", 5, extra)
     runner = toy_training.train(
         config, folder / name, cfg_options=options, resume=resume and str(resume)
     )
-    seen = torch.load(folder / name / "seen" / "rank0.pth", weights_only=True)
-    return SimpleNamespace(seen=seen, folder=folder / name, runner=runner, config=config)
+    return SimpleNamespace(seen=runner.seen, folder=folder / name, runner=runner, config=config)
 
 
 def load(path: Path) -> dict:
@@ -208,7 +207,7 @@ def test_merged_weights_are_trained_on_by_a_config_in_training_form(run, tmp_pat
     last = run.folder / "epoch_4.pth"
     options = {
         "load_from": str(last),
-        "custom_hooks": [dict(type="WriteRank", out_dir=str(tmp_path / "found" / "seen"))],
+        "custom_hooks": [dict(type="Record")],
     }
     found = train(tmp_path, "found", options)
     before = load(last)["state_dict"]

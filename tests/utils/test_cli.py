@@ -31,9 +31,7 @@ def test_one_line_names_a_file(error, parts):
     assert "\n" not in message
     for part in parts:
         assert part in message
-
-
-def test_a_message_that_names_its_file_is_left_alone():
+    # A message that names its file is left alone.
     error = ValueError("/somewhere/weights.pth is truncated; fetch it again")
     assert cli.explain(error, ARGS) == str(error)
 

@@ -13,10 +13,9 @@ def test_it_is_relative_to_the_largest_expected_value():
     assert relative_difference(expected.numpy(), np.array([1.0, -3.0], np.float32)) == 0.25
     assert relative_difference(expected, expected) == 0.0
     assert relative_difference(torch.empty(0, 3), torch.empty(0, 3)) == 0.0
-
-
-def test_where_zeros_are_expected_any_other_value_is_far_off():
     assert relative_difference(torch.zeros(2), torch.tensor([0.0, 1e-6])) > 1e6
+    with pytest.raises(ValueError, match=r"expected shape \(2,\), found \(3,\)"):
+        relative_difference(torch.ones(2), torch.ones(3))
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -26,8 +25,3 @@ def test_a_nan_is_never_a_small_difference(place):
     assert math.isnan(relative_difference(torch.ones(2), broken))
     assert math.isnan(relative_difference(broken, torch.ones(2)))
     assert math.isnan(largest([0.0, math.nan] if place else [math.nan, 0.0]))
-
-
-def test_other_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"expected shape \(2,\), found \(3,\)"):
-        relative_difference(torch.ones(2), torch.ones(3))
