@@ -1,6 +1,5 @@
 """What all tests share: markers that skip, fixed seeds, and no network."""
 
-import importlib.util
 import os
 import random
 import socket
@@ -14,6 +13,7 @@ import torch
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from mmengine.visualization import Visualizer
 
+from mmvanilla.__main__ import _load as load_file
 from mmvanilla.utils.dependencies import TOOLBOXES, has_toolbox
 from tests.helpers import ROOT
 
@@ -67,19 +67,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def run_tool(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, Any]]:
-    """Run a tool in this process, in an empty folder: starting Python costs more than the work.
-
-    It returns the exit status and what was printed, as ``out`` and ``err``.
-    """
+    """Run a tool in this process, in an empty folder: its status, and what it printed."""
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, *arguments: object) -> tuple[int, Any]:
-        spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
         try:
-            status = tool.main([*map(str, arguments)])
+            status = load_file(ROOT / "tools" / f"{name}.py").main([*map(str, arguments)])
         except SystemExit as ended:  # of argparse
             status = ended.code
         return status, capsys.readouterr()

@@ -39,11 +39,7 @@ def test_pictures_are_in_the_folder_that_is_named(scope, tmp_path, monkeypatch):
     assert hook.get("draw") or hook.get("enable")
 
 
-def test_what_a_config_cannot_do_is_refused():
-    with pytest.raises(ValueError, match="nothing can be drawn; leave --show-dir"):
-        set_pictures(Config(dict(default_scope="mmpose", model={})), "show")
-    with pytest.raises(ValueError, match="has no tta_model and tta_pipeline"):
-        set_tta(Config(dict(model={})))
+def test_augmented_images_are_not_drawn_where_the_hook_cannot():
     draws = dict(default_hooks=dict(visualization=dict(enable=True)))
     with pytest.raises(ValueError, match="cannot draw the augmented images"):
         set_tta(Config(dict(model={}, tta_model={}, tta_pipeline=[], **draws)))

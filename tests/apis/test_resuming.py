@@ -111,39 +111,41 @@ def test_the_text_of_a_config_in_the_file_is_not_executed(work, config, tmp_path
     assert not (tmp_path / "victim").exists()
 
 
-class TestWhichFile:
-    def test_a_copied_folder_goes_on_from_its_own(self, work, config, tmp_path):
-        copied = tmp_path / "copied"
-        shutil.copytree(work, copied)
-        assert (copied / "last_checkpoint").read_text() == str(work / "epoch_4.pth")
-        runner = train(config, copied, 5, resume="auto")
-        assert f"Load checkpoint from {copied / 'epoch_4.pth'}" in log_of(copied)
-        assert runner.message_hub.get_info("best_ckpt").startswith(str(copied))
+def test_a_copied_folder_goes_on_from_its_own(work, config, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(work, copied)
+    assert (copied / "last_checkpoint").read_text() == str(work / "epoch_4.pth")
+    runner = train(config, copied, 5, resume="auto")
+    assert f"Load checkpoint from {copied / 'epoch_4.pth'}" in log_of(copied)
+    assert runner.message_hub.get_info("best_ckpt").startswith(str(copied))
 
-    def test_clocks_do_not_matter(self, tmp_path):
-        """A clock that was ahead gave an old run's file the newest time."""
-        for name, when in (("epoch_12.pth", 4e9), ("epoch_3.pth", 100), ("last_checkpoint", 50)):
-            torch.save(dict(w=torch.ones(1)), tmp_path / name)
-            os.utime(tmp_path / name, (when, when))
-        (tmp_path / "last_checkpoint").write_text("/elsewhere/epoch_3.pth")
-        assert last_checkpoint(tmp_path) == tmp_path / "epoch_3.pth"
 
-    @pytest.mark.parametrize("is_there", [True, False])
-    def test_a_damaged_file_is_refused_with_the_one_before_it(self, tmp_path, is_there):
-        for number in (1, 2, 10):
-            torch.save(dict(w=torch.ones(99)), tmp_path / f"epoch_{number}.pth")
-        newest = tmp_path / "epoch_10.pth"
-        (tmp_path / "last_checkpoint").write_text(str(newest))
-        newest.write_bytes(newest.read_bytes()[:300]) if is_there else newest.unlink()
-        words = r"cannot resume: .*epoch_10.*--resume .*epoch_2\.pth"
-        with pytest.raises(RuntimeError, match=words):
-            last_checkpoint(tmp_path)
+def test_clocks_do_not_matter(tmp_path):
+    """A clock that was ahead gave an old run's file the newest time."""
+    for name, when in (("epoch_12.pth", 4e9), ("epoch_3.pth", 100), ("last_checkpoint", 50)):
+        torch.save(dict(w=torch.ones(1)), tmp_path / name)
+        os.utime(tmp_path / name, (when, when))
+    (tmp_path / "last_checkpoint").write_text("/elsewhere/epoch_3.pth")
+    assert last_checkpoint(tmp_path) == tmp_path / "epoch_3.pth"
 
-    @pytest.mark.parametrize("note", [None, b"", b"\n"])
-    def test_without_a_note_it_does_not_guess(self, tmp_path, note):
-        if note is not None:
-            (tmp_path / "last_checkpoint").write_bytes(note)
-        assert last_checkpoint(tmp_path) is None
-        torch.save(dict(w=torch.ones(1)), tmp_path / "epoch_1.pth")
-        with pytest.raises(RuntimeError, match=r"names no checkpoint; .*epoch_1\.pth"):
-            last_checkpoint(tmp_path)
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_damaged_file_is_refused_with_the_one_before_it(tmp_path, is_there):
+    for number in (1, 2, 10):
+        torch.save(dict(w=torch.ones(99)), tmp_path / f"epoch_{number}.pth")
+    newest = tmp_path / "epoch_10.pth"
+    (tmp_path / "last_checkpoint").write_text(str(newest))
+    newest.write_bytes(newest.read_bytes()[:300]) if is_there else newest.unlink()
+    words = r"cannot resume: .*epoch_10.*--resume .*epoch_2\.pth"
+    with pytest.raises(RuntimeError, match=words):
+        last_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("note", [None, b"", b"\n"])
+def test_without_a_note_it_does_not_guess(tmp_path, note):
+    if note is not None:
+        (tmp_path / "last_checkpoint").write_bytes(note)
+    assert last_checkpoint(tmp_path) is None
+    torch.save(dict(w=torch.ones(1)), tmp_path / "epoch_1.pth")
+    with pytest.raises(RuntimeError, match=r"names no checkpoint; .*epoch_1\.pth"):
+        last_checkpoint(tmp_path)

@@ -1,11 +1,11 @@
 """The demo, from its data to the test of the fused model, on a few images and one epoch."""
 
 import functools
-import importlib.util
 
 import cv2
 import pytest
 
+from mmvanilla.__main__ import _load as load_file
 from mmvanilla.datasets.shapes import make_shapes
 from tests.helpers import CONFIGS, ROOT
 
@@ -22,9 +22,7 @@ test_dataloader = val_dataloader
 @pytest.mark.exhaustive
 @pytest.mark.toolbox("mmdet")
 def test_the_fused_model_measures_what_the_trained_one_does(tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("demo", ROOT / "tools" / "demo.py")
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
+    demo = load_file(ROOT / "tools" / "demo.py")
     monkeypatch.chdir(tmp_path)
     few = functools.partial(make_shapes, num_train=6, num_val=3, image_size=64)
     monkeypatch.setattr(demo, "make_shapes", few)
