@@ -1,4 +1,4 @@
-"""Fuse a model and export it to ONNX, OpenVINO, torch's own formats, or a format of phones.
+"""Fuse a model and export it to ONNX, OpenVINO, torch's or a phone's formats.
 
 A classifier gives logits, a segmenter logit maps, a detector the features of its backbone (whole
 detectors are exported by projects/mmdeploy, in a clone). The file is run in its own runtime and
