@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from torch import nn
@@ -19,12 +20,11 @@ from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
 from mmvanilla.apis.config import load_config
-from mmvanilla.datasets.shapes import CLASSES, make_shapes
+from mmvanilla.datasets.shapes import make_shapes
 from tests.fashion_files import write_fashion_mnist
-from tests.helpers import ROOT
+from tests.helpers import CONFIGS, ROOT
 
 pytestmark = pytest.mark.toolbox("mmpretrain")
-CONFIGS = ROOT / "configs"
 
 # arch: learning rate, weight decay, mixup, layer decay over this many layers (published recipes).
 RECIPES = {
@@ -35,18 +35,11 @@ RECIPES = {
     "9": (3.5e-3, 0.3, 0.4, None),
     "10": (3.5e-3, 0.25, 0.4, None),
 }
-TESTING = {
-    "11": "11",
-    "12": "12",
-    "13": "13",
-    "13x1.5": "13-1.5x",
-    "13x1.5_ada": "13-1.5x-ada",
-}
+TESTING = {"11": "11", "12": "12", "13": "13", "13x1.5": "13-1.5x", "13x1.5_ada": "13-1.5x-ada"}
 
 
 def load(name: str) -> Config:
-    path = name if "/" in name else f"imagenet/vanillanet{name}_in1k.py"
-    cfg = Config.fromfile(CONFIGS / path)
+    cfg = Config.fromfile(CONFIGS / "imagenet" / f"vanillanet{name}_in1k.py")
     init_default_scope("mmpretrain")
     return cfg
 
@@ -54,8 +47,7 @@ def load(name: str) -> Config:
 def build(cfg: Config, **backbone) -> nn.Module:
     cfg.model.backbone.update(backbone)
     if "width_mult" in backbone:
-        last = 1024 if "cifar" in cfg.filename else 4096
-        cfg.model.head.in_channels = int(last * backbone["width_mult"])
+        cfg.model.head.in_channels = int(4096 * backbone["width_mult"])
     return MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
 
 
@@ -101,29 +93,21 @@ def test_recipes_follow_the_authors(arch):
         assert own_lr == pytest.approx(lr * scale, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "side", "loss"),
-    [
-        # At 0 binary cross entropy is ln 2: the mean over the classes, not their sum.
-        ("imagenet/vanillanet6_in1k.py", 1 / 64, 64, math.log(2)),
-        ("small/vanillanet6_cifar100.py", 1 / 16, 32, math.log(100)),
-    ],
-)
-def test_configs_train_a_step(name, width, side, loss):
+def test_a_config_trains_a_step():
     from mmpretrain.structures import DataSample
 
-    cfg = load(name)
-    model = build(cfg, width_mult=width)
+    cfg = load("6")
+    model = build(cfg, width_mult=1 / 64)
     model.init_weights()
     data = dict(
-        inputs=torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8),
+        inputs=torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8),
         data_samples=[DataSample().set_gt_label(label) for label in (0, 1, 2, 99)],
     )
-    assert model.backbone(torch.rand(2, 3, side, side))[-1].shape[2] >= 2  # some pixels are left
     weight = next(model.backbone.parameters())
     before = weight.detach().clone()
     log = model.train_step(data, build_optim_wrapper(model, plain(cfg.optim_wrapper)))
-    assert log["loss"].item() == pytest.approx(loss, rel=0.15)
+    # At 0 binary cross entropy is ln 2: the mean over the classes, not their sum.
+    assert log["loss"].item() == pytest.approx(math.log(2), rel=0.15)
     assert not torch.equal(before, weight)
 
 
@@ -152,8 +136,8 @@ def test_pipelines(tmp_path):
     assert crop.crop_size / resize.scale == 0.875
     assert resize.interpolation == "bicubic"
 
-    make_shapes(tmp_path, layouts=["imagenet"], num_train=6, num_val=1)
-    image = next((tmp_path / "imagenet" / "train").glob("*/*.png"))
+    image = tmp_path / "image.png"
+    cv2.imwrite(str(image), np.zeros((64, 48, 3), np.uint8))
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         packed = Compose(loader.dataset.pipeline)(dict(img_path=str(image), gt_label=3))
         assert packed["inputs"].shape == (3, 224, 224)
@@ -212,45 +196,9 @@ def test_fashion_mnist_networks_have_as_many_macs():
     assert macs[1] == pytest.approx(macs[0], rel=0.06)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "scaling", "lr"),
-    [
-        (256, dict(base_batch_size=1024, enable=True), 0.2),  # by the square root
-        (64, dict(base_batch_size=64, enable=True), 0.4),
-        (256, dict(base_batch_size=1024), 0.4),  # only when asked
-    ],
-)
-def test_learning_rates_of_other_batches(batch_size, scaling, lr, tmp_path):
-    class Toy(BaseModel):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1))
-
-        def forward(self, inputs, mode="tensor"):
-            return self.weight * inputs
-
-    runner = SqrtLRRunner(
-        model=Toy(),
-        work_dir=str(tmp_path),
-        train_dataloader=dict(
-            batch_size=batch_size,
-            dataset=torch.utils.data.TensorDataset(torch.rand(512, 1)),
-            sampler=dict(type="DefaultSampler", shuffle=False),
-        ),
-        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.4)),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        auto_scale_lr=scaling,
-        experiment_name=tmp_path.name,
-    )
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
-    assert runner.optim_wrapper.get_lr()["lr"] == [pytest.approx(lr)]
-
-
 @pytest.mark.exhaustive
-def test_tools_of_mmpretrain_train_test_and_infer(tmp_path):
+def test_tools_of_mmpretrain_train_and_test(tmp_path):
     import mmpretrain
-    from mmpretrain import ImageClassificationInferencer
 
     make_shapes(tmp_path / "data", layouts=["imagenet"], num_train=12, num_val=6, image_size=48)
     data = tmp_path / "data" / "imagenet"
@@ -268,24 +216,16 @@ custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2), dict(type="Reseed
 """
     )
 
-    def call(tool: str, *arguments: object) -> str:
-        script = Path(mmpretrain.__file__).parent / ".mim" / "tools" / tool
-        if not script.is_file():
-            pytest.skip("this MMPretrain came without its tools")
+    tools = Path(mmpretrain.__file__).parent / ".mim" / "tools"
+    if not tools.is_dir():
+        pytest.skip("this MMPretrain came without its tools")
+    for command in (["train.py", config], ["test.py", config, "run/epoch_3.pth"]):
         done = subprocess.run(
-            [sys.executable, str(script), *map(str, arguments)],
+            [sys.executable, tools / command[0], *command[1:], "--work-dir", "run"],
             capture_output=True,
             text=True,
+            cwd=tmp_path,
             env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    call("train.py", config, "--work-dir", tmp_path / "run")
-    checkpoint = tmp_path / "run" / "epoch_3.pth"
-    said = call("test.py", config, checkpoint, "--work-dir", tmp_path / "test")
-    assert "accuracy/top1" in said
-    image = next((data / "val").glob("*/*.png"))
-    inferencer = ImageClassificationInferencer(str(config), str(checkpoint), device="cpu")
-    (result,) = inferencer(str(image))
-    assert result["pred_class"] == sorted(CLASSES)[int(result["pred_label"])]
+    assert "accuracy/top1" in done.stdout + done.stderr

@@ -136,11 +136,3 @@ def test_no_base_is_left_over():
     assert bases
     for path in bases:
         assert f'{path.name}"' in text, f"nothing inherits {path}"
-
-
-@pytest.mark.toolbox("mmdet")
-@pytest.mark.parametrize("name", ["maskrcnn_vanillanet.py", "retinanet_vanillanet.py"])
-def test_what_the_coco_base_lends_is_not_left_in_the_config(name):
-    cfg = Config.fromfile(str(CONFIGS / name))
-    assert not {"backbone", "multi_scale_resize", "flipped_and_packed"} & set(cfg)
-    assert "_delete_" not in cfg.pretty_text

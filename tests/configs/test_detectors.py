@@ -36,29 +36,10 @@ def plugged(base: str) -> Config:
     return model
 
 
-def batch(with_mask: bool, size: int = 128) -> dict:
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
+def batch(with_mask: bool) -> dict:
+    from mmdet.testing import demo_mm_inputs
 
-    generator = torch.Generator().manual_seed(0)
-    samples = []
-    shape = (size, size)
-    meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape)
-    for index in range(2):
-        corner = torch.randint(0, size // 2, (3, 2), generator=generator).float()
-        instances = InstanceData(
-            bboxes=torch.cat([corner, corner + size // 3], dim=1), labels=torch.tensor([0, 1, 2])
-        )
-        if with_mask:
-            masks = torch.zeros(3, *shape, dtype=torch.uint8)
-            for mask, box in zip(masks, instances.bboxes.int(), strict=True):
-                mask[box[1] : box[3], box[0] : box[2]] = 1
-            instances.masks = BitmapMasks(masks.numpy(), *shape)
-        samples.append(DetDataSample(gt_instances=instances))
-        samples[-1].set_metainfo(dict(meta, scale_factor=(1.0, 1.0), img_id=index))
-    images = torch.randint(0, 256, (2, 3, *shape), generator=generator, dtype=torch.uint8)
-    return dict(inputs=list(images), data_samples=samples)
+    return demo_mm_inputs(2, [(3, 128, 128)] * 2, num_classes=3, with_mask=with_mask)
 
 
 def train_step(model: nn.Module, with_mask: bool = False) -> dict:
@@ -70,7 +51,6 @@ def train_step(model: nn.Module, with_mask: bool = False) -> dict:
     total.backward()
     for name, param in model.backbone.named_parameters():
         assert param.grad is not None and param.grad.isfinite().all(), name
-    assert sum(param.grad.abs().sum() for param in model.backbone.parameters()) > 0
     return logged
 
 
@@ -79,9 +59,7 @@ def predict(model: nn.Module) -> None:
     with torch.no_grad():
         found = model(**model.data_preprocessor(batch(False), False), mode="predict")
     assert len(found) == 2
-    for sample in found:
-        boxes = sample.pred_instances.bboxes
-        assert boxes.shape[1:] == (4,) and boxes.isfinite().all()
+    assert all(sample.pred_instances.bboxes.isfinite().all() for sample in found)
 
 
 DETECTORS = {

@@ -33,21 +33,14 @@ MODELS = read_models()
 
 def test_every_published_model_is_there():
     assert set(MODELS) == {f"vanillanet-{name}_in1k" for name in ARCHS} | set(AP)
-    files = {PUBLISHED[name].file for name in PUBLISHED if name != "13-act4"}
-    assert {model["Weights"] for model in MODELS.values()} == {
-        f"{RELEASE_URL}/{file}" for file in files
-    }
-
-
-def test_every_metafile_is_imported():
+    files = {f"{RELEASE_URL}/{PUBLISHED[name].file}" for name in PUBLISHED if name != "13-act4"}
+    assert {model["Weights"] for model in MODELS.values()} == files
     named = set(yaml.safe_load(INDEX.read_text(encoding="utf-8"))["Import"])
     assert named == {path.relative_to(ROOT).as_posix() for path in CONFIGS.rglob("metafile.yml")}
     for name in named:
         (collection,) = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["Collections"]
-        assert collection["Metadata"]["Metrics"] == (
-            "published by the authors, not measured by this project"
-        )
-        assert collection["Paper"]["URL"] == "https://arxiv.org/abs/2305.12972"
+        said = "published by the authors, not measured by this project"
+        assert collection["Metadata"]["Metrics"] == said
 
 
 def test_published_metrics():
@@ -83,17 +76,3 @@ def test_config_weights_and_counts_belong_together(name):
     metadata = model["Metadata"]
     assert (metadata["Parameters"], metadata["FLOPs"]) == whole["deploy"]
     assert metadata["Training Parameters"] == whole["training"][0]
-
-
-def test_the_index_is_valid():
-    load = pytest.importorskip("modelindex.load_model_index").load
-    index = load(str(INDEX))
-    index.check(silent=False)
-    index.build_models_with_collections()
-    assert {model.name for model in index.models} == set(MODELS)
-
-
-def test_what_an_installed_package_has_is_the_same_in_a_clone():
-    inside = ROOT / "mmvanilla" / ".mim"
-    for name in ("configs", "tools", "model-index.yml"):
-        assert (inside / name).resolve() == (ROOT / name).resolve()

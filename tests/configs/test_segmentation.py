@@ -35,21 +35,6 @@ def narrow(cfg: Config) -> Config:
     return cfg
 
 
-def samples(size: tuple[int, int], count: int = 2) -> dict:
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
-
-    data_samples = []
-    for _ in range(count):
-        sample = SegDataSample()
-        sample.gt_sem_seg = PixelData(data=torch.randint(0, 4, (1, *size)))
-        meta = dict(img_shape=size, ori_shape=size, pad_shape=size, flip=False)
-        sample.set_metainfo(dict(meta, img_path="image.png", flip_direction=None))
-        data_samples.append(sample)
-    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(count)]
-    return dict(inputs=images, data_samples=data_samples)
-
-
 @pytest.mark.parametrize("name", ["upernet_vanillanet.py", "upernet_vanillanet6.py"])
 def test_ade20k_configs(name):
     cfg = load(name)
@@ -70,15 +55,6 @@ def test_ade20k_configs(name):
     assert cfg.optim_wrapper.optimizer == theirs.optim_wrapper.optimizer
     assert cfg.optim_wrapper.type == theirs.optim_wrapper.type == "AmpOptimWrapper"
     assert "convnext" not in cfg.pretty_text.lower()
-
-    narrow(cfg).model.data_preprocessor.size = (64, 64)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    losses = model.loss(**model.data_preprocessor(samples((64, 64)), True))
-    assert {"decode.loss_ce", "aux.loss_ce"} <= losses.keys()
-    model.parse_losses(losses)[0].backward()
-    gradients = {key: param.grad for key, param in model.named_parameters()}
-    assert not [key for key, grad in gradients.items() if grad is None or not grad.isfinite().all()]
 
 
 @pytest.fixture
