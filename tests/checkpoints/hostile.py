@@ -9,7 +9,6 @@ import torch
 #: Callables that run code, read or write files, or reach others that do.
 DANGEROUS = {
     "os.system": ("os", "system", "touch {victim}"),
-    "posix.system": ("posix", "system", "touch {victim}"),
     "subprocess.getoutput": ("subprocess", "getoutput", "touch {victim}"),
     "builtins.eval": ("builtins", "eval", "open({victim!r}, 'w')"),
     "__builtin__.eval": ("__builtin__", "eval", "open({victim!r}, 'w')"),
@@ -17,17 +16,13 @@ DANGEROUS = {
     "builtins.__import__": ("builtins", "__import__", "antigravity"),
     "builtins.getattr": ("builtins", "getattr", "x", "join"),
     "operator.attrgetter": ("operator", "attrgetter", "__class__"),
-    "functools.partial": ("functools", "partial", "x"),
     "numpy.memmap": ("numpy", "memmap", "{victim}", "uint8", "w+"),
     "torch.save": ("torch", "save", "x", "{victim}"),
     "torch.storage._load_from_bytes": ("torch.storage", "_load_from_bytes", "x"),
-    "torch.jit.load": ("torch.jit", "load", "{victim}"),
     "pickle.loads": ("pickle", "loads", "x"),
     "pathlib.Path.touch": ("pathlib", "Path.touch", "{victim}"),
     "mmengine.Config.fromfile": ("mmengine.config.config", "Config.fromfile", "{victim}"),
-    "ctypes.CDLL": ("ctypes", "CDLL", "{victim}"),
     "torch.Tensor.__setattr__": ("torch", "Tensor.__setattr__", "x", "y", "z"),
-    "argparse.FileType": ("argparse", "FileType", "w"),
 }
 
 

@@ -50,7 +50,6 @@ class TestWhatIsRead:
             assert torch.equal(checkpoint["model_ema"][key], tensor)
 
     def test_what_a_training_of_mmengine_saves(self, tmp_path):
-        base = torch.arange(24.0).reshape(4, 6)
         plain = dict(
             numbers=[3, np.float64(0.5), np.int64(7), np.bool_(True), np.str_("best")],
             classes=("a", "b"),
@@ -61,21 +60,10 @@ class TestWhatIsRead:
             torch=[torch.float16, torch.device("cpu"), torch.Size([1, 2])],
             anneal_func=OneCycleParamScheduler._annealing_cos,
         )
-        arrays = [
-            np.arange(6.0).reshape(2, 3),
-            np.array(["a", "bcd"]),
-            np.arange(3, dtype=">i4"),
-            np.asfortranarray(np.arange(6).reshape(2, 3)),
-        ]
-        tensors = [
-            base,
-            base[1:, ::2],
-            base.T,
-            torch.zeros(0, 3),
-            torch.tensor(3),
-            torch.ones(3, dtype=torch.bfloat16),
-            torch.nn.Parameter(torch.ones(2)),
-        ]
+        grid = np.arange(6).reshape(2, 3)
+        arrays = [grid, np.array(["a", "bcd"]), grid.astype(">i4"), np.asfortranarray(grid)]
+        base, parameter = torch.arange(24.0).reshape(4, 6), torch.nn.Parameter(torch.ones(2))
+        tensors = [base, base[1:, ::2], base.T, torch.zeros(0, 3), base.bfloat16(), parameter]
         history = HistoryBuffer([1.0, 2.0], [1, 1])
         saved = dict(plain=plain, arrays=arrays, tensors=tensors, history=history)
         torch.save(saved, tmp_path / "epoch_3.pth")
@@ -87,9 +75,7 @@ class TestWhatIsRead:
             for found, tensor in zip(read["tensors"], tensors, strict=True):
                 assert torch.equal(found, tensor) and found.stride() == tensor.stride()
             # Views still share their memory.
-            assert len({tensor.untyped_storage().data_ptr() for tensor in read["tensors"]}) == 5
-            assert isinstance(read["history"], HistoryBuffer)
-            assert [values.tolist() for values in read["history"].data] == [[1.0, 2.0], [1, 1]]
+            assert len({tensor.untyped_storage().data_ptr() for tensor in read["tensors"]}) == 4
             assert (read["history"].mean(), read["history"].current()) == (1.5, 2.0)
             torch.save(read, tmp_path / "epoch_3.pth")
 
@@ -103,22 +89,20 @@ class TestWhatIsRead:
 
 @pytest.mark.parametrize("saved_on", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def test_where_the_tensors_go(tmp_path, saved_on):
-    weights = dict(a=torch.rand(3, device=saved_on), b=torch.ones(2, 2, device=saved_on))
+    weights = dict(a=torch.rand(3, device=saved_on))
     path = tmp_path / "net.pth"
     torch.save(dict(state_dict=weights), path)
     for target, device in [
         ("cpu", "cpu"),
         (None, "cpu"),
-        ("meta", "meta"),
-        (torch.device("cpu"), "cpu"),
+        (torch.device("meta"), "meta"),
         (saved_on, saved_on.partition(":")[0]),
         (lambda storage, place: storage, "cpu"),
         ({saved_on: "meta"}, "meta"),
     ]:
         read = read_checkpoint(path, target)["state_dict"]
         assert {tensor.device.type for tensor in read.values()} == {device}
-        if device != "meta":
-            assert all(torch.equal(read[key].cpu(), weights[key].cpu()) for key in weights)
+        assert device == "meta" or torch.equal(read["a"].cpu(), weights["a"].cpu())
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"net\.pth .*CUDA"):
             read_checkpoint(path, "cuda")
@@ -160,20 +144,10 @@ class TestNoCodeRuns:
         assert not hasattr(torch._utils._rebuild_tensor_v2, "dump_patches")
 
     def test_a_history_brings_no_methods(self, tmp_path):
-        class Methods(HistoryBuffer):
-            def __getstate__(self):
-                return dict(
-                    _log_history=[1.0],
-                    _count_history=[1],
-                    max_length=9,
-                    statistics_methods={"x": 1},
-                )
-
-        Methods.__module__, Methods.__qualname__ = HistoryBuffer.__module__, "HistoryBuffer"
         path = tmp_path / "bad.pth"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mmengine.logging.history_buffer.HistoryBuffer", Methods)
-            torch.save(dict(h=Methods()), path)
+            patch.setitem(HistoryBuffer._statistics_methods, "x", 1)
+            torch.save(dict(h=HistoryBuffer([1.0], [1])), path)
         assert read_checkpoint(path)["h"].data[0].tolist() == [1.0]
         assert "x" not in HistoryBuffer._statistics_methods
 
@@ -195,11 +169,7 @@ FORGED_NUMPY = {
     "an object array": np.array([object], dtype=object),
     "an object type": np.dtype("O"),
     "a record type": np.zeros(2, dtype=[("a", "O"), ("b", "f4")]),
-    "a subarray type": _Forged(np.dtype, ("(2,)O", False, True)),
     "a void type": np.zeros(2, dtype="V8"),
-    "a list as content": _Forged(
-        _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), np.dtype("O"), False, ["x"])
-    ),
     "a negative shape": _Forged(
         _RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (-1,), np.dtype("f8"), False, b"A" * 8)
     ),
@@ -264,28 +234,21 @@ class TestDamagedAndOtherFiles:
             read_checkpoint(tmp_path)
 
 
-def snapshot(folder):
-    """Every path with its time of change, its size, and where a link leads."""
-    return {
-        str(path): (path.lstat().st_mtime_ns, path.lstat().st_size, path.is_symlink())
-        for path in [folder, *folder.rglob("*")]
-    }
-
-
 def test_reading_changes_nothing_whatever_lies_beside(tmp_path):
     """Many readers at once, beside what earlier versions left when they were killed."""
     private, shared = tmp_path / "private", tmp_path / "shared"
     left = shared / ".complete-0123abcd-1-left"
-    for folder in (private, shared, left):
-        folder.mkdir()
+    private.mkdir()
+    left.mkdir(parents=True)
     (private / "key").write_text("secret")
     (left / "out.pth").write_bytes(b"an older one")
-    (left / "config.py").write_text("import os")
     (shared / ".complete-0123abcd-2-link").symlink_to(private)
     for name in ("out.pth", "other.pth"):
         (shared / name).write_bytes(_saved(legacy=False))
-    before = snapshot(tmp_path)
+    before = {path: path.lstat() for path in [tmp_path, *tmp_path.rglob("*")]}
     with ThreadPoolExecutor(4) as pool:
         read = pool.map(read_checkpoint, [shared / "out.pth", shared / "other.pth"] * 20)
         assert all("state_dict" in checkpoint for checkpoint in read)
-    assert snapshot(tmp_path) == before
+    after = {path: path.lstat() for path in [tmp_path, *tmp_path.rglob("*")]}
+    assert after.keys() == before.keys()
+    assert all(after[path].st_mtime_ns == was.st_mtime_ns for path, was in before.items())

@@ -32,15 +32,6 @@ def test_init_cfg_fetches_once_and_then_needs_no_server(mirror):
         torch.testing.assert_close(fused, ours, rtol=1e-4, atol=1e-5 * ours.abs().max().item())
 
 
-def test_a_name_with_a_number_of_channels(mirror):
-    plain = CheckpointLoader.load_checkpoint("vanillanet://tiny")["state_dict"]
-    gray = CheckpointLoader.load_checkpoint("vanillanet://tiny?in_channels=1")["state_dict"]
-    torch.testing.assert_close(gray.pop(STEM), plain.pop(STEM).sum(dim=1, keepdim=True))
-    assert gray.keys() == plain.keys()
-    empty = CheckpointLoader.load_checkpoint("vanillanet://tiny", map_location="meta")
-    assert empty["state_dict"][STEM].is_meta
-
-
 def test_another_network_than_the_name_says(mirror, cache, tmp_path):
     mirror.files["tiny5_act4.pth"] = mirror.files["tiny5.official.pth"]
     with pytest.raises(RuntimeError, match=r"128\), 3\) .* expected \('classifier', .* 4\)"):
