@@ -110,23 +110,6 @@ def test_checkpointing_stands_every_kind_of_backward(use, shortcut, act_lambda):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_checkpointing_compiles(backend):
-    torch._dynamo.reset()
-    plain, recomputing = recomputing_pair()
-    compiled = torch.compile(recomputing, backend=backend)
-    for seed in range(2):
-        x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
-        for block in (plain, compiled):
-            block(x).square().mean().backward()
-    for expected, found in zip(plain.parameters(), recomputing.parameters(), strict=True):
-        torch.testing.assert_close(found.grad, expected.grad)
-    for name, expected in plain.state_dict().items():
-        torch.testing.assert_close(recomputing.state_dict()[name], expected)
-    norms = [module for module in recomputing.modules() if isinstance(module, _BatchNorm)]
-    assert all(norm.num_batches_tracked == 2 and norm.momentum == 0.1 for norm in norms)
-
-
 def test_checkpointing_keeps_less():
     kept = []
     for block in recomputing_pair():
