@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla import set_act_lambda
 from mmvanilla.models.block import BLOCKS, SeriesActivation

@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import MODELS
 from mmengine.runner import load_state_dict
 
-from mmvanilla import ConvPair, count_fusable, fuse_model, set_act_lambda
+from mmvanilla import ConvPair, count_fusable, fuse_model
 from tests.helpers import TINY, randomise, relative_difference
 
 pytestmark = pytest.mark.toolbox("mmpretrain")

@@ -98,17 +98,6 @@ def test_channels_last_gives_the_same_outputs(device, deploy):
         assert all(out.is_contiguous(memory_format=torch.channels_last) for out in found)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-2), (torch.bfloat16, 1e-1)])
-def test_fused_net_in_half_precision_is_close(device, dtype, tolerance):
-    net = fuse_model(net_on(device).eval())
-    images = images_on(device)
-    with torch.no_grad():
-        expected = net(images)
-        found = net.to(dtype)(images.to(dtype))
-    assert all(out.dtype == dtype for out in found)
-    assert worst(expected, [out.float() for out in found]) < tolerance
-
-
 @pytest.mark.parametrize("name", ["5", "13"])
 @pytest.mark.parametrize("shortcut", list(BLOCKS))
 @pytest.mark.parametrize("act_lambda", [0.5, 1.0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -44,46 +43,26 @@ def replace_forward_inside(pair: ConvPair) -> None:
     conv.forward = types.MethodType(lambda self, x: self._conv_forward(x, self.weight, None), conv)
 
 
-def replace_forward(pair: ConvPair) -> None:
-    whole = pair.forward
-    pair.forward = lambda x: whole(x) + 1e-3
-
-
-def swap(norm: type[nn.Module]) -> Callable[[ConvPair], None]:
-    def apply(pair: ConvPair) -> None:
-        changed = norm(len(pair.first.norm.weight))
-        changed.load_state_dict(pair.first.norm.state_dict())
-        pair.first.norm = changed.eval()
-
-    return apply
-
-
-def noise(pair: ConvPair) -> None:
-    pair.act = nn.Identity().eval()
-    pair.act.forward = types.MethodType(lambda self, x: x + torch.randn_like(x), pair.act)
-
-
 def change_a_small_channel(pair: ConvPair) -> None:
     """One channel is a million times smaller than the others, and wrong."""
-    pair.second.norm.weight.data[2] *= 1e-6
-    pair.second.norm.bias.data[2] *= 1e-6
-    factors = torch.ones(6, 1, 1, dtype=torch.float64)
+    factors = torch.ones(6, 1, 1)
     factors[2] = 1.001
+    for parameter in pair.second.norm.parameters():
+        parameter.data[2] *= 1e-6
     pair.second.register_forward_hook(lambda module, args, out: out * factors.to(out))
 
 
 WRONG = {
+    "weights that are not finite": lambda pair: pair.second.norm.running_var.fill_(torch.nan),
     "replaced forward of an inner part": replace_forward_inside,
-    "replaced forward": replace_forward,
     "subclass with its own forward": lambda pair: setattr(pair, "__class__", Doubled),
-    "norm with an activation": swap(ActivatedNorm),
-    "norm that clips": swap(ClippedNorm),
+    "norm with an activation": lambda pair: setattr(pair.first.norm, "__class__", ActivatedNorm),
+    "norm that clips": lambda pair: setattr(pair.first.norm, "__class__", ClippedNorm),
     "hook": lambda pair: pair.register_forward_hook(lambda module, args, out: 1.001 * out),
     "hook inside": lambda pair: pair.first.register_forward_hook(lambda m, args, out: 1.001 * out),
     "pre-hook inside": lambda pair: pair.second.conv.register_forward_pre_hook(
         lambda module, args: (args[0].relu(),)
     ),
-    "noise": noise,
     "one small channel": change_a_small_channel,
 }
 
@@ -97,12 +76,12 @@ def network(pair: nn.Module) -> nn.Module:
 def assert_refused(model: nn.Module, message: str = "something else") -> None:
     """Refused by name, in a copy and in place, and the model stays as it was."""
     kinds = [(name, type(module)) for name, module in model.named_modules()]
-    before = copy.deepcopy(dict(model.state_dict()))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
     for inplace in (False, True):
         with pytest.raises(RuntimeError, match=rf"backbone\.1.*{message}"):
             fuse_model(model, inplace=inplace)
     assert kinds == [(name, type(module)) for name, module in model.named_modules()]
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
@@ -110,7 +89,7 @@ def test_what_the_weights_do_not_say_is_refused(change):
     model = randomise(network(ConvPair(4, 6, 3, padding=1))).eval()
     fuse_model(model)
     change(model["backbone"][1])
-    assert_refused(model, "(something else|cannot be run)")
+    assert_refused(model, "(something else|cannot be run|nan)")
 
 
 @pytest.mark.parametrize("part", ["", "first", "second.norm", "first.norm", "act"])
@@ -118,13 +97,6 @@ def test_training_mode_of_any_part_is_refused_in_its_own_words(part):
     model = randomise(network(ConvPair(4, 6, 1))).eval()
     model["backbone"][1].get_submodule(part).train()
     assert_refused(model, "training mode.*model.eval")
-
-
-def test_weights_that_are_not_finite_are_refused():
-    model = randomise(network(ConvPair(4, 6, 1))).eval()
-    model["backbone"][1].second.norm.running_var[0] = float("nan")
-    with pytest.raises(RuntimeError, match=r"cannot fuse backbone\.1.*nan"):
-        fuse_model(model)
 
 
 # What computes the weights of a convolution, or passes on what goes through.
@@ -146,21 +118,14 @@ RIGHT = {
 def test_computed_weights_are_those_of_now(change, inplace):
     model = randomise(nn.Sequential(ConvPair(4, 6, 3)))
     change(model[0])
-    model.train()(IMAGES.float())
+    images = IMAGES.float()
+    model.train()(images)
     for parameter in model.parameters():  # trained on; weights that were computed are stale now
         parameter.add_(0.3 * torch.rand_like(parameter))
-    model.eval()
-    expected = copy.deepcopy(model)(IMAGES.float())
+    expected = copy.deepcopy(model.eval())(images)
     fused = fuse_model(model, inplace=inplace)
     assert type(fused[0]) is nn.Conv2d
-    assert relative_difference(expected, fused(IMAGES.float())) < 1e-5
-
-
-def test_a_layer_that_cannot_be_copied_is_refused():
-    model = network(ConvPair(4, 6, 3)).eval()
-    prune.l1_unstructured(model["backbone"][1].first.conv, "weight", 0.5)
-    model["backbone"][1](torch.randn(2, 4, 9, 9))  # with gradients: a weight that is no leaf
-    assert_refused(model, "copy in float64 cannot be run")
+    assert relative_difference(expected, fused(images)) < 1e-5
 
 
 class Listed(nn.Module):
