@@ -34,9 +34,9 @@ def check_config(
 ) -> list[Finding]:
     """Check a config: its model without weights, its training, and what the model will be fed.
 
-    Looked at are so many images of each split, and, if ``thorough``, the annotations of the whole
-    split. A picture of four training samples is drawn into ``show_dir``, if it is given. Returned
-    are all findings, those that fit too.
+    Looked at are so many ``images`` of each split, evenly spaced, and, if ``thorough``, the test
+    split and whole annotation files. A picture of four training samples is drawn into ``show_dir``,
+    if it is given. Returned are all findings, those that fit too.
     """
     with _quiet():
         use_scope(cfg)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from mmengine.fileio import load
@@ -23,13 +22,8 @@ def build(node: Mapping[str, Any]) -> tuple[Any, str]:
     except Exception as error:  # whatever a data set of any origin raises
         if "need at least one array" not in str(error):  # NumPy, about a list without images
             return None, words(error)
-    unfiltered = copy.deepcopy(node)
-    for leaf in leaves(unfiltered):
-        leaf["filter_cfg"] = None
-    with suppress(Exception):
-        return DATASETS.build(unfiltered), "filter_cfg leaves none of its images"
     places = ", ".join(f"{leaf.get('data_root')}{leaf.get('data_prefix')}" for leaf in leaves(node))
-    return None, f"no image in {places}, or with another img_suffix"
+    return None, f"no image in {places}, or with another img_suffix, or filter_cfg leaves none"
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
@@ -50,14 +44,6 @@ def listed(names: Sequence[Any], most: int = 8) -> str:
     return ", ".join(map(str, names[:most])) + ", …" * (len(names) > most)
 
 
-def count_labels(dataset: Any) -> Counter[int] | None:
-    """Count the objects or images of each label in a whole split; None if only samples tell."""
-    with suppress(AttributeError, KeyError, NotImplementedError):
-        parts = list(leaves(dataset))
-        return Counter(x for part in parts for i in range(len(part)) for x in part.get_cat_ids(i))
-    return None
-
-
 def disagree(first: Sequence[str], second: Sequence[str]) -> bool:
     """Tell whether a name is that of different labels."""
     return any(name in first and first.index(name) != i for i, name in enumerate(second))
@@ -68,7 +54,7 @@ def check_part(
 ) -> tuple[tuple[str, ...], list[Finding]]:
     """Name the labels of a data set without wrappers, and compare one of COCO's with its file.
 
-    Only so many images are compared, None for all, unless they say that training cannot work.
+    So many images are compared, None for all; all, too, if a few say that training cannot work.
     """
     given = (getattr(part, "metainfo", None) or {}).get("classes")
     given = tuple(given) if isinstance(given, list | tuple) else ()

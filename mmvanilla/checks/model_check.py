@@ -6,17 +6,19 @@ trains without an error, and finds nothing where it should.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import nn
+from torch import Tensor, nn
 
-from mmvanilla.apis.model import build_model, fixed_input_size
+from mmvanilla.apis.model import build_model, fixed_input_size, input_channels
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
-from mmvanilla.checks.forward import Pass, find_core, run_parts
 from mmvanilla.models.vanillanet import VanillaNet
 
 CHANNELS, STRIDES = "channels and levels", "strides"
@@ -25,13 +27,25 @@ _LARGE, _SMALL = (1024, 1280), (256, 384)
 # Where the heads of the toolboxes keep their strides: the first that is there counts.
 _GENERATORS = ("prior_generator", "anchor_generator", "square_anchor_generator")
 _ATTRIBUTES = ("featmap_strides", "feature_strides", "anchor_strides", "point_strides", "strides")
+_HEADS = [f"{kind}_head" for kind in ("rpn", "bbox", "mask", "panoptic", "semantic", "decode")]
+_HEADS += ["auxiliary_head", "head"]
+
+
+@dataclass
+class Pass:
+    """What one forward pass showed."""
+
+    size: tuple[int, int]  #: height and width of the image
+    shapes: dict[str, list[torch.Size]] = field(default_factory=dict)  #: that each module got
+    features: list[torch.Size] = field(default_factory=list)  #: behind backbone and neck
+    failures: list[tuple[str, Exception]] = field(default_factory=list)  #: and their modules
 
 
 def check_model(cfg: Config, model: nn.Module, one_process: bool = True) -> list[Finding]:
     """Run a model on an image and compare what each part gets with what it was built for.
 
-    It is built on torch's meta device. An error there counts only if it also happens with real
-    numbers. ``one_process`` tells whether training will run in one process.
+    It is on torch's meta device, where an error counts only if it also happens with real numbers.
+    ``one_process`` tells whether training will run in one process.
     """
     if not hasattr(find_core(model)[1], "extract_feat"):
         return []  # a model of no toolbox, of which nobody knows how it runs
@@ -121,13 +135,9 @@ def _fit(strides: Sequence[Any], maps: Sequence[torch.Size], size: tuple[int, in
 def _check_unused(model: nn.Module, run: Pass, one_process: bool) -> Iterator[Finding]:
     """Find layers that no output needs: several processes wait for their gradients."""
     prefix = f"{find_core(model)[0]}backbone"
-    unused = [
-        name
-        for name, module in model.named_modules()
-        if name.startswith(f"{prefix}.")
-        and name not in run.shapes
-        and any(each.requires_grad for each in module.parameters(recurse=False))
-    ]
+    learned = [name.rpartition(".")[0] for name, x in model.named_parameters() if x.requires_grad]
+    inside = [name for name in dict.fromkeys(learned) if name.startswith(f"{prefix}.")]
+    unused = [name for name in inside if name not in run.shapes]
     if unused and run.features and prefix in run.shapes:
         text = f"{len(unused)} layers of the backbone ({unused[0]}, …) reach no output, on which "
         text += "training in several processes fails"
@@ -141,3 +151,101 @@ def _anchors_size(model: nn.Module) -> tuple[int, int] | None:
     generators = (getattr(module, "prior_generator", None) for module in model.modules())
     sizes = (getattr(generator, "input_size", None) for generator in generators)
     return next(((size, size) for size in sizes if isinstance(size, int)), None)
+
+
+def find_core(model: nn.Module) -> tuple[str, Any]:
+    """Find the network inside a wrapper, such as a semi-supervised detector: prefix and module."""
+    for name, module in model.named_modules():
+        is_network = isinstance(getattr(module, "backbone", None), nn.Module)
+        if is_network and hasattr(module, "extract_feat"):
+            return f"{name}." if name else "", module
+    return "", model
+
+
+@torch.no_grad()
+def run_parts(model: nn.Module, size: tuple[int, int]) -> Pass:
+    """Run backbone and neck on an image, then each head on what they give, in eval mode.
+
+    What needs data samples (the loss, transformers of detectors) is not run.
+    """
+    model.eval()
+    prefix, core = find_core(model)
+    device = next((parameter.device for parameter in model.parameters()), "cpu")
+    images = torch.zeros(1, input_channels(core), *size, device=device)
+    seen, running = Pass(size), ""
+
+    def before(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        nonlocal running
+        running = name
+        seen.shapes.setdefault(name, _shapes(args[0]) if args else [])
+
+    def after(name: str, *ignored: Any) -> None:
+        nonlocal running
+        running = name.rpartition(".")[0]
+
+    def attempt(part: str, call: Callable[[], Any]) -> Any:
+        nonlocal running
+        running = f"{prefix}{part}"
+        try:
+            return call()
+        except Exception as error:  # whatever a model of any origin raises
+            seen.failures.append((running, error))
+            return None
+
+    hooks = []
+    for name, module in list(model.named_modules())[1:]:
+        hooks.append(module.register_forward_pre_hook(partial(before, name)))
+        hooks.append(module.register_forward_hook(partial(after, name)))
+    features = attempt("backbone", lambda: core.extract_feat(images))
+    seen.features = _shapes(features)
+    for name, call in _consumers(core, features, device) if not seen.failures else ():
+        attempt(name, call)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def _shapes(value: Any) -> list[torch.Size]:
+    items = value if isinstance(value, list | tuple) else (value,)
+    return [item.shape for item in items if isinstance(item, Tensor)]
+
+
+def _consumers(core: Any, features: Any, device: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """List the parts that take the maps of the neck, and how to run each on them."""
+    for name in _HEADS:
+        head: Any = getattr(core, name, None)
+        heads = head if isinstance(head, nn.ModuleList) else [head]
+        # Behind a transformer, a head takes its queries.
+        if _takes_one(heads[0]) and not hasattr(core, "forward_transformer"):
+            yield name, partial(_cascade, heads, features)
+        decoder: Any = getattr(head, "pixel_decoder", None)
+        if _takes_one(decoder):
+            yield f"{name}.pixel_decoder", partial(decoder, features)
+    regions: Any = getattr(core, "roi_head", None)
+    for kind in ("bbox", "mask"):
+        head = getattr(regions, f"{kind}_head", None)
+        extractor: Any = getattr(regions, f"{kind}_roi_extractor", None)
+        extractor = extractor or getattr(regions, "bbox_roi_extractor", None)
+        extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
+        for each in head if isinstance(head, nn.ModuleList) else [head]:
+            if _takes_one(each) and hasattr(extractor, "roi_layers"):
+                shape = (2, extractor.out_channels, *extractor.roi_layers[0].output_size)
+                shared = getattr(regions, "shared_head", None) or nn.Identity()
+                maps = torch.zeros(shape, device=device)
+                yield f"roi_head.{kind}_head", partial(nn.Sequential(shared, each), maps)
+
+
+def _cascade(heads: Any, features: Any) -> None:
+    """Run the heads of a segmenter, also those that take the output of the one before."""
+    output = None
+    for head in heads:
+        if "prev_output" in inspect.signature(head.forward).parameters:
+            output = head(features, output)
+        elif _takes_one(head):  # not points, for one
+            output = head(features)
+
+
+def _takes_one(module: Any) -> bool:
+    """Tell whether a module can be called with one argument."""
+    found = inspect.signature(getattr(module, "forward", lambda: None)).parameters.values()
+    return [each.default is each.empty for each in found if "*" not in str(each)].count(True) == 1

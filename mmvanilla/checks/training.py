@@ -19,21 +19,12 @@ from mmvanilla.engine.deep_training_hook import DeepTrainingHook
 from mmvanilla.models.act_lambda import FadingReLU
 from mmvanilla.models.vanillanet import VanillaNet
 
-_REGISTRIES = (registry.HOOKS, registry.MODELS, registry.OPTIM_WRAPPERS, registry.RUNNERS)
 _OPTIONS_OF_AMP = ("loss_scale", "dtype", "use_fsdp", "cache_enabled")
 
 
 def check_types(cfg: Config) -> Iterator[Finding]:
-    """Check that hooks are registered, and that ``custom_imports`` names the package for ours.
-
-    Our own tools import mmvanilla themselves; those of a toolbox import what the config names.
-    """
-    with registry.HOOKS.switch_scope_and_registry(None) as known:
-        for name in (node["type"] for node in _hooks(cfg)):
-            if isinstance(name, str) and known.get(name) is None:
-                remedy = "correct it, or name its module in custom_imports"
-                yield Finding(FAULT, "types", f"unknown hook {name!r}", remedy)
-    registries = (*_REGISTRIES, registry.OPTIM_WRAPPER_CONSTRUCTORS)
+    """Check that ``custom_imports`` names the package: tools of a toolbox import what it names."""
+    registries = (x for x in vars(registry).values() if isinstance(x, registry.Registry))
     kinds = [item for each in registries for item in each.module_dict.items()]
     ours = "|".join({name for name, kind in kinds if kind.__module__.startswith("mmvanilla")})
     used = re.findall(rf"'((?:\w+\.)?(?:{ours})|vanillanet://.*?)'", str(cfg.to_dict()))
@@ -75,7 +66,8 @@ def check_optimiser(cfg: Config, model: nn.Module) -> Iterator[Finding]:
 def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
     """Check that λ fits the training: from scratch it rises to 1, from trained weights it is 1."""
     fading = any(isinstance(module, FadingReLU) for module in model.modules())
-    hooks = [node for node in _hooks(cfg) if _bare(node["type"]) == "DeepTrainingHook"]
+    nodes = [*(cfg.get("custom_hooks") or ()), *(cfg.get("default_hooks") or {}).values()]
+    hooks = [node for node in nodes if node and _bare(node.get("type")) == "DeepTrainingHook"]
     source, train_cfg = _trained_weights(cfg), cfg.get("train_cfg") or {}
     if not hooks and fading and train_cfg and source is None:
         text = "the model trains from scratch without DeepTrainingHook: its pairs are linear"
@@ -88,8 +80,7 @@ def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
         return Finding(FAULT, "λ", text, remedy, is_certain)
 
     if len(hooks) > 1:
-        text = f"there are {len(hooks)} DeepTrainingHooks, and the last one decides"
-        return fault(text, "leave one")
+        return fault(f"there are {len(hooks)} DeepTrainingHooks, which disagree", "leave one")
     if not fading:
         remedy = "remove the hook, or set deploy=False, or conv_cfg=dict(type='ConvPair')"
         return fault("DeepTrainingHook is there, but no part of the model has a λ", remedy)
@@ -112,8 +103,7 @@ def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
         text = f"DeepTrainingHook begins at λ = 0, but {source} was trained at λ = 1"
         remedy = "remove the hook, unless these weights are from the middle of deep training"
         return Finding(WARNING, "λ", text, remedy)
-    then = ", then the pairs are merged" if hook.merge else ""
-    return Finding(OK, "λ", f"rises to 1 within {end} of {length or '?'} {unit}{then}")
+    return Finding(OK, "λ", f"rises to 1 within {end} of {length or '?'} {unit}")
 
 
 def check_weights(cfg: Config, model: nn.Module) -> Iterator[Finding]:
@@ -137,12 +127,6 @@ def check_weights(cfg: Config, model: nn.Module) -> Iterator[Finding]:
                 parts = sorted({key.split(".")[0] for key in keys})
                 text = f"{place}: no key of {path} begins with {prefix!r}, but with {parts[:8]}"
                 yield Finding(FAULT, "weights", text, "correct prefix", certain=True)
-
-
-def _hooks(cfg: Config) -> list[Mapping[str, Any]]:
-    """List the configs of hooks."""
-    nodes = [*(cfg.get("custom_hooks") or ()), *(cfg.get("default_hooks") or {}).values()]
-    return [node for node in nodes if isinstance(node, Mapping) and "type" in node]
 
 
 def _bare(value: Any) -> str:

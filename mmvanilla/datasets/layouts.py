@@ -36,9 +36,8 @@ def draw_splits(
 ) -> Scenes:
     """Draw the scenes of each split, one by one as they are asked for.
 
-    ``draw`` takes a generator, the split and the index i of the scene. Image i depends only on the
-    seed, the split, i, and the ``stream``, which tells kinds of images apart: a larger data set
-    begins with the smaller one.
+    ``draw`` takes a generator, the split and the index of the scene, on which alone it depends,
+    with the seed and the ``stream`` of a kind of images: a larger data set begins with the smaller.
     """
 
     def scenes(place: int, split: str) -> Iterator[Scene]:
@@ -55,10 +54,7 @@ def make_layouts(
     writers: Mapping[str, Callable[[Path], None]],
     recipe: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """Write layouts below ``root`` by their writers, each whole or not at all.
-
-    Nothing is ever replaced. ``recipe`` has the numbers that they are made from. Returned are the
-    names of those that had not been made from this recipe before.
+    """Write layouts below ``root`` from a recipe, each whole or not at all; return the new ones.
 
     Raises:
         ValueError: A number is out of range, a layout is unknown, or its folder holds other files.
@@ -88,10 +84,8 @@ def _is_made(folder: Path, recipe: Mapping[str, object]) -> bool:
     path = folder / "recipe.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else "something else"
     if found != recipe:
-        raise ValueError(
-            f"{folder} is there, made from {found}, but {recipe} is wanted; delete that folder, or "
-            "choose another one"
-        )
+        text = f"{folder} is there, made from {found}, but {recipe} is wanted; "
+        raise ValueError(f"{text}delete that folder, or choose another one")
     return True
 
 
@@ -105,10 +99,8 @@ def write_coco(folder: Path, scenes: Scenes, classes: Sequence[str], kind: str) 
             _write_png(folder / split / name, scene.image)
             images.append({"id": index + 1, "file_name": name, "height": height, "width": width})
             annotations += coco_annotations(scene, index + 1, len(annotations) + 1)
-        categories = [
-            {"id": label + 1, "name": name, "supercategory": kind}
-            for label, name in enumerate(classes)
-        ]
+        named = enumerate(classes, start=1)
+        categories = [{"id": x, "name": name, "supercategory": kind} for x, name in named]
         content = {"categories": categories, "images": images, "annotations": annotations}
         _write_json(folder / "annotations" / f"instances_{split}.json", content)
 
@@ -140,17 +132,11 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
         # COCO's uncompressed run lengths go down the columns and begin with the zeros.
         starts = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))
         runs = np.diff(starts, prepend=0, append=mask.size).tolist()
-        annotations.append(
-            {
-                "id": first_id + position,
-                "image_id": image_id,
-                "category_id": label + 1,
-                "bbox": list(cv2.boundingRect(mask.astype(np.uint8))),
-                "area": int(mask.sum()),
-                "iscrowd": 0,
-                "segmentation": {"size": list(mask.shape), "counts": runs},
-            }
-        )
+        item: dict[str, Any] = {"id": first_id + position, "image_id": image_id, "iscrowd": 0}
+        item |= {"category_id": label + 1, "area": int(mask.sum())}
+        item["bbox"] = list(cv2.boundingRect(mask.astype(np.uint8)))
+        item["segmentation"] = {"size": list(mask.shape), "counts": runs}
+        annotations.append(item)
     return annotations
 
 

@@ -1,7 +1,6 @@
 """Scenes of drawn objects that hide each other, on backgrounds of one shaded colour.
 
-All functions depend only on the random generator that they are given. The pixels are drawn with
-numpy rather than OpenCV, since the same seed must give the same pixels with every version of it.
+They are drawn with numpy, not OpenCV: a seed gives the same pixels with every version of it.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# An object of which a smaller part is visible is left out of the scene, pixels included: it would
-# be too hard to recognise.
-_MIN_VISIBLE = 0.35
+_MIN_VISIBLE = 0.35  # objects of which less is visible are left out: too hard to recognise
 
 
 @dataclass(frozen=True)
@@ -29,8 +26,7 @@ class Scene:
 def stack(stencils: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
     """Lay stencils over each other, the last one on top, and drop those that are mostly hidden.
 
-    Returned are the position of each pixel's stencil in the list of kept ones, (H, W), -1 for none,
-    and that list, as indices into ``stencils``.
+    Returned are each pixel's index into the kept ones, (H, W), -1 for none, and their own indices.
     """
 
     def lay(indices: Sequence[int]) -> np.ndarray:
@@ -40,11 +36,9 @@ def stack(stencils: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
         return owner
 
     owner = lay(range(len(stencils)))
-    kept = [
-        index
-        for index, stencil in enumerate(stencils)
-        if np.count_nonzero(owner == index) >= max(1, _MIN_VISIBLE * np.count_nonzero(stencil))
-    ]
+    visible = [np.count_nonzero(owner == index) for index in range(len(stencils))]
+    least = [max(1, _MIN_VISIBLE * np.count_nonzero(stencil)) for stencil in stencils]
+    kept = [index for index, count in enumerate(visible) if count >= least[index]]
     return lay(kept), kept
 
 

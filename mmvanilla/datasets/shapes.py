@@ -7,7 +7,6 @@ exactly the pixels whose centres lie in the shape. The module needs no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ Stencil = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _regular_star(x: np.ndarray, y: np.ndarray, points: int = 5, inner: float = 0.45) -> np.ndarray:
-    # Fold the plane by the symmetry of the star, onto half of one of its points. There the star is
-    # the region on one side of the line from the tip (1, 0) to the notch at radius `inner`.
+    # Folded onto half a point, it is one side of the line from the tip (1, 0) to the notch.
     half = np.pi / points
     angle = np.abs((np.arctan2(y, x) + half) % (2 * half) - half)
     radius = np.hypot(x, y)
@@ -46,8 +44,7 @@ SEG_CLASSES: tuple[str, ...] = ("background", *SCENE_CLASSES)
 LAYOUTS = ("coco", "ade20k", "imagenet")
 RECIPE_VERSION = 2  # increase it with every change to the pixels
 
-# Shapes stay nearly upright, so that a few hundred images are enough to learn squares and
-# triangles: a square that stands on a corner and is 16 pixels wide is hard to tell from a circle.
+# A small square that stands on a corner is hard to tell from a circle.
 _MAX_TILT = np.pi / 12
 
 
@@ -67,8 +64,7 @@ def _render(
     rng: np.random.Generator, size: int, stencils: Sequence[np.ndarray], labels: Sequence[int]
 ) -> Scene:
     owner, kept = stack(stencils)
-    # The hues are evenly spaced, so that overlapping shapes differ in colour, and random, so that
-    # the colour does not reveal the class.
+    # Evenly spaced hues tell overlapping shapes apart; random ones do not reveal the class.
     hues = rng.permutation(len(kept) + 1) / (len(kept) + 1) + rng.uniform()
     image = surface(rng, size, hues[-1], is_background=True)
     for position in range(len(kept)):
@@ -82,8 +78,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     labels = rng.integers(len(SCENE_CLASSES), size=rng.integers(1, 6)).tolist()
     stencils = []
     for label in labels:
-        # Uniform on a log scale: small shapes are as frequent as large ones. A shape with a radius
-        # below 4 pixels cannot be recognised.
+        # Small shapes are as frequent as large ones; below 4 pixels none can be recognised.
         radius = max(4.0, size * float(np.exp(rng.uniform(np.log(1 / 14), np.log(1 / 4)))))
         x, y = rng.uniform(0.7 * radius, size - 0.7 * radius, size=2)
         stencils.append(_stencil(rng, SCENE_CLASSES[label], size, radius, (x, y)))
@@ -115,27 +110,23 @@ def make_shapes(
     """Write the data set below ``root``, in layouts that :mod:`mmvanilla.datasets.layouts` tells.
 
     Images are ``image_size`` pixels wide and high, and the same for the same seed. Returned are the
-    names of the layouts that were written; those that were made from the same arguments before are
-    left as they are.
+    names of the new layouts: those that were made from the same arguments before stay.
 
     Raises:
         ValueError: A number is out of range, a layout is unknown, or its folder holds other files.
     """
     numbers = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
 
-    def write(layout: str, folder: Path) -> None:
-        def draw(rng: np.random.Generator, split: str, index: int) -> Scene:
-            if layout == "imagenet":
-                return draw_portrait(rng, image_size, index % len(CLASSES))
-            return draw_scene(rng, image_size)
+    def scenes() -> files.Scenes:
+        return files.draw_splits(lambda rng, split, i: draw_scene(rng, image_size), numbers)
 
-        scenes = files.draw_splits(draw, numbers, stream=int(layout == "imagenet"))
-        if layout == "coco":
-            files.write_coco(folder, scenes, SCENE_CLASSES, "shape")
-        elif layout == "ade20k":
-            files.write_ade20k(folder, scenes)
-        else:
-            files.write_imagenet(folder, scenes, CLASSES)
+    def portrait(rng: np.random.Generator, split: str, index: int) -> Scene:
+        return draw_portrait(rng, image_size, index % len(CLASSES))
 
-    writers = {layout: partial(write, layout) for layout in LAYOUTS}
+    portraits = files.draw_splits(portrait, numbers, stream=1)
+    writers = {
+        "coco": lambda folder: files.write_coco(folder, scenes(), SCENE_CLASSES, "shape"),
+        "ade20k": lambda folder: files.write_ade20k(folder, scenes()),
+        "imagenet": lambda folder: files.write_imagenet(folder, portraits, CLASSES),
+    }
     return files.make_layouts(root, layouts, writers, {"version": RECIPE_VERSION, **numbers})

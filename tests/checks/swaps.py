@@ -4,46 +4,18 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
 
-from mmvanilla.apis.model import build_on_meta
-from mmvanilla.checks.forward import run_parts
-
-LARGE = (1024, 1280)
-STRIDES = (4, 8, 16, 32)
 CHANNELS = (8, 16, 32, 64)  # VanillaNet-6 1/64 as wide
 
 
-def configs_of(toolbox: str) -> Path:
-    return Path(importlib.import_module(toolbox).__file__).parent / ".mim" / "configs"
-
-
-def families(toolbox: str) -> Iterator[str]:
-    """The folders of a toolbox's configs: one for each family."""
-    for folder in sorted(configs_of(toolbox).iterdir()):
-        if folder.is_dir() and folder.name != "_base_" and any(folder.glob("*.py")):
-            yield folder.name
-
-
 def load(toolbox: str, name: str) -> Config:
-    cfg = Config.fromfile(configs_of(toolbox) / name)
+    folder = Path(importlib.import_module(toolbox).__file__).parent / ".mim" / "configs"
+    cfg = Config.fromfile(folder / name)
     cfg.setdefault("default_scope", toolbox)
     return cfg
-
-
-def natural_levels(cfg: Config) -> tuple[int, ...] | None:
-    """The levels of VanillaNet with the strides that the config's own backbone gives its neck."""
-    run = run_parts(build_on_meta(cfg).eval(), LARGE)
-    maps = run.shapes.get("neck") or run.shapes.get("neck.0")
-    if maps is None:
-        return None
-    strides = [LARGE[0] / shape[2] for shape in maps]
-    if not set(strides) <= set(STRIDES) or len(set(strides)) != len(strides):
-        return None
-    return tuple(STRIDES.index(int(stride)) for stride in strides)
 
 
 def swapped(cfg: Config, levels: tuple[int, ...], **backbone: object) -> Config:

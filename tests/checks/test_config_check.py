@@ -51,10 +51,10 @@ def test_all_faults_are_listed(tmp_path, monkeypatch):
             "load_from": "weights.pth",
         }
     )
-    cfg.custom_hooks = [dict(type="NoSuchHook"), dict(type="DeepTrainingHook", decay_epochs=999)]
+    cfg.custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=999)]
     found = check_config(cfg)
     faults = {item.subject for item in found if item.status == FAULT}
-    expected = {"custom_imports", "types", "strides", "optimiser", "λ", "weights"}
+    expected = {"custom_imports", "strides", "optimiser", "λ", "weights"}
     assert expected | {"train data", "val data"} <= faults
     assert all(item.remedy and "\n" not in str(item) for item in found if item.status != OK)
     assert not list(tmp_path.iterdir())
@@ -83,18 +83,13 @@ def test_certain_faults_are_refused_in_one_line(shapes):
 
 @pytest.mark.toolbox("mmdet")
 def test_other_faults_are_logged(shapes, monkeypatch):
-    options = {"model.roi_head.bbox_head.num_classes": 80}
     logged = []
     monkeypatch.setattr(
         "mmvanilla.checks.config_check.print_log", lambda text, **how: logged.append((text, how))
     )
-    refuse_certain_faults(MASK_RCNN, options)
+    refuse_certain_faults(MASK_RCNN, {"model.roi_head.bbox_head.num_classes": 80})
     assert logged and all(how["level"] == logging.WARNING for _, how in logged)
     assert all("bbox_head.num_classes is 80" in text for text, _ in logged)
-    monkeypatch.setenv("RANK", "1")
-    logged.clear()
-    refuse_certain_faults(MASK_RCNN, options, "pytorch")
-    assert not logged
 
 
 @pytest.mark.toolbox("mmdet")

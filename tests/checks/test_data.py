@@ -138,7 +138,6 @@ SMALLER = each(lambda item: item.update(width=24, height=24), "images")
 REORDERED = coco(lambda content: content["categories"].reverse())
 RENAMED = coco(lambda content: content["categories"][2].update(name="cat"))
 EMPTY = coco(lambda content: content.update(annotations=[]))
-NOTHING = coco(lambda content: content.update(images=[], annotations=[]))
 NO_SQUARE = coco(without_squares)
 FILTER = option(train_dataloader__dataset__filter_cfg=dict(filter_empty_gt=True))
 EIGHTY = option(model__roi_head__bbox_head__num_classes=80)
@@ -148,7 +147,7 @@ TOPK = option(val_evaluator=dict(type="Accuracy", topk=(1, 10)))
 # The config, what is changed, what is said, and whether a training is refused.
 CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "texts as ids": (COCO, [TEXTS], "are dropped, as {'id': 1", True),
-    "texts as ids, filtered": (COCO, [TEXTS, FILTER], "filter_cfg leaves none of its im", True),
+    "texts as ids, filtered": (COCO, [TEXTS, FILTER], "filter_cfg leaves none", True),
     "all crowds": (COCO, [CROWDS], "are ignored, which iscrowd=0 pr", True),
     "from 0 to 1": (COCO, [boxes(lambda *box: [x / 48 for x in box])], "are dropped", True),
     "corners": (COCO, [boxes(lambda x, y, w, h: [x, y, x + w, y + h])], "as two corners", False),
@@ -162,8 +161,6 @@ CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "a class without objects": (COCO, [NO_SQUARE], "in this split: square", False),
     "no annotations": (COCO, [EMPTY], "no objects of any", True),
     "no image file": (COCO, [remove("coco/train/000000.png")], "000000.png: FileNotFou", True),
-    "no images": (COCO, [NOTHING], "no image in", True),
-    "no COCO file": (COCO, [coco(lambda content: content.clear())], "KeyError", True),
     "many outputs": (COCO, [EIGHTY], "is 80, but", False),
     "0 and 255": (SEG, [labels(lambda a: np.where(a > 1, 255, 0)), AS_TWO], "split: shape", False),
     "from 0": (SEG, [labels(lambda a: a - 1)], "reduce_zero_label=False keeps label 0", False),
@@ -312,4 +309,4 @@ def test_warnings(data, case):
     name, change, start, text = WARNED[case]
     found = wrong(look(name, change))
     assert any(each.startswith(f"warning {start}") and text in each for each in found), found
-    assert not any(each.startswith("fault") for each in found)
+    assert len(found) == 1 or name == SEG

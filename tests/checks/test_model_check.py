@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 
 import pytest
@@ -11,7 +10,7 @@ from mmengine.config import Config
 from mmvanilla.apis.model import build_on_meta
 from mmvanilla.checks.findings import FAULT, OK, WARNING
 from mmvanilla.checks.model_check import check_model
-from tests.checks.swaps import configs_of, families, load, natural_levels, swapped
+from tests.checks.swaps import load, swapped
 
 FOUR, THREE = (0, 1, 2, 3), (1, 2, 3)
 RTMDET = "rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
@@ -173,14 +172,6 @@ def test_a_backbone_of_others_may_be_made_for_one_size():
     assert {item.status for item in findings(cfg)} == {WARNING}
 
 
-@pytest.mark.toolbox("mmseg")
-def test_semantic_fpn_knows_strides():
-    cfg = swapped(load("mmseg", "_base_/models/fpn_r50.py"), THREE)
-    cfg.model.pretrained = None
-    text = "model.decode_head is built for maps of the strides 4, 8, 16, 32"
-    assert any(text in item.text for item in faults(cfg))
-
-
 @pytest.mark.toolbox("mmpretrain")
 def test_classifiers():
     backbone = dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=(-1,))
@@ -192,33 +183,3 @@ def test_classifiers():
     cfg.model.head.in_channels = 2048
     (found,) = faults(cfg)
     assert "(1x64 and 2048x5)" in found.text and found.certain
-
-
-# Their neck takes the last map alone, or their heads know no strides.
-UNAWARE = {"conditional_detr", "dab_detr", "detr", "yolof", "centernet", "solo", "solov2"}
-UNAWARE |= {"ddq", "deformable_detr", "dino"}
-
-
-@pytest.mark.exhaustive
-@pytest.mark.toolbox("mmdet")
-@pytest.mark.parametrize("family", list(families("mmdet")))
-def test_every_family_that_can_be_built(family):
-    """Right levels pass, and wrong ones are found or raise an error."""
-    for path in sorted((configs_of("mmdet") / family).glob("*.py")):
-        try:
-            cfg = load("mmdet", f"{family}/{path.name}")
-            levels = natural_levels(cfg) if cfg.get("model", {}).get("neck") else None
-            found = faults(swapped(cfg, levels)) if levels else []
-        except Exception as error:  # it needs a file, a package or a device, or another neck
-            pytest.skip(f"{path.name} cannot be built here: {str(error)[:80]}")
-        # torchvision's deformable convolution wants offsets of DyHead at another size.
-        if "NotImplementedError" in str(found) or family == "dyhead":
-            pytest.skip(f"{path.name} needs a compiled operator")
-        assert not found
-        if levels and family not in UNAWARE:
-            wrong = swapped(cfg, THREE if levels == FOUR else FOUR)
-            with contextlib.suppress(ValueError):  # it cannot be built at all
-                assert faults(wrong)
-        if levels:
-            return
-    pytest.skip("no config whose backbone gives the levels of VanillaNet to a neck")

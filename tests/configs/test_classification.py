@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -19,7 +17,6 @@ from torch import nn
 from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
-from mmvanilla.apis.config import load_config
 from mmvanilla.datasets.shapes import make_shapes
 from tests.fashion_files import write_fashion_mnist
 from tests.helpers import CONFIGS, ROOT
@@ -121,10 +118,7 @@ def test_loss_is_the_mean_binary_cross_entropy_on_smoothed_soft_targets():
     torch.testing.assert_close(loss(logits, mixed, avg_factor=4), expected)
 
 
-def test_pipelines(tmp_path):
-    from mmcv.transforms import Compose
-    from mmpretrain.registry import TRANSFORMS  # noqa: F401, registers
-
+def test_pipelines():
     cfg = load("10")
     train = {transform.type: transform for transform in cfg.train_dataloader.dataset.pipeline}
     augment, erasing = train["RandAugment"], train["RandomErasing"]
@@ -135,13 +129,6 @@ def test_pipelines(tmp_path):
     _, resize, crop, _ = cfg.val_dataloader.dataset.pipeline
     assert crop.crop_size / resize.scale == 0.875
     assert resize.interpolation == "bicubic"
-
-    image = tmp_path / "image.png"
-    cv2.imwrite(str(image), np.zeros((64, 48, 3), np.uint8))
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        packed = Compose(loader.dataset.pipeline)(dict(img_path=str(image), gt_label=3))
-        assert packed["inputs"].shape == (3, 224, 224)
-        assert packed["data_samples"].gt_label.item() == 3
 
 
 @pytest.mark.parametrize("name", TESTING)
@@ -183,17 +170,6 @@ def test_fashion_mnist_trains_and_fuses(name, tmp_path, monkeypatch):
         runner = build_test_runner("fused.py", "fused.pth", work_dir="test")
         assert "accuracy/top1" in runner.test()
         release(runner)
-
-
-def test_fashion_mnist_networks_have_as_many_macs():
-    from mmvanilla.apis.complexity import count_config
-
-    macs = []
-    for name in ("vanillanet", "resnet"):
-        cfg = load_config(str(CONFIGS / "small" / f"{name}_fashion_mnist.py"))
-        ((count,), _) = count_config(cfg, (28, 28), ("deploy",))
-        macs.append(count.macs)
-    assert macs[1] == pytest.approx(macs[0], rel=0.06)
 
 
 @pytest.mark.exhaustive

@@ -22,7 +22,7 @@ from mmengine.registry import (
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.dependencies import has_toolbox
-from tests.helpers import CONFIGS, ROOT
+from tests.helpers import CONFIGS
 
 NAMES = sorted(
     str(path.relative_to(CONFIGS))
@@ -116,23 +116,3 @@ def test_optimiser_and_schedule_build(cfg):
             kind.build_iter_from_epoch(wrapper, epoch_length=10, **scheduler)
         else:
             PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=wrapper))
-
-
-def test_no_config_says_what_another_says():
-    """Ten lines in a row that two files share belong in a base."""
-    seen: dict[tuple[str, ...], Path] = {}
-    for path in sorted(CONFIGS.rglob("*.py")):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        code = [text for line in lines if (text := line.split("#")[0].strip())]
-        for start in range(len(code) - 9):
-            other = seen.setdefault(tuple(code[start : start + 10]), path)
-            assert other == path, f"{path} repeats {other}: {code[start : start + 10]}"
-
-
-def test_no_base_is_left_over():
-    bases = list((CONFIGS / "_base_").rglob("*.py"))
-    users = [*CONFIGS.rglob("*.py"), *(ROOT / "projects").rglob("*.py")]
-    text = "\n".join(path.read_text(encoding="utf-8") for path in users)
-    assert bases
-    for path in bases:
-        assert f'{path.name}"' in text, f"nothing inherits {path}"

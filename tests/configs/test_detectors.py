@@ -15,8 +15,6 @@ from tests.helpers import CONFIGS
 
 pytestmark = pytest.mark.toolbox("mmdet")
 
-CHANNELS = [8, 16, 32, 64]  # VanillaNet-6 1/64 as wide
-
 
 @pytest.fixture(autouse=True)
 def _scope():
@@ -25,10 +23,8 @@ def _scope():
 
 def plugged(base: str) -> Config:
     """A model of MMDetection's with VanillaNet as its backbone, and nothing else changed."""
-    model = swaps.load("mmdet", base).model
     levels = (1, 2, 3) if "rtmdet" in base else (0, 1, 2, 3)
-    model.backbone = dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=levels)
-    model.neck.in_channels = [CHANNELS[index] for index in levels]
+    model = swaps.swapped(swaps.load("mmdet", base), levels).model
     if "rtmdet" in base:  # even narrower
         model.neck.out_channels = 16
         model.bbox_head.update(in_channels=16, feat_channels=16)
@@ -112,7 +108,7 @@ def test_the_authors_recipe(name, lr, milestones):
     assert [tuple(scale) for scale in resize.scales] == [(1333, s) for s in range(480, 1025, 32)]
     # Layer decay of the whole detector, at a small width: lr × 0.6^(7 − id).
     cfg.model.backbone.update(width_mult=1 / 64, init_cfg=None)
-    cfg.model.neck.in_channels = CHANNELS
+    cfg.model.neck.in_channels = list(swaps.CHANNELS)
     model = MODELS.build(cfg.model)
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     found = {id(param): group["lr"] for group in groups for param in group["params"]}

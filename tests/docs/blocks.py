@@ -7,9 +7,8 @@ A mark is an HTML comment on the line before a block, which no reader sees::
     <!-- config -->          read it as a config, and build its model or backbone
     <!-- needs: THINGS -->   not run; its command lines are checked without running them
 
-``<!-- every block needs: THINGS -->`` on a line of its own marks the blocks of a whole page. Blocks
-of projects/ and CONTRIBUTING.md are not run. Python that begins with ``_base_``, ``custom_imports``
-or ``model`` is a config without being marked.
+``<!-- every block needs: THINGS -->`` marks a page; projects/ and CONTRIBUTING.md are not run.
+Python that begins with ``_base_``, ``custom_imports`` or ``model`` is a config without a mark.
 """
 
 from __future__ import annotations

@@ -65,11 +65,3 @@ def test_every_form_is_measured_and_reported(tmp_path, capsys):
     assert text in capsys.readouterr().out and "VanillaNets against reference" in text
     assert main.main([*args, "--out", str(tmp_path)]) == 1  # the report is there
     assert save_plot(report, tmp_path / "again.png") and not save_plot({"results": []}, "none.png")
-
-
-def test_what_is_not_there_is_refused(tmp_path, capsys):
-    assert main.main(["--archs", "4", "--out", str(tmp_path / "out")]) == 1
-    assert main.main([*NARROW, "--rounds", "1", "--out", str(tmp_path / "out")]) == 1
-    if not torch.cuda.is_available():
-        assert main.main(["--device", "cuda", "--out", str(tmp_path / "out")]) == 1
-        assert "torch sees no GPU" in capsys.readouterr().err
