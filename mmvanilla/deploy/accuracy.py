@@ -15,8 +15,6 @@ from torch.utils.data import DataLoader, Subset
 from mmvanilla.apis.timing import Timing, time_interleaved
 
 _SCOPE = "mmpretrain"
-# The names of the numbers of images of each split, as arguments and on the command line.
-_NAMES = {"train": "calibration_images", "test": "test_images"}
 
 
 class Form(NamedTuple):
@@ -29,12 +27,8 @@ class Form(NamedTuple):
 class MeasuredForm(NamedTuple):
     """Accuracy, speed and size of one form of a model.
 
-    Attributes:
-        accuracy: Top-1 accuracy in %.
-        agreement: Share of images in % whose predicted class is that of the first form.
-        logit_error: Root mean square difference from the logits of the first form, in % of their
-            root mean square.
-        latency: Times for one image; None if they were not measured.
+    In %: top-1 ``accuracy``; ``agreement`` with the first form in the predicted class, and the
+    root mean square of the difference from its logits. ``latency`` is for one image, if measured.
     """
 
     name: str
@@ -57,7 +51,7 @@ class Samples:
 
     def __init__(self, cfg: Config, split: str, count: int | None) -> None:
         if count is not None and count < 1:
-            raise ValueError(f"{_NAMES[split]} must be at least 1, found {count}")
+            raise ValueError(f"take at least one image of the {split} split, found {count}")
         if cfg.get("default_scope") != _SCOPE:
             raise ValueError(
                 "only classifiers can be quantised; default_scope of this config is "
@@ -93,10 +87,7 @@ class Samples:
 def measure_forms(
     forms: Mapping[str, Form], samples: Samples, rounds: int = 0
 ) -> list[MeasuredForm]:
-    """Measure several forms, by name, on the same images, and compare them with the first one.
-
-    Each is timed on one image in ``rounds`` turns, at least 2; 0: no latency.
-    """
+    """Measure forms on the same images, each ``rounds`` (0, or at least 2) times on one of them."""
     labels: list[int] = []
     collected: dict[str, list[np.ndarray]] = {name: [] for name in forms}
     images = np.empty(0, np.float32)

@@ -43,24 +43,18 @@ def typical_size(cfg: Config) -> Size:
 def compare_forms(
     model: nn.Module, other: nn.Module, sizes: Sequence[Size], tolerance: float
 ) -> tuple[float, str]:
-    """Run two forms of a model on the same random images, as testing runs them.
+    """Run two forms of a model, in eval mode, on the same random images of sizes in pixels.
 
     Compared are features or logits and, of models of the three toolboxes, the heads of detectors
     (``mode="tensor"``) and the predictions. Rounding can change which boxes a detector keeps: where
     heads or predictions differ, the fused layers, and only these, compute once more in float64.
 
-    Args:
-        model: A model in eval mode.
-        other: Another form of it, in eval mode, on the same device and of the same type.
-        sizes: Heights and widths in pixels.
-        tolerance: Largest difference allowed, relative to each output's maximum.
-
     Returns:
-        The largest difference, and what was compared and what was not, in words.
+        The largest relative difference, and what was compared and what was not, in words.
 
     Raises:
-        RuntimeError: An output differs by more than the tolerance, or in the number or the labels
-            of detections; or ``model`` does not take a size, or ``other`` fails.
+        RuntimeError: An output differs by more than ``tolerance`` (relative to its maximum), or in
+            number or labels of detections; or ``model`` does not take a size, or ``other`` fails.
     """
     differences, compared, skipped = [], [], {}
     for size in sizes:
@@ -102,10 +96,7 @@ def compare_forms(
 
 
 def first_mismatch(model: nn.Module, other: nn.Module) -> str | None:
-    """Return in words how two models of the same form differ, without running them; else None.
-
-    Compared are all modules' classes, the convolutions' geometry, and every number of the weights.
-    """
+    """Return in words how two models differ in classes, geometry or weights; else None."""
     parts, others = dict(model.named_modules()), dict(other.named_modules())
     for name in {**parts, **others}:
         part, twin = parts.get(name), others.get(name)
@@ -139,8 +130,7 @@ def _runs(model: nn.Module, size: Size) -> dict[str, Callable[[Any], Any]]:
             torch.manual_seed(0)  # of detectors that begin with noise
             return form(*batch(form), mode=mode)
 
-    runs: dict[str, Callable[[Any], Any]] = {}
-    runs[_FEATURES] = lambda form: TensorModel(form)(batch(form)[0])
+    runs: dict[str, Any] = {_FEATURES: lambda form: TensorModel(form)(batch(form)[0])}
     if type(sample).__name__ == "DetDataSample":
         runs[_HEADS] = partial(run, "tensor")
     if sample is not None:
@@ -160,10 +150,7 @@ def _data_sample(model: nn.Module, size: Size) -> Any:
 
 
 def _in_float64(model: nn.Module, other: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Copy both forms so that their fused layers compute in float64, and give float32.
-
-    A convolution of ``other`` whose weights are not those of the fused layer keeps its weights.
-    """
+    """Copy both forms so that layers fused rightly compute in float64, and give float32."""
     model, other = copy.deepcopy(model), copy.deepcopy(other)
     inside: set[nn.Module] = set()
     for name, layer in model.named_modules():
@@ -184,10 +171,9 @@ def _difference(expected: Any, found: Any) -> float:
     for one, other in zip_longest(_tensors(expected), _tensors(found)):
         if one is None or other is None or one.shape != other.shape:
             return math.inf
-        if one.is_floating_point():
-            differences.append(relative_difference(one, other))
-        elif not torch.equal(one, other):
+        if not one.is_floating_point() and not torch.equal(one, other):
             return math.inf
+        differences.append(relative_difference(one.double(), other.double()))
     return largest(differences)
 
 
@@ -195,8 +181,7 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor | np.ndarray):
         yield torch.as_tensor(output)
     elif isinstance(output, Mapping | BaseDataElement):
-        for _, item in sorted(output.items()):
-            yield from _tensors(item)
+        yield from _tensors([item for _, item in sorted(output.items())])
     elif isinstance(output, list | tuple):
         for item in output:
             yield from _tensors(item)

@@ -18,21 +18,15 @@ from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.utils.numerics import relative_difference
 
 PARTS = ("backbone", "classifier", "segmenter")
-_SCORES: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda logits: logits.softmax(dim=1),
-    "sigmoid": lambda logits: logits.sigmoid(),
-}
+_SCORES: dict[str, nn.Module] = {"softmax": nn.Softmax(dim=1), "sigmoid": nn.Sigmoid()}
 
 
 @dataclass(frozen=True)
 class Exportable:
-    """A model that is ready for an exporter.
+    """A model that is ready for an exporter: from images, (N, C, H, W) float32, to tensors.
 
-    Attributes:
-        module: Module from images, (N, C, H, W) float32, to one or several tensors, on the CPU.
-        reference: What the model computes as it was given, before it was fused.
-        fixed_size: The only height and width in pixels that it accepts; None if it accepts any.
-        equalised: ``'yes'``, or why the weights could not be balanced.
+    ``reference`` computes what the model did as it was given; ``fixed_size`` is the only size in
+    pixels that it accepts (None: any); ``equalised`` is ``'yes'``, or why it is not.
     """
 
     module: nn.Module
@@ -46,9 +40,7 @@ class Exportable:
 def make_exportable(
     model: nn.Module, part: str | None = None, softmax: bool = False, balance: bool = True
 ) -> Exportable:
-    """Fuse and equalise a copy of a model, and take the part to export.
-
-    Modules that can be exported for one height and width only become equal ones for any.
+    """Fuse and equalise a copy of a model on the CPU, and take the part to export.
 
     Args:
         model: A detector, segmenter, classifier or bare backbone, in eval mode.
@@ -70,39 +62,33 @@ def make_exportable(
     if count_fusable(fused):
         fuse_model(fused, inplace=True)
     given.eval(), fused.eval()
-    equalised = "no"
-    if balance:
-        equalised = _equalise(getattr(fused, "backbone", fused) if part == "backbone" else fused)
+    equalised = "yes" if balance else "no"
+    try:
+        if balance:
+            equalise(getattr(fused, "backbone", fused) if part == "backbone" else fused, True)
+    except (ValueError, RuntimeError) as error:
+        equalised = f"no: {error}"
     fixed_size = fixed_input_size(fused)
     for parent in list(fused.modules()):
         _free_pools(parent)
         if type(parent) is VanillaBlock:
             _pool_behind_relu(parent)
-    output = "logits"
+    output = part if part == "backbone" else "logits"
     names: tuple[str, ...] = (output,)
     if part == "backbone":
         backbone: Any = getattr(fused, "backbone", fused)
         if not hasattr(backbone, "out_indices"):
             raise ValueError(f"{type(backbone).__name__} has no out_indices that name its outputs")
-        output, names = part, tuple(f"level{index}" for index in backbone.out_indices)
+        names = tuple(f"level{index}" for index in backbone.out_indices)
     module: nn.Module = TensorModel(fused, output)
     reference: Callable[[Tensor], Any] = TensorModel(given, output)
     if softmax:
-        scores_of = score_function(given)
-        if scores_of is None:
+        if (scores_of := score_function(given)) is None:
             head = type(model.head).__name__
             raise ValueError(f"{head} predicts neither softmax nor sigmoid; leave softmax out")
-        module, names = _Scores(module, scores_of), ("probabilities",)
+        module, names = nn.Sequential(module, _SCORES[scores_of]), ("probabilities",)
         reference = predicted_scores(given)
     return Exportable(module.eval(), reference, part, names, fixed_size, equalised)
-
-
-def _equalise(fused: nn.Module) -> str:
-    try:
-        equalise(fused, inplace=True)
-    except (ValueError, RuntimeError) as error:
-        return f"no: {error}"
-    return "yes"
 
 
 def random_images(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -134,10 +120,7 @@ def predicted_scores(model: Any) -> Callable[[Tensor], Tensor]:
 
 
 def score_function(model: nn.Module) -> str | None:
-    """Measure by which function, ``'softmax'`` or ``'sigmoid'``, a classifier predicts scores.
-
-    None: it is neither, or its ``predict`` gives no scores.
-    """
+    """Measure how a classifier predicts scores: ``'softmax'``, ``'sigmoid'``, or None of both."""
     size = fixed_input_size(model) or (64, 64)
     images = random_images((2, input_channels(model), *size), seed=0)
     with suppress(Exception), torch.no_grad():  # whatever a head raises that predicts other things
@@ -146,15 +129,6 @@ def score_function(model: nn.Module) -> str | None:
             if relative_difference(scores, function(logits)) < 1e-5:
                 return name
     return None
-
-
-class _Scores(nn.Module):
-    def __init__(self, logits: nn.Module, scores_of: str) -> None:
-        super().__init__()
-        self.logits, self.scores_of = logits, scores_of
-
-    def forward(self, images: Tensor) -> Tensor:
-        return _SCORES[self.scores_of](self.logits(images))
 
 
 def _pool_behind_relu(block: Any) -> None:

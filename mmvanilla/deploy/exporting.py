@@ -41,15 +41,11 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: its name on the command line, and how it is written and run.
+    """A file format: its name on the command line, and how it is written and run (in fp32).
 
-    Attributes:
-        runtime: Name of the program that runs it, for messages.
-        packages: Packages that it needs, as pip and Python know them.
-        open: Function that opens a file to run it on the CPU, in fp32.
-        companions: Suffixes of the files that are written beside it.
-        has_open_size: Whether a file can accept any height and width.
-        has_open_batch: Whether a file takes several images at once; else ``open`` runs one by one.
+    ``packages`` are those that it needs, ``companions`` the suffixes of files beside it.
+    ``has_open_size``: whether a file can accept any height and width; ``has_open_batch``: whether
+    it takes several images at once (else ``open`` runs one by one).
     """
 
     name: str
@@ -70,10 +66,7 @@ class Format:
 
 
 class ExportReport(NamedTuple):
-    """The file's metadata, and its largest difference from PyTorch on inputs of these shapes.
-
-    The difference is relative to each output's maximum, the shapes are (N, C, H, W).
-    """
+    """A file's metadata, and its relative difference from PyTorch on inputs of these shapes."""
 
     metadata: dict[str, str]
     max_difference: float
@@ -162,19 +155,15 @@ def _quiet(target: Format) -> Iterator[None]:
             raise
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RuntimeError(
-                f"this model cannot be a file for {target.runtime}: {reason}"
-            ) from error
+            message = f"this model cannot be a file for {target.runtime}: {reason}"
+            raise RuntimeError(message) from error
 
 
 @torch.no_grad()
 def compare_with_torch(
     run: RunFile, reference: Callable[[Tensor], Any], shapes: Sequence[tuple[int, ...]]
 ) -> float:
-    """Run a file in its runtime and a model in PyTorch on random inputs of these shapes.
-
-    Returns:
-        The largest difference relative to an output's maximum; NaN if either side gives NaN.
+    """Return the largest relative difference of a file from a model on random inputs; may be NaN.
 
     Raises:
         RuntimeError: The runtime cannot run one of the inputs.

@@ -1,8 +1,4 @@
-"""Turn a trained checkpoint into a fused one, as `mmvanilla fuse_backbone` does.
-
-Load the model strictly; fuse it, which measures each layer; write both files aside, read them back
-and compare the result with the trained model; measure both forms; move the files to their places.
-"""
+"""Turn a trained checkpoint into a fused one, as `mmvanilla fuse_backbone` does."""
 
 from __future__ import annotations
 
@@ -49,8 +45,7 @@ class Measurement(NamedTuple):
 class FuseReport(NamedTuple):
     """What :func:`fuse_checkpoint` did; ``forms`` are the training form and the deploy form.
 
-    ``max_difference`` is relative to each output's maximum; ``compared`` and ``measured`` say in
-    words what was compared, what was not, and whose MACs and latency were measured.
+    ``max_difference`` is relative; ``compared`` and ``measured`` say in words what was done.
     """
 
     num_fused: int
@@ -74,6 +69,8 @@ def fuse_checkpoint(
 ) -> FuseReport:
     """Fuse a trained checkpoint, and write it with a config that builds its model.
 
+    Both files are written aside, and read back and compared before they appear.
+
     Args:
         config: Path of the config that the model was trained with.
         checkpoint: Path of the weights of the training form.
@@ -81,13 +78,12 @@ def fuse_checkpoint(
         cfg_options: Values by dotted key, which override entries of the config.
         sizes: Heights and widths in pixels to compare at; the first is measured, too. None: the
             only size that the model accepts, or a size at which the config tests it.
-        tolerance: Largest difference allowed, relative to each output's maximum. Default: 1e-4.
-        force: Whether to fuse a model whose λ is not 1, which changes its outputs. Default: False.
-        overwrite: Whether to replace existing files. Default: False.
+        tolerance: Largest difference allowed, relative to each output's maximum.
+        force: Whether to fuse a model whose λ is not 1, which changes its outputs.
+        overwrite: Whether to replace existing files.
 
     Raises:
-        FileExistsError: An output exists and ``overwrite`` is False.
-        FileNotFoundError: The config or checkpoint does not exist.
+        OSError: An input does not exist, or an output does and ``overwrite`` is False.
         ValueError: There is nothing to fuse, or ``out`` is no ``.pth`` file or an input.
         RuntimeError: The weights do not fit, λ is not 1, a layer cannot be fused, or the fused
             files do not give the trained model's outputs.

@@ -21,8 +21,6 @@ from mmvanilla.utils.paths import tool_command
 MAX_DROP = 5.0
 #: What has a weight scale of its own.
 SCHEMES = ("channel", "layer")
-
-
 #: For each suffix the function that quantises such a file, and the packages that it needs.
 QUANTIZERS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
     ".onnx": (quantize_onnx, ("onnx", "onnxruntime")),
@@ -53,20 +51,18 @@ def quantize_classifier(
 ) -> list[MeasuredForm]:
     """Quantise a classifier, measure accuracy and latency before and after, and write it.
 
-    ``.onnx`` is quantised by ONNX Runtime, ``.xml`` by NNCF, ``.tflite`` by AI Edge Quantizer. The
-    weights of all layers become int8 (symmetric). Activations become 8-bit integers, with the
-    ranges that they have on calibration images of the training split. The metadata is kept.
+    Weights become int8 (symmetric), activations 8-bit integers, with the ranges that they have on
+    calibration images of the training split. The metadata is kept.
 
     Args:
         cfg: Config of the classifier, for its data sets.
         model: Path of the fp32 file that ``mmvanilla export`` wrote for it.
         out: Path of the file to write, with the same suffix.
-        scheme: Whether each ``'channel'`` (default) or only each ``'layer'`` has a weight scale of
-            its own; for the latter the weights should have been equalised, as export does.
-        calibration_images: Number of images of the training split to calibrate with, at least 1.
+        scheme: Whether each ``'channel'`` or only each ``'layer'`` has a weight scale of its own.
+        calibration_images: Number of images of the training split, at least 1.
         test_images: Number of images of the test split to measure on, at least 1. None: all.
         rounds: Number of timed runs of each form, at least 2.
-        keep_float: Names of layers to leave in fp32, as an error for a wrong name lists them.
+        keep_float: Names of layers to leave in fp32; the error for a wrong name lists them.
         max_drop: Largest loss of top-1 accuracy on the test images, in points.
         overwrite: Whether to replace an existing file.
 
@@ -74,8 +70,7 @@ def quantize_classifier(
         Measurements of the fp32 form and of the int8 form.
 
     Raises:
-        FileExistsError: ``out`` exists and ``overwrite`` is False.
-        FileNotFoundError: The model does not exist.
+        OSError: ``out`` exists and ``overwrite`` is False, or the model does not exist.
         ValueError: The config is not a classifier's, a number is not allowed, ``out`` is ``model``,
             the suffix has no int8 form, or the model has no layer of a name in ``keep_float``.
         RuntimeError: int8 loses more than ``max_drop`` points; nothing is written.
@@ -100,16 +95,8 @@ def quantize_classifier(
     calibration = Samples(cfg, "train", calibration_images)
     test = Samples(cfg, "test", test_images)
     with appearing_together(files, overwrite) as aside:
-        try:
-            quantize(
-                model,
-                aside[0],
-                calibration.images(),
-                per_channel=scheme == "channel",
-                keep_float=keep_float,
-            )
-        except OSError as error:  # the libraries name a file of their own
-            raise OSError(error.errno, error.strerror or str(error), str(out)) from error
+        options = dict(per_channel=scheme == "channel", keep_float=keep_float)
+        quantize(model, aside[0], calibration.images(), **options)
         forms = {"fp32": open_form(model), "int8": open_form(aside[0])}
         full, small = measured = measure_forms(forms, test, rounds)
         del forms  # OpenVINO keeps the files open

@@ -38,11 +38,8 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 class Predictor:
     """An exported model with all that it takes to use it.
 
-    Args:
-        run: Function that runs the model.
-        settings: Entry ``runner`` of its metadata, decoded; a ValueError if they refuse.
-        size: The only height and width in pixels that it takes, such as ``'64x96'``. Default: any.
-        name: Name of the model, for messages.
+    ``settings`` are entry ``runner`` of its metadata (a ValueError if they refuse), and ``size``
+    is the only height and width in pixels that it takes, such as ``'64x96'``, or ``'any'``.
     """
 
     def __init__(
@@ -59,12 +56,7 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> Predictor:
-        """Open a file; ``device`` is ``'cpu'``, or another one that the runtime knows.
-
-        Raises:
-            ValueError: The file is not such a model, or cannot be used here.
-            ImportError: The runtime is not installed.
-        """
+        """Open a file, or raise a ValueError or ImportError; the runtime names the devices."""
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"no model at {path}; check the path")
@@ -76,9 +68,7 @@ class Predictor:
         except ImportError as error:
             raise ImportError(f"{path} needs {package}; run `pip install {package}`") from error
         if "runner" not in metadata:
-            raise ValueError(
-                f"{path} does not say how it is used; write it with `mmvanilla export`"
-            )
+            raise ValueError(f"{path} does not say how it is used; use `mmvanilla export`")
         return cls(run, json.loads(metadata["runner"]), metadata["input_size"], str(path))
 
     def class_name(self, label: int) -> str:
@@ -130,10 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="file that mmvanilla exported")
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     parser.add_argument("--out", help="JSON file to write (default: print)")
-    parser.add_argument(
-        "--out-dir",
-        help="folder for pictures; of a segmenter also NAME_labels.png with the classes",
-    )
+    parser.add_argument("--out-dir", help="folder for pictures (of a segmenter also label maps)")
     parser.add_argument("--device", default="cpu", help="as the runtime calls it (default: cpu)")
     return parser
 

@@ -29,7 +29,6 @@ _ATTRIBUTES = {
     "CenterCrop": ("crop_size",),
     "Pad": ("size", "size_divisor", "pad_to_square", "pad_val"),
 }
-#: Height and width in pixels of the images on which the settings are tried.
 _TRIED_SIZES = ((96, 130), (150, 70))
 
 
@@ -40,17 +39,11 @@ def describe_for_runner(
     part: str | None = None,
     softmax: bool = False,
 ) -> dict[str, str]:
-    """Make the metadata entries ``classes`` and ``runner``, which a device needs.
+    """Make the metadata entries ``classes`` and ``runner`` of a model in eval mode on the CPU.
 
     On two images the runner must make the input that the config's pipeline makes, bit by bit, and
     find what the model's own ``predict`` finds. What it cannot do is no error: the entry says it.
-
-    Args:
-        model: Model of any toolbox, in eval mode on the CPU.
-        cfg: Config of the model.
-        meta: Entry ``meta`` of its checkpoint.
-        part: Exported part, as in :func:`mmvanilla.deploy.exportable.make_exportable`.
-        softmax: Whether the file of a classifier gives scores instead of logits.
+    ``meta`` is the checkpoint's; ``part`` and ``softmax`` are those of ``make_exportable``.
     """
     known = describe_data(meta)
     try:
@@ -104,11 +97,7 @@ def _describe_task(model: Any, part: str | None) -> dict[str, Any]:
 
 
 def describe_reading(model: nn.Module, cfg: Config) -> dict[str, Any]:
-    """Describe how the test pipeline and the data preprocessor turn a file into an input.
-
-    Raises:
-        ValueError: The runner does not know a step of the pipeline.
-    """
+    """Describe how a file becomes an input; a ValueError for a step that the runner lacks."""
     from mmcv.image.geometric import cv2_interp_codes, pillow_interp_codes
     from mmcv.image.io import imread_flags
 

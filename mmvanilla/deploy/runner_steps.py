@@ -13,11 +13,9 @@ import numpy as np
 def prepare_image(
     image: np.ndarray, settings: dict[str, Any]
 ) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
-    """Turn an image, (H, W) or (H, W, C) as BGR, into a network's input by a file's settings.
+    """Turn an image, (H, W) or (H, W, C) as BGR, into an input, (1, C, H, W) float32.
 
-    Returns:
-        The input, (1, C, H, W) float32; its height and width without the padding behind
-        normalisation; and how much the last resizing changed width and height.
+    Returned, too: height and width before the last padding, and the last resizing's two factors.
     """
     if settings["to_float32"]:
         image = image.astype(np.float32)
@@ -27,12 +25,9 @@ def prepare_image(
         image = STEPS[step["type"]](image, step)
         if "interpolation" in step:
             scale = (image.shape[1] / width, image.shape[0] / height)
-    pixels = image[..., None] if image.ndim == 2 else image
-    if pixels.shape[2] not in (1, settings["channels"]):
-        raise ValueError(
-            f"the model takes images of {settings['channels']} channels, and this one has "
-            f"{pixels.shape[2]}; convert it"
-        )
+    pixels, channels = image[..., None] if image.ndim == 2 else image, settings["channels"]
+    if (found := pixels.shape[2]) not in (1, channels):
+        raise ValueError(f"the model takes images of {channels} channels, and this one has {found}")
     if settings["channel_order"] == "RGB" and pixels.shape[2] == 3:
         pixels = pixels[..., ::-1]
     inputs = pixels.transpose(2, 0, 1).astype(np.float32)

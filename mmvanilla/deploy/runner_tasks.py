@@ -15,9 +15,8 @@ from mmvanilla.deploy.runner_steps import interpolate
 class Task(NamedTuple):
     """What a model is for, as functions whose first argument is its predictor.
 
-    ``predict`` makes a dict of a network's input, its height and width without padding, how much
-    width and height were resized, and the image's own height and width. ``to_json`` makes of it
-    what JSON can hold, and ``draw``, with a picture, (H, W, 3) BGR, a picture for each ending.
+    ``predict`` makes a dict of what ``prepare_image`` gives, and the image's height and width.
+    ``to_json`` makes of it what JSON can hold; ``draw``, with a picture, (H, W, 3) BGR, pictures.
     """
 
     predict: Callable[..., dict[str, Any]]

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmvanilla.deploy.exporting import Format, Job
 from mmvanilla.deploy.runner_runtimes import RunFile
 
-#: Name of the metadata inside of the file, as JSON: an extra file of torch's.
+#: An extra file of torch's, inside of the file.
 METADATA_FILE = "mmvanilla.json"
 
 

@@ -226,8 +226,8 @@ def test_a_collapse_is_refused_unless_it_is_allowed(exported, tmp_path, run_tool
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (dict(calibration_images=0), ValueError, "calibration_images must be at least 1"),
-        (dict(test_images=-1), ValueError, "test_images must be at least 1"),
+        (dict(calibration_images=0), ValueError, "at least one image of the train split"),
+        (dict(test_images=-1), ValueError, "at least one image of the test split"),
         (dict(max_drop=float("nan")), ValueError, "max_drop must be a number of points"),
         (dict(scheme="pixel"), ValueError, "scheme must be one of channel, layer"),
         (dict(out="net.onnx", overwrite=True), ValueError, "is also an input"),
