@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,18 +12,14 @@ from mmvanilla.deploy.runner_runtimes import open_executorch
 
 
 def write_executorch(job: Job, path: Path) -> None:
-    """Write a ``.pte`` file, and the metadata in a ``.json`` file."""
-    save_program(torch.export.export(job.exportable.module, (job.example[:1],)), path)
-    write_beside(path, job.metadata)
-
-
-def save_program(program: Any, path: Path) -> None:
-    """Write an exported program for XNNPACK."""
+    """Write a ``.pte`` file for XNNPACK, and the metadata in a ``.json`` file."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
+    program = torch.export.export(job.exportable.module, (job.example[:1],))
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     path.write_bytes(lowered.to_executorch().buffer)
+    write_beside(path, job.metadata)
 
 
 EXECUTORCH = Format(
@@ -33,7 +28,7 @@ EXECUTORCH = Format(
     "ExecuTorch",
     ("executorch",),
     write_executorch,
-    lambda path: open_executorch(path)[0],
+    open_executorch,
     companions=(".json",),
     has_open_size=False,
     has_open_batch=False,

@@ -53,7 +53,7 @@ class Format:
     runtime: str
     packages: tuple[str, ...]
     write: Callable[[Job, Path], None]
-    open: Callable[[Path], RunFile]
+    open: Callable[[Path], tuple[RunFile, dict[str, str]]]
     companions: tuple[str, ...] = ()
     has_open_size: bool = True
     has_open_batch: bool = True
@@ -135,7 +135,7 @@ def export_model(
     with appearing_together(files, overwrite) as aside:
         with _quiet(target):
             target.write(job, aside[0])
-            difference = compare_with_torch(target.open(aside[0]), exportable.reference, shapes)
+            difference = compare_with_torch(target.open(aside[0])[0], exportable.reference, shapes)
         if not difference <= tolerance:  # NaN is a disagreement, too
             raise RuntimeError(
                 f"{target.runtime}'s outputs differ from PyTorch's by {difference:.2g} of their "

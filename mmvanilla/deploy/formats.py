@@ -20,11 +20,7 @@ FORMATS: dict[str, Format] = {
 
 
 def find_format(out: str | Path, name: str | None = None) -> Format:
-    """Find a format by its name, or else by the suffix of the file to write.
-
-    Raises:
-        ValueError: The suffix is unknown.
-    """
+    """Find a format by its name, or else by the suffix of a file (a ValueError if unknown)."""
     if name is not None:
         return FORMATS[name]
     by_suffix = {entry.suffix: entry for entry in FORMATS.values()}

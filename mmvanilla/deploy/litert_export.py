@@ -23,7 +23,7 @@ LITERT = Format(
     "LiteRT",
     ("litert_torch", "ai_edge_litert"),
     write_litert,
-    lambda path: open_litert(path)[0],
+    open_litert,
     companions=(".json",),
     has_open_size=False,
     has_open_batch=False,

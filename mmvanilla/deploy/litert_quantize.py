@@ -17,11 +17,7 @@ def quantize_litert(
     per_channel: bool = True,
     keep_float: Sequence[str] = (),
 ) -> None:
-    """Quantise a ``.tflite`` file, as ``quantize_onnx`` does an ONNX file; images stay float32.
-
-    Raises:
-        ValueError: ``keep_float`` is not empty.
-    """
+    """Quantise a ``.tflite`` file as ``quantize_onnx`` does; ``keep_float`` must be empty."""
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import Quantizer, recipe
 

@@ -45,7 +45,7 @@ NCNN = Format(
     "ncnn",
     ("ncnn", "pnnx"),
     write_ncnn,
-    lambda path: open_ncnn(path)[0],
+    open_ncnn,
     companions=(".bin", ".json"),
     has_open_batch=False,
 )

@@ -52,11 +52,4 @@ def _name_weights_once(graph: Any) -> None:
         node.input[:] = [names.get(name, name) for name in node.input]
 
 
-ONNX = Format(
-    "onnx",
-    ".onnx",
-    "ONNX Runtime",
-    ("onnx", "onnxruntime"),
-    write_onnx,
-    lambda path: open_onnx(path)[0],
-)
+ONNX = Format("onnx", ".onnx", "ONNX Runtime", ("onnx", "onnxruntime"), write_onnx, open_onnx)

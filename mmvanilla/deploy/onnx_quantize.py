@@ -25,15 +25,10 @@ def quantize_onnx(
     ``keep_float``: names of layers to leave in fp32; a name that no layer has is a ValueError.
     """
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.images = iter(images)
 
@@ -42,21 +37,20 @@ def quantize_onnx(
             return None if image is None else {INPUT_NAME: image}
 
     nodes = onnx.load(str(model), load_external_data=False).graph.node
-    check_layers(
-        model, keep_float, [n.name for n in nodes if n.op_type in ("Conv", "Gemm", "MatMul")]
-    )
+    layers = [node.name for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
+    check_layers(model, keep_float, layers)
     prepared = out.with_suffix(".prepared.onnx")
     # Symbolic shape inference does not support every dynamic size, and ONNX's own inference is
     # enough. If the optimiser fails, it prints a traceback and continues, so its log is silenced.
     logging.getLogger(quant_pre_process.__module__).setLevel(logging.CRITICAL)
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
+    quantization.quantize_static(
         str(prepared),
         str(out),
         Reader(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
+        quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
         per_channel=per_channel,
         nodes_to_exclude=list(keep_float),
     )

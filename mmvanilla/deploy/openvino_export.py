@@ -31,11 +31,5 @@ def save_model(model: Any, path: Path, metadata: dict[str, str]) -> None:
 
 
 OPENVINO = Format(
-    "openvino",
-    ".xml",
-    "OpenVINO",
-    ("openvino", "onnx"),
-    write_openvino,
-    lambda path: open_openvino(path)[0],
-    companions=(".bin",),
+    "openvino", ".xml", "OpenVINO", ("openvino", "onnx"), write_openvino, open_openvino, (".bin",)
 )

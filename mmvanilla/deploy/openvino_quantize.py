@@ -26,10 +26,7 @@ def quantize_openvino(
     """Quantise an ``.xml`` file and its ``.bin`` file, as ``quantize_onnx`` does an ONNX file."""
     import nncf
     import openvino
-    from nncf.quantization.advanced_parameters import (
-        AdvancedQuantizationParameters,
-        QuantizationParameters,
-    )
+    from nncf.quantization import advanced_parameters as advanced
 
     samples = list(images)
     nncf.set_log_level(logging.ERROR)
@@ -37,13 +34,14 @@ def quantize_openvino(
     kinds = ("Convolution", "GroupConvolution", "MatMul")
     layers = [op.get_friendly_name() for op in read.get_ops() if op.get_type_name() in kinds]
     check_layers(model, keep_float, layers)
-    weights = QuantizationParameters(per_channel=per_channel)
+    weights = advanced.QuantizationParameters(per_channel=per_channel)
+    parameters = advanced.AdvancedQuantizationParameters(weights_quantization_params=weights)
     with contextlib.redirect_stdout(io.StringIO()):  # of its progress bars
         quantized = nncf.quantize(
             read,
             nncf.Dataset(samples),
             subset_size=len(samples),
             ignored_scope=nncf.IgnoredScope(names=list(keep_float)),
-            advanced_parameters=AdvancedQuantizationParameters(weights_quantization_params=weights),
+            advanced_parameters=parameters,
         )
     save_model(quantized, out, read_rt_info(read))

@@ -49,7 +49,7 @@ def quantize_classifier(
     max_drop: float = MAX_DROP,
     overwrite: bool = False,
 ) -> list[MeasuredForm]:
-    """Quantise a classifier, measure accuracy and latency before and after, and write it.
+    """Quantise a classifier, write it, and return measurements of its fp32 form and its int8 form.
 
     Weights become int8 (symmetric), activations 8-bit integers, with the ranges that they have on
     calibration images of the training split. The metadata is kept.
@@ -65,9 +65,6 @@ def quantize_classifier(
         keep_float: Names of layers to leave in fp32; the error for a wrong name lists them.
         max_drop: Largest loss of top-1 accuracy on the test images, in points.
         overwrite: Whether to replace an existing file.
-
-    Returns:
-        Measurements of the fp32 form and of the int8 form.
 
     Raises:
         OSError: ``out`` exists and ``overwrite`` is False, or the model does not exist.

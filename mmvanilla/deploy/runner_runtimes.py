@@ -25,12 +25,8 @@ def silence_telemetry() -> None:
 def open_onnx(path: Path, device: str = "cpu", threads: int = 0) -> tuple[RunFile, dict[str, str]]:
     """Open an ``.onnx`` file in ONNX Runtime: the function that runs it, and the file's metadata.
 
-    ``device`` is ``'cpu'`` or another one by its name there, such as ``'cuda'``; ``threads`` are
-    those within one operator, 0: the runtime chooses.
-
-    Raises:
-        ImportError: The runtime is not installed.
-        ValueError: The file cannot be loaded, or the device cannot be used.
+    ``device`` is a name of the runtime, such as ``'cuda'``; with 0 ``threads`` it chooses. A file
+    that cannot be loaded, or a device that cannot be used, is a ValueError.
     """
     silence_telemetry()
     import onnxruntime

@@ -29,13 +29,13 @@ def _write_program(job: Job, path: Path) -> None:
     torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(job.metadata)})
 
 
-def _run_in_torch(program: Callable[[Tensor], Any]) -> RunFile:
+def _opened(program: Callable[[Tensor], Any]) -> tuple[RunFile, dict[str, str]]:
     def run(images: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
             outputs = program(torch.from_numpy(images))
         return [each.numpy() for each in ([outputs] if isinstance(outputs, Tensor) else outputs)]
 
-    return run
+    return run, {}
 
 
 TORCHSCRIPT = Format(
@@ -44,7 +44,7 @@ TORCHSCRIPT = Format(
     "TorchScript",
     (),
     _write_torchscript,
-    lambda path: _run_in_torch(torch.jit.load(str(path), map_location="cpu")),
+    lambda path: _opened(torch.jit.load(str(path), map_location="cpu")),
 )
 TORCH_EXPORT = Format(
     "torch_export",
@@ -52,6 +52,6 @@ TORCH_EXPORT = Format(
     "torch.export",
     (),
     _write_program,
-    lambda path: _run_in_torch(torch.export.load(path).module()),
+    lambda path: _opened(torch.export.load(path).module()),
     has_open_size=False,  # pooling guards a file against sizes with another remainder
 )

@@ -74,10 +74,8 @@ def segmenter_config(size, test_cfg=None, align_corners=False):
     cfg.model.update(auxiliary_head=None, test_cfg=test_cfg or dict(mode="whole"))
     cfg.model.backbone = BACKBONE  # update() would merge them
     head = dict(type="FCNHead", channels=16, num_convs=1, num_classes=4, norm_cfg=dict(type="BN"))
-    inputs = dict(in_channels=[8, 16, 24, 32], in_index=[0, 1, 2, 3])
-    cfg.model.decode_head = dict(
-        **head, **inputs, input_transform="resize_concat", align_corners=align_corners
-    )
+    head.update(in_channels=[8, 16, 24, 32], in_index=[0, 1, 2, 3], align_corners=align_corners)
+    cfg.model.decode_head = dict(head, input_transform="resize_concat")
     return cfg
 
 
@@ -96,10 +94,8 @@ def save(cfg, folder: Path):
         inputs = [reader.batch(image)[0] for image in write_images(folder / "images", 6)]
         logits = [model(each).transpose(0, 1).flatten(1) for each in inputs]
         head = model.head if hasattr(model, "head") else model.decode_head.conv_seg
-        last = [module for module in head.modules() if getattr(module, "bias", None) is not None][
-            -1
-        ]
-        last.bias -= torch.cat(logits, dim=1).mean(dim=1)
+        last = [each for each in head.modules() if getattr(each, "bias", None) is not None]
+        last[-1].bias -= torch.cat(logits, dim=1).mean(dim=1)
     weights = dict(meta=dict(dataset_meta=META), state_dict=model.state_dict())
     torch.save(weights, folder / "weights.pth")
     return path, folder / "weights.pth", model
