@@ -34,13 +34,8 @@ def pins(*stems: str) -> dict[str, list[str]]:
 
 
 def run(*command: object, cwd: Path, **variables: str) -> str:
-    done = subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **variables},
-    )
+    words, env = [*map(str, command)], {**os.environ, **variables}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, MODELS, VISUALIZERS
 from torch import Tensor
@@ -41,7 +40,6 @@ def check_data(
         if wrong:
             remedy = "put the data there, or correct data_root, ann_file and data_prefix"
             findings.append(Finding(FAULT, subject, wrong, remedy, certain=True))
-        if dataset is None:
             continue
         parts = list(leaves(dataset))
         for index, part in enumerate(parts):
@@ -82,8 +80,7 @@ def _take(
             remedy = "correct this file, its annotations, or the pipeline"
             return samples, [Finding(FAULT, subject, text, remedy, certain=True)]
     # Not several views or branches, nor what only its own model knows.
-    samples = [each for each in samples if isinstance(each.get("inputs"), Tensor)]
-    samples = [each for each in samples if "data_samples" in each]
+    samples = [x for x in samples if isinstance(x.get("inputs"), Tensor) and "data_samples" in x]
     whole: Counter[int] | None = None
     if thorough:  # the labels of the whole split, if they are known without images
         with suppress(AttributeError, KeyError, NotImplementedError):
@@ -116,7 +113,15 @@ def _describe(
 ) -> Iterator[Finding]:
     kind, counts, sizes, ignored = "", Counter[int](), set(), 0.0
     for sample in samples:
-        kind, labels = _labels(sample["data_samples"])
+        found = sample["data_samples"]
+        if "gt_instances" in found:
+            kind, labels = "objects", found.gt_instances.labels
+        elif "gt_sem_seg" in found:
+            kind, labels = "pixels", found.gt_sem_seg.data
+        elif "gt_label" in found:
+            kind, labels = "images", found.gt_label
+        else:
+            return
         sizes.add(_by(sample["inputs"].shape[-2:]))
         values, numbers = labels.unique(return_counts=True)
         counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
@@ -147,14 +152,6 @@ def _describe(
         yield Finding(FAULT, subject, f"never seen in {place}: {missing}", remedy)
     if ignored > 0.5:
         yield Finding(WARNING, subject, f"{ignored:.0%} of the pixels are ignored", remedy)
-
-
-def _labels(found: Any) -> tuple[str, Tensor]:
-    if "gt_instances" in found:
-        return "objects", found.gt_instances.labels
-    if "gt_sem_seg" in found:
-        return "pixels", found.gt_sem_seg.data
-    return ("images", found.gt_label) if "gt_label" in found else ("", torch.empty(0))
 
 
 def _by(size: Any) -> str:

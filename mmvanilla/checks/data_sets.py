@@ -16,7 +16,7 @@ _ROUNDING = 2  # pixels by which a box may reach out of its image
 
 
 def build(node: Mapping[str, Any]) -> tuple[Any, str]:
-    """Build a data set as the Runner does: it, or None, and what is wrong with it."""
+    """Build a data set as the Runner does: it, or what is wrong."""
     try:
         return DATASETS.build(copy.deepcopy(node)), ""
     except Exception as error:  # whatever a data set of any origin raises

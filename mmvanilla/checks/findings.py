@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import NamedTuple
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
-_LONG = 300  # characters of another library's error
 
 
 class Finding(NamedTuple):
@@ -28,5 +28,5 @@ class Finding(NamedTuple):
 
 def words(error: BaseException) -> str:
     """Return an exception of another library as one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:_LONG]}" if text else type(error).__name__
+    text = shorten(str(error), 300, placeholder=" …")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

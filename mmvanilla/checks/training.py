@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,7 @@ def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
     if not hooks:
         return Finding(OK, "λ", "λ = 1 throughout") if fading else None
 
-    def fault(text: str, remedy: str, is_certain: bool = True) -> Finding:
-        return Finding(FAULT, "λ", text, remedy, is_certain)
-
+    fault = partial(Finding, FAULT, "λ", certain=True)
     if len(hooks) > 1:
         return fault(f"there are {len(hooks)} DeepTrainingHooks, which disagree", "leave one")
     if not fading:
@@ -98,7 +97,7 @@ def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
     if isinstance(length, int) and end >= length > 0:
         text = f"λ is 1 after {end} of {length} {unit}, so it never is"
         remedy = f"set begin + decay_{unit} below max_{unit}, about a third of it"
-        return fault(text, remedy, False)
+        return fault(text, remedy, certain=False)
     if source is not None and end:
         text = f"DeepTrainingHook begins at λ = 0, but {source} was trained at λ = 1"
         remedy = "remove the hook, unless these weights are from the middle of deep training"

@@ -64,15 +64,9 @@ def test_a_hook_for_a_model_without_a_lambda():
 
 
 def wrapper(constructor="LayerDecayOptimWrapperConstructor", **options):
-    return config(
-        optim_wrapper=dict(
-            type="AmpOptimWrapper",  # refuses CPUs, which is no fault of the config
-            loss_scale="dynamic",
-            optimizer=dict(type="AdamW", lr=1e-3),
-            constructor=constructor,
-            paramwise_cfg=options,
-        )
-    )
+    # It refuses CPUs, which is no fault of the config.
+    amp = dict(type="AmpOptimWrapper", loss_scale="dynamic", optimizer=dict(type="AdamW", lr=1e-3))
+    return config(optim_wrapper=dict(amp, constructor=constructor, paramwise_cfg=options))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,8 @@
-"""The classification configs against the authors' recipes, and under MMPretrain's own tools."""
+"""The classification configs against the authors' recipes."""
 
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
-from mmvanilla.datasets.shapes import make_shapes
 from tests.fashion_files import write_fashion_mnist
-from tests.helpers import CONFIGS, ROOT
+from tests.helpers import CONFIGS
 
 pytestmark = pytest.mark.toolbox("mmpretrain")
 
@@ -170,38 +166,3 @@ def test_fashion_mnist_trains_and_fuses(name, tmp_path, monkeypatch):
         runner = build_test_runner("fused.py", "fused.pth", work_dir="test")
         assert "accuracy/top1" in runner.test()
         release(runner)
-
-
-@pytest.mark.exhaustive
-def test_tools_of_mmpretrain_train_and_test(tmp_path):
-    import mmpretrain
-
-    make_shapes(tmp_path / "data", layouts=["imagenet"], num_train=12, num_val=6, image_size=48)
-    data = tmp_path / "data" / "imagenet"
-    config = tmp_path / "config.py"
-    config.write_text(
-        f"""
-_base_ = [{str(CONFIGS / "shapes" / "vanillanet_shapes.py")!r}]
-model = dict(backbone=dict(width_mult=1 / 64), head=dict(in_channels=64))
-train_dataloader = dict(batch_size=6, dataset=dict(data_root={str(data / "train")!r}))
-val_dataloader = dict(dataset=dict(data_root={str(data / "val")!r}))
-test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=3)
-default_hooks = dict(checkpoint=dict(interval=3))
-custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=2), dict(type="ReseedHook")]
-"""
-    )
-
-    tools = Path(mmpretrain.__file__).parent / ".mim" / "tools"
-    if not tools.is_dir():
-        pytest.skip("this MMPretrain came without its tools")
-    for command in (["train.py", config], ["test.py", config, "run/epoch_3.pth"]):
-        done = subprocess.run(
-            [sys.executable, tools / command[0], *command[1:], "--work-dir", "run"],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
-        )
-        assert done.returncode == 0, done.stderr
-    assert "accuracy/top1" in done.stdout + done.stderr

@@ -44,17 +44,16 @@ ROWS = rows()
 
 
 def narrow(value):
-    if value is None:
-        return None
-    return [item // WIDTH for item in value] if isinstance(value, list) else value // WIDTH
+    return (
+        [item // WIDTH for item in value] if isinstance(value, list) else value and value // WIDTH
+    )
 
 
 def plugged(row: Row) -> Config:
     """The config of the row, with what the row says and nothing else."""
     cfg = load(row.toolbox, row.config)
-    cfg.model.backbone = dict(
-        type="VanillaNet", arch="6", width_mult=1 / WIDTH, out_indices=row.levels
-    )
+    backbone = dict(type="VanillaNet", arch="6", width_mult=1 / WIDTH)
+    cfg.model.backbone = dict(backbone, out_indices=row.levels)
     for key, value in row.entries:
         node = cfg.model
         *path, last = re.findall(r"\w+", key)

@@ -18,10 +18,6 @@ TOOLBOXES = {
 FOLDER = ROOT / "projects" / "family" / "configs"
 
 
-def test_every_config_is_named():
-    assert {path.stem for path in FOLDER.glob("*.py")} == set(TOOLBOXES)
-
-
 @pytest.mark.parametrize("name", TOOLBOXES)
 def test_the_model_is_built_with_pairs(name):
     pytest.importorskip(TOOLBOXES[name])

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.toolbox("mmdet")
 CONFIG = "shapes/maskrcnn_vanillanet_shapes.py"
 LOADERS = [f"{split}_dataloader" for split in ("train", "val", "test")]
 FEW = ["--cfg-options", "train_cfg.max_epochs=1", "custom_hooks.0.decay_epochs=0"]
+FEW += ["default_hooks.checkpoint.interval=1"]
 FEW += [f"{loader}.num_workers=0" for loader in LOADERS]
 FEW += [f"{loader}.persistent_workers=False" for loader in LOADERS]
 
@@ -46,22 +47,22 @@ def test_errors_are_one_line_and_leave_nothing(run_tool, tmp_path, tool, argumen
     assert left == {"other.pth", "foreign.pth", "text.py"}
 
 
-def own_tool(name: str) -> str:
-    import mmdet
-
-    path = Path(mmdet.__file__).parent / ".mim" / "tools" / name
-    if not path.is_file():
-        pytest.skip("this MMDetection was installed without its tools")
-    return str(path)
-
-
 @pytest.mark.exhaustive
-def test_the_toolboxs_own_tools_run_our_configs(tmp_path):
+@pytest.mark.parametrize(
+    ("toolbox", "config", "metric"),
+    [
+        ("mmdet", CONFIG, "coco/bbox_mAP"),
+        ("mmpretrain", "shapes/vanillanet_shapes.py", "accuracy/top1"),
+    ],
+)
+def test_the_toolboxs_own_tools_run_our_configs(tmp_path, toolbox, config, metric):
     """In processes of their own, where nothing but the config imports mmvanilla."""
-    make_shapes(tmp_path / "data" / "shapes", layouts=("coco",), num_train=8, num_val=4)
-    config = str(CONFIGS / CONFIG)
-    train = [own_tool("train.py"), config, "--work-dir", "out", *FEW]
-    test = [own_tool("test.py"), config, "out/epoch_1.pth", "--work-dir", "tested", *FEW]
+    tools = Path(pytest.importorskip(toolbox).__file__).parent / ".mim" / "tools"
+    if not tools.is_dir():
+        pytest.skip(f"this {toolbox} was installed without its tools")
+    make_shapes(tmp_path / "data" / "shapes", ["coco", "imagenet"], num_train=8, num_val=4)
+    train = [tools / "train.py", CONFIGS / config, "--work-dir", "out", *FEW]
+    test = [tools / "test.py", CONFIGS / config, "out/epoch_1.pth", "--work-dir", "tested", *FEW]
     for command in (train, test):
         done = subprocess.run(
             [sys.executable, *command],
@@ -71,4 +72,4 @@ def test_the_toolboxs_own_tools_run_our_configs(tmp_path):
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    assert "coco/bbox_mAP" in done.stdout + done.stderr
+    assert metric in done.stdout + done.stderr
