@@ -34,9 +34,7 @@ def test_its_commands_can_be_read_by_their_tools(notebook):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "run":
                 text = node.args[0]
                 parts = text.values if isinstance(text, ast.JoinedStr) else [text]
-                line = "".join(
-                    part.value if isinstance(part, ast.Constant) else "CHECKPOINT" for part in parts
-                )
+                line = "".join(x.value if isinstance(x, ast.Constant) else "FILE" for x in parts)
                 if line.startswith("python -m projects."):  # read by the tests of projects
                     continue
                 (words,) = commands_of(line)
