@@ -35,8 +35,9 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
         if isinstance(module, _BatchNorm):
             uniform(module.running_mean, -0.5, 0.5)
             uniform(module.running_var, 0.5, 2.0)
-            uniform(module.weight, 0.5, 1.5)
-            uniform(module.bias, -0.5, 0.5)
+            if module.affine:
+                uniform(module.weight, 0.5, 1.5)
+                uniform(module.bias, -0.5, 0.5)
         elif isinstance(module, nn.Conv2d | nn.Linear):
             bound = module.weight[0].numel() ** -0.5
             uniform(module.weight, -2 * bound, 2 * bound)

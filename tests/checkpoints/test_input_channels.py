@@ -35,14 +35,6 @@ def test_the_new_kernel_computes_what_the_old_one_did(in_channels):
     assert relative_difference(expected, found) < 1e-12
 
 
-def test_the_same_number_changes_nothing_and_types_stay():
-    weight = torch.randn(5, 3, 4, 4)
-    assert torch.equal(adapt_kernel(weight, 3), weight)
-    assert adapt_kernel(weight.half(), 1).dtype == torch.float16
-    with pytest.raises(ValueError, match="at least 1, found 0"):
-        adapt_kernel(weight, 0)
-
-
 def load_by_address(path, in_channels, run_tool):
     return CheckpointLoader.load_checkpoint(f"vanillanet://{path}?in_channels={in_channels}")
 

@@ -1,7 +1,5 @@
 """A pair of convolutions: what it fuses to, how it starts, and what it has of a convolution."""
 
-import copy
-
 import pytest
 import torch
 from mmcv.cnn import ConvModule, build_conv_layer
@@ -42,6 +40,7 @@ def assert_fuses(pair, deployed=None, tolerance=1e-9):
         dict(kernel_size=1, last_norm=False),
         dict(kernel_size=1, bias=False),
         dict(kernel_size=1, norm_cfg=None),
+        dict(kernel_size=1, norm_cfg=dict(type="BN", affine=False, eps=0.1)),
     ],
     ids=str,
 )
@@ -49,15 +48,6 @@ def test_a_pair_fuses_to_its_deploy_form(geometry):
     for tolerance in (1e-9, 1e-5):
         pair, deployed = (ConvPair(4, 6, **geometry, deploy=deploy) for deploy in (False, True))
         assert_fuses(pair, deployed, tolerance)
-
-
-def test_fusing_changes_nothing_in_the_layer_and_gives_plain_strides():
-    layer = randomise(ConvPair(4, 6, 1)).to(memory_format=torch.channels_last).eval()
-    before = copy.deepcopy(layer.state_dict())
-    conv = layer.fuse()
-    assert conv.weight.stride() == (4, 1, 1, 1)
-    assert conv.weight.requires_grad and not conv.training
-    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
 
 @torch.no_grad()
@@ -82,17 +72,6 @@ def test_it_comes_from_conv_cfg_where_a_convolution_would(kind):
     assert_fuses(pair, deployed)
 
 
-def test_a_subclass_has_a_deploy_form_too():
-    class Narrow(ConvPair):
-        def __init__(self, in_channels, out_channels, kernel_size, **kwargs):
-            super().__init__(in_channels, out_channels, kernel_size, mid_channels=2, **kwargs)
-
-    arguments = dict(padding=1, padding_mode="reflect")
-    pair = Narrow(4, 6, 3, **arguments)
-    assert isinstance(pair, Narrow) and len(pair.first.conv.weight) == 2
-    assert_fuses(pair, Narrow(4, 6, 3, deploy=True, **arguments))
-
-
 def test_a_misspelt_argument_is_an_error():
     for build in (ConvNorm, ConvPair, lambda *args, **kw: ConvPair(*args, **kw, deploy=True)):
         with pytest.raises(TypeError, match="stide"):
@@ -103,10 +82,8 @@ def test_a_misspelt_argument_is_an_error():
     ("norm_cfg", "eps"),
     [
         (dict(type="BN"), 1e-6),
-        (dict(type="SyncBN"), 1e-6),
         (dict(type="GN", num_groups=2), 1e-6),
         (dict(type="BN", eps=1e-3), 1e-3),
-        (dict(requires_grad=False), 1e-6),
     ],
     ids=str,
 )
@@ -116,18 +93,16 @@ def test_every_norm_has_our_eps_unless_it_says_otherwise(norm_cfg, eps):
 
 
 def test_what_is_written_takes_effect_as_in_a_convolution():
-    for padding_mode in ("zeros", "circular", "reflect"):
-        pair = ConvPair(4, 6, 3, stride=2, padding=1, padding_mode=padding_mode)
-        conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, padding_mode=padding_mode)
+    x = torch.randn(2, 4, 9, 8)
+    for padding_mode in ("zeros", "reflect"):
+        pair, conv = (
+            kind(4, 6, 3, stride=2, padding=1, padding_mode=padding_mode)
+            for kind in (ConvPair, nn.Conv2d)
+        )
         for layer in (pair, conv):
             layer.stride, layer.dilation = 1, (2, 2)
-        assert pair.dilation == (2, 2) and pair.out_channels == 6 and pair.in_channels == 4
-        x = torch.randn(2, 4, 9, 8)
         assert pair(x).shape == conv(x).shape
         assert_fuses(pair)
-    pair = ConvPair(4, 6, 3, padding=1)
-    pair.padding = (2, 2)
-    assert pair(x).shape == (2, 6, 11, 10)
 
 
 @pytest.mark.parametrize("name", ["weight", "bias"])

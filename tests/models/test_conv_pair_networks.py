@@ -73,16 +73,13 @@ FIVE = (32,) * 5
 SMALL = dict(base_channels=8, stem_channels=8)
 # Each network of a toolbox, and the channels of the levels that it takes; none for an image.
 NETWORKS: list[tuple[str, dict, tuple[int, ...]]] = [
-    ("mmpretrain", dict(type="ResNet", depth=18, **SMALL), ()),
     ("mmpretrain", dict(type="ResNetV1d", depth=50, **SMALL), ()),
     ("mmpretrain", dict(type="ResNeXt", depth=50, groups=4, width_per_group=4), ()),
     ("mmpretrain", dict(type="SEResNet", depth=50, **SMALL), ()),
     ("mmpretrain", dict(type="MobileNetV2", widen_factor=0.5), ()),
-    ("mmpretrain", dict(type="VGG", depth=11, norm_cfg=dict(type="BN")), ()),
     ("mmdet", dict(type="Res2Net", depth=50, scales=4, base_width=4, **SMALL), ()),
     ("mmdet", dict(type="FPN", in_channels=[8, 16], out_channels=16, num_outs=3), (8, 16)),
     ("mmdet", dict(type="ATSSHead", **DENSE), FIVE),
-    ("mmdet", dict(type="FCOSHead", **DENSE), FIVE),
     ("mmdet", dict(type="RetinaSepBNHead", num_ins=5, norm_cfg=dict(type="BN"), **DENSE), FIVE),
     ("mmseg", dict(type="CGNet", num_channels=(8, 16, 32), num_blocks=(1, 2)), ()),
     ("mmseg", dict(type="MobileNetV3"), ()),

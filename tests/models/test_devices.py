@@ -83,21 +83,6 @@ def test_deep_training_step_under_autocast(device, act_lambda, with_cp, kind):
     assert {int(counter) for counter in counters} == {3}  # once a step, also when recomputed
 
 
-@pytest.mark.parametrize("deploy", [False, True])
-def test_channels_last_gives_the_same_outputs(device, deploy):
-    net = net_on(device).eval()
-    if deploy:
-        net.switch_to_deploy()
-    images = images_on(device)
-    with torch.no_grad():
-        expected = net(images)
-        net.to(memory_format=torch.channels_last)
-        found = net(images.contiguous(memory_format=torch.channels_last))
-    assert worst(expected, found) < 1e-4
-    if device.type == "cuda":  # no layer went back to NCHW
-        assert all(out.is_contiguous(memory_format=torch.channels_last) for out in found)
-
-
 @pytest.mark.parametrize("name", ["5", "13"])
 @pytest.mark.parametrize("shortcut", list(BLOCKS))
 @pytest.mark.parametrize("act_lambda", [0.5, 1.0])

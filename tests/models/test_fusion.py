@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmvanilla.models.conv_pair import ConvNorm, ConvPair
-from mmvanilla.models.fusion import count_fusable, fuse_model, read_conv_norm
+from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.models.fusion_algebra import fuse_conv_bn, merge_pointwise
 from tests.helpers import randomise, relative_difference
 
@@ -37,45 +37,12 @@ def test_merge_pointwise_is_both_convolutions(groups, channels, kernel_size, wit
     assert relative_difference(expected, found) < EXACT
 
 
-@pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize("with_bias", [True, False])
-def test_fuse_conv_bn_is_convolution_and_norm(affine, with_bias):
-    conv = nn.Conv2d(3, 5, 3, padding=1, bias=with_bias).double()
-    norm = nn.BatchNorm2d(5, eps=0.1, affine=affine).double()
-    for name in ("running_mean", "weight", "bias"):
-        if getattr(norm, name) is not None:
-            nn.init.normal_(getattr(norm, name))
-    nn.init.uniform_(norm.running_var, 0.5, 2.0)
-    norm.eval()
-    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    weight, bias = fuse_conv_bn(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias, 0.1
-    )
-    assert relative_difference(norm(conv(x)), conv2d(x, weight, bias, padding=1)) < EXACT
-
-
 def test_algebra_is_float64_inside():
     # 1 + 1e-9 is 1 in float32; the difference survives only where the inside is wider.
     vectors = [torch.tensor([value]) for value in (1e4, 1e4 - 1.0, 1.0)]
     weight, bias = fuse_conv_bn(torch.full((1, 1, 1, 1), 1e4), *vectors, None, None, 1e-9)
     assert weight.dtype == bias.dtype == torch.float32
     assert bias.item() == pytest.approx(1.0, rel=1e-6)
-
-
-def test_what_does_not_follow_is_refused():
-    first = torch.zeros(4, 3, 1, 1)
-    for second, groups in [((5, 3, 1, 1), 1), ((5, 4, 3, 3), 1), ((5, 4, 1, 1), 2)]:
-        with pytest.raises(ValueError, match="merge_pointwise"):
-            merge_pointwise(first, None, torch.zeros(second), None, groups=groups)
-    ones = torch.ones(4)
-    with pytest.raises(ValueError, match=r"mean has shape \(3,\), expected \(4,\)"):
-        fuse_conv_bn(torch.zeros(4, 2, 1, 1), None, torch.ones(3), ones, ones, ones, 1e-5)
-
-
-@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 4), nn.BatchNorm2d(4, track_running_stats=False)])
-def test_a_norm_without_statistics_is_refused(norm):
-    with pytest.raises(TypeError, match="without running statistics"):
-        read_conv_norm(nn.Conv2d(2, 4, 1), norm)
 
 
 def test_fuse_model_replaces_layers_anywhere_and_leaves_the_original():

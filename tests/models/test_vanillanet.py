@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -64,7 +63,7 @@ def test_levels_are_the_right_layers_sizes_and_channels(name):
     net = VanillaNet(tiny_arch(name)).eval()
     is_adaptive = name == "13-1.5x-ada"
     assert net.fixed_input_size == ((224, 224) if is_adaptive else None)
-    out = x = torch.randn(1, 3, *((224, 224) if is_adaptive else (64, 64)))
+    out = x = torch.randn(1, 3, *((224, 224) if is_adaptive else (97, 131)))
     layers = []
     for module in (net.stem, *net.blocks):
         out = module(out)
@@ -76,16 +75,9 @@ def test_levels_are_the_right_layers_sizes_and_channels(name):
         assert torch.equal(outs[0], layers[-1])
         return
     for level, out in enumerate(outs):
-        assert out.shape[2:] == (16 >> level,) * 2
+        assert out.shape[2:] == (24 >> level, 32 >> level)
         same_size = [layer for layer in layers if layer.shape[2:] == out.shape[2:]]
         assert torch.equal(out, same_size[-1])
-
-
-def test_any_input_size_does():
-    net = VanillaNet(TINY).eval()
-    for size in [(32, 32), (33, 65), (97, 131), (64, 200)]:
-        for level, out in enumerate(net(torch.randn(1, 3, *size))):
-            assert tuple(out.shape[2:]) == tuple(length // 4 >> level for length in size)
 
 
 def test_out_indices_select_and_negative_ones_count_from_the_coarsest():
@@ -105,12 +97,6 @@ def test_adaptive_pooling_serves_one_level_and_one_size():
         VanillaNet(arch, out_indices=(0, 1, 2, 3))
     with pytest.raises(ValueError, match="224x224 inputs only, found 256x224"):
         VanillaNet(arch)(torch.randn(1, 3, 256, 224))
-
-
-def test_it_is_registered_at_the_root_and_a_misspelt_argument_is_an_error():
-    assert isinstance(MODELS.build(dict(type="VanillaNet", arch=TINY)), VanillaNet)
-    with pytest.raises(TypeError, match="pretrained"):
-        MODELS.build(dict(type="VanillaNet", arch=TINY, pretrained="file.pth"))
 
 
 @pytest.mark.parametrize(
@@ -190,16 +176,6 @@ def test_switch_to_deploy_leaves_plain_convolutions_only():
     for weight in net.parameters():
         # Strides of (1, 1, C, C) also pass is_contiguous() for a 1x1 weight, and run slower.
         assert weight.stride() == torch.empty(weight.shape).stride()
-
-
-def test_switch_to_deploy_refuses_training_mode_and_a_fading_lambda():
-    net = VanillaNet(TINY)
-    with pytest.raises(RuntimeError, match=r"model\.eval\(\)"):
-        net.switch_to_deploy()
-    net.eval().blocks[2].conv.act.act_lambda = 0.5
-    with pytest.raises(RuntimeError, match="λ = 0.5"):
-        net.switch_to_deploy()
-    assert not any(type(block.conv) is nn.Conv2d for block in net.blocks)
 
 
 def test_layer_depths_run_from_the_stem_to_what_follows():

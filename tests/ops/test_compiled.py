@@ -22,14 +22,6 @@ pytestmark = needs_compiled
 class TestEach:
     """Outputs and gradients of MMCV's documented functions, with both kinds of operators."""
 
-    @pytest.mark.parametrize("number", [0, 1, 300])
-    @pytest.mark.parametrize("offset", [0, 1])
-    def test_nms(self, number, offset):
-        boxes, scores = random_boxes(number), torch.rand(number)
-        for threshold in (0.2, 0.5, 0.6):
-            theirs, ours = with_both(lambda t=threshold: mmcv_ops.nms(boxes, scores, t, offset))
-            assert all(map(torch.equal, theirs, ours))
-
     @pytest.mark.parametrize("threshold", [0.2, 1 / 3, 0.4, 0.5, 0.6, 0.7])
     def test_nms_where_overlaps_equal_the_threshold_and_scores_each_other(self, threshold):
         low = torch.randint(0, 12, (300, 2))
@@ -53,12 +45,6 @@ class TestEach:
         )
         assert torch.equal(theirs[1], ours[1])
         torch.testing.assert_close(ours[0], theirs[0], rtol=1e-6, atol=0)
-
-    @pytest.mark.parametrize("number", [0, 1, 300])
-    def test_nms_match(self, number):
-        dets = torch.cat([random_boxes(number), torch.rand(number, 1)], dim=1)
-        theirs, ours = with_both(lambda: mmcv_ops.nms_match(dets, 0.5))
-        assert [group.tolist() for group in theirs] == [group.tolist() for group in ours]
 
     @pytest.mark.parametrize("size", [(1, 1), (17, 13)])
     @pytest.mark.parametrize(

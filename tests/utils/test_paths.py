@@ -46,9 +46,3 @@ def test_the_command_is_the_one_that_works_here(tmp_path, monkeypatch):
     assert paths.tool_command("train") == "python tools/train.py"
     monkeypatch.chdir(tmp_path)
     assert paths.tool_command("train") == "mmvanilla train"
-
-
-def test_a_broken_installation_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "mmvanilla")
-    with pytest.raises(RuntimeError, match="installation is incomplete"):
-        paths.configs_dir()
