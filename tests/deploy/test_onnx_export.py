@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmvanilla.deploy.exportable import HalvingPool, SizeFreeAvgPool, make_exportable
-from mmvanilla.deploy.exporting import compare_with_torch, export_model
+from mmvanilla.deploy.exportable import HalvingPool, SizeFreeAvgPool
+from mmvanilla.deploy.exporting import export_model
 from mmvanilla.deploy.formats import find_format
-from mmvanilla.deploy.runner_runtimes import open_onnx
 from tests.deploy.export_models import build_backbone, build_classifier, build_detector
 
 onnx = pytest.importorskip("onnx")
@@ -39,7 +38,6 @@ def test_classifier_adds_its_pooling_and_one_convolution(tmp_path):
     graph, _ = export(build_classifier(), tmp_path)
     counts = Counter(node.op_type for node in graph.node)
     assert (counts.pop("Conv"), counts.pop("Relu"), counts.pop("MaxPool")) == (11, 5, 3)
-    # The head's global average pooling, and from (N, K, 1, 1) to (N, K).
     assert sum(counts.pop(name, 0) for name in ("ReduceMean", "GlobalAveragePool")) == 1
     assert set(counts) <= {"Flatten"} and sum(counts.values()) <= 1
 
@@ -47,12 +45,8 @@ def test_classifier_adds_its_pooling_and_one_convolution(tmp_path):
 def test_detector_gives_its_backbone(tmp_path):
     model = build_detector()
     _, report = export(model, tmp_path)
-    assert report.metadata["part"] == "backbone"
-    images = torch.randn(1, 3, 100, 70)
-    run, _ = open_onnx(tmp_path / "net.onnx")
-    with torch.no_grad():
-        for ours, theirs in zip(model.backbone(images), run(images.numpy()), strict=True):
-            torch.testing.assert_close(torch.from_numpy(theirs), ours, rtol=1e-3, atol=1e-5)
+    assert report.metadata["part"] == "backbone" and report.max_difference < 1e-4
+    assert len(report.metadata["outputs"].split(",")) == len(model.backbone.out_indices)
 
 
 def test_fixed_size(tmp_path):
@@ -77,16 +71,6 @@ def test_halving_pool_is_adaptive_pooling(size, output_size):
     torch.testing.assert_close(HalvingPool(output_size)(x), expected, rtol=0, atol=0)
     with pytest.raises(ValueError, match="no file can pool adaptively from"):
         HalvingPool(output_size - 1)(x)
-
-
-def test_disagreement_is_measured(tmp_path):
-    model = build_backbone()
-    _, report = export(model, tmp_path)
-    run, _ = open_onnx(tmp_path / "net.onnx")
-    with torch.no_grad():
-        next(model.parameters()).mul_(1.5)
-    other = make_exportable(model)
-    assert compare_with_torch(run, other.reference, report.compared_shapes) > 1e-3
 
 
 class OwnScores(nn.Module):

@@ -22,16 +22,12 @@ pytest.importorskip("mmvanilla.cls_head")
 from mmvanilla.apis.config import load_config  # noqa: E402
 from mmvanilla.apis.images import ImageReader  # noqa: E402
 from mmvanilla.apis.model import build_model, load_model  # noqa: E402
-from mmvanilla.deploy import runner  # noqa: E402
+from mmvanilla.deploy import runner, runner_metadata  # noqa: E402
 from mmvanilla.deploy.exporting import export_model  # noqa: E402
 from mmvanilla.deploy.formats import find_format  # noqa: E402
 from mmvanilla.deploy.runner import Predictor  # noqa: E402
 from mmvanilla.deploy.runner_copy import runner_text  # noqa: E402
-from mmvanilla.deploy.runner_metadata import (  # noqa: E402
-    describe_for_runner,
-    describe_reading,
-    refusal,
-)
+from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal  # noqa: E402
 from mmvanilla.deploy.runner_steps import prepare_image  # noqa: E402
 from mmvanilla.deploy.runner_tasks import as_picture  # noqa: E402
 from tests.deploy.runner_models import (  # noqa: E402
@@ -45,9 +41,9 @@ from tests.deploy.runner_models import (  # noqa: E402
 from tests.deploy.test_onnx_export import OwnScores  # noqa: E402
 from tests.helpers import ROOT  # noqa: E402
 
-XML = pytest.param(".xml", marks=pytest.mark.exhaustive)
-PHONES = [
-    pytest.param(suffix, marks=pytest.mark.exhaustive) for suffix in (".param", ".tflite", ".pte")
+MORE = [
+    pytest.param(suffix, marks=pytest.mark.exhaustive)
+    for suffix in (".xml", ".param", ".tflite", ".pte")
 ]
 EDGE = dict(type="ResizeEdge", scale=72, edge="short", backend="pillow", interpolation="bicubic")
 STEPS = [EDGE, dict(type="CenterCrop", crop_size=64)]
@@ -56,9 +52,8 @@ KNOWN = dict(version=runner.VERSION, task="classification", classes=META["classe
 
 def export(model, config, out, softmax=False):
     """Export a model as the tool does; its predictor."""
-    described = describe_for_runner(
-        model, load_config(str(config)), dict(dataset_meta=META), softmax=softmax
-    )
+    cfg = load_config(str(config))
+    described = describe_for_runner(model, cfg, dict(dataset_meta=META), softmax=softmax)
     assert refusal(described) is None
     options = dict(size=(64, 64), softmax=softmax, metadata=described)
     export_model(model, out, find_format(out), **options)
@@ -84,9 +79,7 @@ PIPELINES = {
     "height": [dict(EDGE, edge="height", interpolation="box", scale=200)],
     "both sides": [RESIZE],
     "keep ratio": [dict(RESIZE, keep_ratio=True)],
-    "keep ratio, pillow": [dict(RESIZE, keep_ratio=True, backend="pillow")],
     **{way: [dict(RESIZE, interpolation=way)] for way in ("area", "bicubic", "nearest", "lanczos")},
-    "one number": [dict(type="Resize", scale=50)],
     "factor": [dict(type="Resize", scale_factor=1.37)],
     "padded to a size": [RESIZE, dict(type="Pad", size=(128, 100), pad_val=114)],
     "padded to a square": [RESIZE, dict(type="Pad", pad_to_square=True)],
@@ -101,7 +94,7 @@ def assert_same_inputs(cfg, images):
     model.data_preprocessor = MODELS.build(
         dict(type="ClsDataPreprocessor", **cfg.data_preprocessor)
     )
-    settings = json.loads(json.dumps(describe_reading(model, cfg)))
+    settings = json.loads(json.dumps(runner_metadata.describe_reading(model, cfg)))
     predictor = Predictor(lambda inputs: [], dict(KNOWN, **settings))
     pipeline = Compose(cfg.test_dataloader.dataset.pipeline)
     for path in images:
@@ -136,7 +129,7 @@ def test_odd_images_are_read_as_by_the_toolbox_or_refused(color_type, tmp_path):
             predictor(predictor.read(alpha))
 
 
-@pytest.mark.parametrize("suffix", [".onnx", XML, *PHONES])
+@pytest.mark.parametrize("suffix", [".onnx", *MORE])
 def test_classes_are_those_of_the_inferencer(classifier, suffix, tmp_path):
     from mmpretrain.apis import ImageClassificationInferencer
 
@@ -178,7 +171,7 @@ PADDED = dict(pad_val=0, seg_pad_val=255, test_cfg=dict(size_divisor=32))
 
 
 @pytest.mark.toolbox("mmseg")
-@pytest.mark.parametrize("suffix", [".onnx", XML])
+@pytest.mark.parametrize("suffix", [".onnx", *MORE[:1]])
 @pytest.mark.parametrize(
     ("size", "test_cfg", "padding"),
     [((96, 64), None, {}), ((130, 100), SLIDE, {}), ((90, 70), dict(mode="whole"), PADDED)],
@@ -194,15 +187,13 @@ def test_maps_are_those_of_the_inferencer(size, test_cfg, padding, suffix, tmp_p
     config, weights, model = save(cfg, tmp_path / "model")
     predictor = export(model, config, tmp_path / f"net{suffix}")
     inferencer = MMSegInferencer(str(config), weights=str(weights), device="cpu")
-    seen = set()
     for image in write_images(tmp_path / "images", 6):
         expected = np.asarray(inferencer(str(image))["predictions"])
         found = predictor(predictor.read(image))["labels"]
         assert found.shape == expected.shape
         # Where two classes are equal within float32, either may win.
         assert (found != expected).mean() <= 1e-3, image
-        seen |= set(np.unique(expected))
-    assert len(seen) > 2
+        assert len(np.unique(expected)) > 1
 
 
 @pytest.mark.parametrize(
@@ -213,7 +204,6 @@ def test_maps_are_those_of_the_inferencer(size, test_cfg, padding, suffix, tmp_p
         (lambda steps: steps.pop(0), "does not begin with LoadImageFromFile"),
         (lambda steps: steps[2].update(auto_pad=True, crop_size=200), "changes images in another"),
         (lambda steps: steps[0].update(to_float32=True), "Pillow backend only support uint8"),
-        (lambda steps: steps.insert(1, dict(type="Nonsense")), "Nonsense"),
     ],
 )
 def test_what_the_runner_cannot_do_is_said_by_the_file(change, reason):
@@ -223,7 +213,11 @@ def test_what_the_runner_cannot_do_is_said_by_the_file(change, reason):
     assert re.search(reason, found or "nothing"), found
 
 
+@pytest.mark.toolbox("mmseg")
 def test_other_predictions_are_refused(classifier, tmp_path):
+    aligned = segmenter_config((96, 64), align_corners=True)
+    described = describe_for_runner(build_model(aligned).eval(), aligned, {})
+    assert "align_corners" in refusal(described)
     config, weights, _, _ = classifier
     cfg = load_config(str(config))
     model, _ = load_model(cfg, str(weights))
@@ -237,25 +231,13 @@ def test_other_predictions_are_refused(classifier, tmp_path):
     assert "something else of the network's outputs" in refusal(describe_for_runner(model, cfg, {}))
 
 
-@pytest.mark.toolbox("mmseg")
-def test_maps_with_aligned_corners_are_refused():
-    cfg = segmenter_config((96, 64), align_corners=True)
-    assert "align_corners" in refusal(describe_for_runner(build_model(cfg).eval(), cfg, {}))
-
-
-BLOCKER = """
-import sys
-blocked = sys.argv.pop(1).split(",")
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        root = name.partition(".")[0]
-        if root in blocked or root.startswith("mm") and root != "mmap":
-            raise ImportError(f"{root} is not on this device")
-sys.meta_path.insert(0, Blocker())
+WITHOUT = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(",")))  # each import is an error
 sys.argv = sys.argv[1:]
-import runpy
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+OURS = "mmvanilla,mmengine,mmcv,mmdet,mmseg,mmpretrain,"
 
 
 @pytest.fixture
@@ -265,7 +247,7 @@ def device(tmp_path):
 
     def run(*args, without="torch,torchvision,onnx,yaml,matplotlib,rich,pandas,scipy"):
         return subprocess.run(
-            [sys.executable, "-I", "-c", BLOCKER, without, "predict.py", *map(str, args)],
+            [sys.executable, "-I", "-c", WITHOUT, OURS + without, "predict.py", *map(str, args)],
             capture_output=True,
             text=True,
             cwd=tmp_path,
@@ -276,10 +258,8 @@ def device(tmp_path):
 
 
 def test_a_device_needs_one_file_numpy_opencv_and_the_runtime(classifier, device, tmp_path):
-    images = write_images(tmp_path / "images", 3) + [
-        *write_odd_images(tmp_path / "images").values()
-    ]
-    model = classifier[3]
+    images, model = write_images(tmp_path / "images", 3), classifier[3]
+    images += write_odd_images(tmp_path / "images").values()
     done = device(model, tmp_path / "images", "--out", "all.json", "--out-dir", "pictures")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -295,24 +275,9 @@ def test_a_device_needs_one_file_numpy_opencv_and_the_runtime(classifier, device
     printed = device(model, images[0])
     assert json.loads(printed.stdout)[0]["pred_label"] == answers[0]["pred_label"]
     without = device(model, images[0], without="cv2")  # as where libGL is missing
-    assert without.returncode == 1 and without.stderr.splitlines() == [
-        "error: cv2 is not on this device; run `pip install numpy opencv-python-headless`, which "
-        "needs no libGL"
-    ]
-
-
-@pytest.mark.parametrize("suffix", PHONES)
-def test_a_device_runs_the_formats_of_phones(classifier, suffix, device, tmp_path):
-    for package in find_format(f"net{suffix}").packages:
-        pytest.importorskip(package)
-    config, _, model, path = classifier
-    export(model, config, tmp_path / f"net{suffix}")
-    (image,) = write_images(tmp_path / "images", 1)
-    without = "matplotlib" if suffix == ".pte" else "torch,torchvision,onnx,matplotlib"
-    done = device(f"net{suffix}", image, without=without)
-    assert done.returncode == 0, done.stderr
-    expected = Predictor.load(path)
-    assert json.loads(done.stdout)[0]["pred_class"] == expected(expected.read(image))["pred_class"]
+    (line,) = without.stderr.splitlines()
+    assert without.returncode == 1 and line.startswith("error: import of cv2 halted")
+    assert "run `pip install numpy opencv-python-headless`" in line
 
 
 @pytest.mark.toolbox("mmseg")
@@ -326,22 +291,20 @@ def test_a_device_gets_the_maps_of_a_segmenter(device, tmp_path):
     expected = predictor(predictor.read(image))["labels"]
     labels = cv2.imread(str(tmp_path / "pictures" / f"{image.stem}_labels.png"), -1)
     np.testing.assert_array_equal(labels, expected)
-    assert answer["size"] == list(expected.shape)
     assert sum(answer["pixels"].values()) == expected.size
     assert set(answer["pixels"]) == {META["classes"][label] for label in np.unique(expected)}
 
 
 def test_bad_inputs_end_in_one_line_and_nothing_is_replaced(classifier, tmp_path, run_tool):
     model = classifier[3]
-    (tmp_path / "text.png").write_text("no image")
-    (tmp_path / "nothing.png").write_text("")
+    for name, text in {"text.png": "no image", "nothing.png": "", "other.pth": "weights"}.items():
+        (tmp_path / name).write_text(text)
     (tmp_path / "empty").mkdir()
     image, other = write_images(tmp_path / "images", 1) + write_images(tmp_path / "others", 1)
     (tmp_path / "cut.onnx").write_bytes(model.read_bytes()[:2000])
     foreign = onnx.load(str(model))
     del foreign.metadata_props[:]
     onnx.save(foreign, str(tmp_path / "foreign.onnx"))
-    (tmp_path / "other.pth").write_text("weights")
     (tmp_path / "link.json").symlink_to(model)
     cases = {
         (model, "text.png"): "text.png cannot be read as an image",
@@ -369,33 +332,16 @@ def test_bad_inputs_end_in_one_line_and_nothing_is_replaced(classifier, tmp_path
     assert after == files
 
 
-def test_broken_openvino_models_end_in_one_line(classifier, tmp_path):
-    pytest.importorskip("openvino")
-    path = tmp_path / "net.xml"
-    export(classifier[2], classifier[0], path)
-    text = path.read_text()
-    reasons = {text[: len(text) // 2]: "loaded", text.replace("mmvanilla", "x"): "how it is used"}
-    for content, reason in reasons.items():
-        path.write_text(content)
-        with pytest.raises(ValueError, match=reason):
-            Predictor.load(path)
-    path.write_text(text)
-    path.with_suffix(".bin").unlink()
-    with pytest.raises(ValueError, match="cannot be loaded"):
-        Predictor.load(path)
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
 def test_onnx_runtime_reports_nothing_to_its_makers():
     """Its reports come from a thread that begins with its import."""
     code = """
-import contextlib, os
-from runner_runtimes import open_onnx
+import os, runner_runtimes
 threads = len(os.listdir("/proc/self/task"))
-with contextlib.suppress(ValueError):
-    open_onnx("no file")
-import onnxruntime
-print(len(os.listdir("/proc/self/task")) - threads)
+try:
+    runner_runtimes.open_onnx("no file")
+except ValueError:
+    print(len(os.listdir("/proc/self/task")) - threads)
 """
     off = ("ORT_DISABLE_TELEMETRY", "CI")  # it reports nothing in a CI, either
     env = {name: value for name, value in os.environ.items() if name not in off}
@@ -409,9 +355,7 @@ def test_the_runner_is_written_beside_the_file(classifier, tmp_path, run_tool):
     options = ("--shape", 64, 64, "--with-runner")
     assert run_tool("export", config, weights, "net.onnx", *options)[0] == 0
     assert path.read_text() == runner_text()
-    # The same one serves a second model; another predict.py is not ours to replace.
-    assert run_tool("export", config, weights, "other.onnx", *options)[0] == 0
-    path.write_text("mine")
+    path.write_text("mine")  # another predict.py is not ours to replace
     status, printed = run_tool("export", config, weights, "third.onnx", *options)
     assert status == 1 and "predict.py exists" in printed.err
     assert path.read_text() == "mine" and not (tmp_path / "third.onnx").exists()
