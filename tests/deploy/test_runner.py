@@ -77,7 +77,6 @@ PIPELINES = {
     "long edge": [dict(EDGE, edge="long", interpolation="lanczos")],
     "width": [dict(EDGE, edge="width", interpolation="bilinear", scale=66)],
     "height": [dict(EDGE, edge="height", interpolation="box", scale=200)],
-    "both sides": [RESIZE],
     "keep ratio": [dict(RESIZE, keep_ratio=True)],
     **{way: [dict(RESIZE, interpolation=way)] for way in ("area", "bicubic", "nearest", "lanczos")},
     "factor": [dict(type="Resize", scale_factor=1.37)],
