@@ -14,6 +14,7 @@ from mmvanilla.utils.numerics import relative_difference as relative_difference
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 DATA = ROOT / "tests" / "data"
+CAN_EXPORT = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 
 TINY = dict(dims=(8, 8, 16, 24, 24), strides=(1, 2, 2, 2))
 
