@@ -1,6 +1,7 @@
 """A study in seconds: rows are trained, fused, kept and tabulated, and not trained twice."""
 
 import json
+import re
 
 import pytest
 
@@ -84,6 +85,8 @@ def test_the_tables_of_the_docs_come_from_the_kept_results(page, tmp_path, capsy
         args += ["--choose", "optim_wrapper.optimizer.lr", "3e-3", "1e-2", "3e-2", "--choose-on"]
         args += [*HELD_OUT[:1], "val_dataloader.dataset.test_mode=False"]
         args += ["val_dataloader.dataset.indices=-10000"]
+        text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
+        args += ["--switches", *set(re.findall(r"^\| \w+_fashion_mnist \| `(\w+)`", text, re.M))]
     elif page == "garments":
         folder = ROOT / "projects" / "toy_data" / "configs"
         args = [str(path) for path in sorted(folder.glob("*.py"))] + ["--seeds", "0"]
