@@ -102,7 +102,8 @@ def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
         text = f"DeepTrainingHook begins at λ = 0, but {source} was trained at λ = 1"
         remedy = "remove the hook, unless these weights are from the middle of deep training"
         return Finding(WARNING, "λ", text, remedy)
-    return Finding(OK, "λ", f"rises to 1 within {end} of {length or '?'} {unit}")
+    then = ", then the pairs are merged" if hook.merge else ""
+    return Finding(OK, "λ", f"rises to 1 within {end} of {length or '?'} {unit}{then}")
 
 
 def check_weights(cfg: Config, model: nn.Module) -> Iterator[Finding]:

@@ -56,6 +56,11 @@ def test_lambda(case):
     assert remedy in found.remedy
 
 
+def test_it_says_when_pairs_merge():
+    found = check_lambda(config(epochs(10, merge=True)), VanillaNet(ARCH))
+    assert found.text == "rises to 1 within 10 of 30 epochs, then the pairs are merged"
+
+
 def test_a_hook_for_a_model_without_a_lambda():
     for model in (VanillaNet(ARCH, deploy=True), VanillaNet(ARCH, deep_training=False)):
         found = check_lambda(config(epochs(10)), model)
