@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,26 @@ def open_onnx(path: Path, device: str = "cpu", threads: int = 0) -> tuple[RunFil
 
 
 def open_openvino(
-    path: Path, device: str = "cpu", threads: int = 0
+    path: Path, device: str = "cpu", threads: int = 0, precision: str = "f32"
 ) -> tuple[RunFile, dict[str, str]]:
-    """Open an ``.xml`` file, beside which its ``.bin`` file lies, as :func:`open_onnx` does."""
+    """Open an ``.xml`` file, beside which its ``.bin`` file lies, as :func:`open_onnx` does.
+
+    ``precision`` is that of layers in floating point on a CPU; some would take bfloat16 by default.
+    """
     silence_telemetry()
     import openvino
 
     options: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
-    if device == "cpu":  # on some it would take bfloat16 by default
-        options["INFERENCE_PRECISION_HINT"] = "f32"
+    if device == "cpu":
+        options["INFERENCE_PRECISION_HINT"] = precision
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
-    with _loading(path):
+    # An int8 model gives its thread a stack for signals, and, when it is closed, the one before it.
+    # In the main thread, where that one may be gone, Ctrl-C would be a segmentation fault.
+    with _loading(path), ThreadPoolExecutor(1) as other:
         model = openvino.Core().read_model(str(path))
-        request = openvino.compile_model(model, device.upper(), options).create_infer_request()
+        compiled = other.submit(openvino.compile_model, model, device.upper(), options).result()
+        request = compiled.create_infer_request()
     run = lambda images: [each.copy() for each in request.infer([images]).to_tuple()]  # noqa: E731
     return run, read_rt_info(model)
 

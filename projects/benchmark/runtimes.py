@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmvanilla.deploy.exporting import export_model
 from mmvanilla.deploy.formats import FORMATS
 from mmvanilla.deploy.quantize import QUANTIZERS, open_form
+from mmvanilla.deploy.runner_runtimes import open_openvino
 from projects.benchmark.networks import Network, Part
 
 #: One forward pass, ready to be timed.
@@ -138,10 +139,6 @@ def _exported(network: Network, form: str, images: Tensor, features: bool) -> Ru
 def _open_in_bf16(path: Path) -> Callable[[np.ndarray], object]:
     import openvino
 
-    core = openvino.Core()
-    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ValueError("this CPU has no instructions for bf16")
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    options["INFERENCE_PRECISION_HINT"] = "bf16"
-    request = core.compile_model(str(path), "CPU", options).create_infer_request()
-    return lambda images: request.infer([images])
+    return open_openvino(path, threads=torch.get_num_threads(), precision="bf16")[0]

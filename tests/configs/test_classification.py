@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS, RUNNERS, init_default_scope
+from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from torch import nn
 from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
 from tests.fashion_files import write_fashion_mnist
-from tests.helpers import CONFIGS, ROOT
+from tests.helpers import CONFIGS
 
 pytestmark = pytest.mark.toolbox("mmpretrain")
 
@@ -140,33 +137,32 @@ def test_configs_of_unpublished_recipes_only_test(name):
         assert build(cfg).eval()(torch.rand(1, 3, 224, 224)).shape == (1, 1000)
 
 
-@pytest.mark.exhaustive  # it ended a worker of pytest-xdist without a word in three of four runs
 @pytest.mark.parametrize("name", ["vanillanet", "resnet"])
 def test_fashion_mnist_trains_and_fuses(name, tmp_path, monkeypatch):
-    """In processes of their own, as for a user: workers are forked while this one has threads."""
+    from mmvanilla.apis.model import load_model
+    from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+    from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
+
     monkeypatch.chdir(tmp_path)
     write_fashion_mnist(Path("data/fashion_mnist"), per_class=2, test_per_class=1, compressed=False)
     config = str(CONFIGS / "small" / f"{name}_fashion_mnist.py")
-
-    def run(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "mmvanilla", *words],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout + done.stderr
-
-    cfg = Config.fromfile(config)
-    init_default_scope("mmpretrain")
+    options = {
+        "train_dataloader.batch_size": 10,
+        "train_cfg.max_epochs": 2,
+        "param_scheduler": None,
+        "default_hooks.checkpoint.interval": 2,
+    }
+    runner = build_train_runner(config, work_dir="out", cfg_options=options)
+    runner.train()
     # MMPretrain's class would read the training images for both.
-    assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 20
-    assert len(DATASETS.build(cfg.val_dataloader.dataset)) == 10
-    few = ["train_dataloader.batch_size=10", "train_cfg.max_epochs=2", "param_scheduler=None"]
-    few += ["default_hooks.checkpoint.interval=2"]
-    assert "accuracy/top1" in run("train", config, "--work-dir", "out", "--cfg-options", *few)
+    assert len(runner.train_dataloader.dataset) == 20
+    assert len(runner.val_dataloader.dataset) == 10
+    release(runner)
+    model, _ = load_model(runner.cfg, "out/epoch_2.pth")
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
     if name == "vanillanet":
-        files = config, "out/epoch_2.pth", "fused.pth"
-        assert "14 layers fused" in run("fuse_backbone", *files, "--sizes", "28", "28")
-        assert "accuracy/top1" in run("test", "fused.py", "fused.pth")
+        report = fuse_checkpoint(config, "out/epoch_2.pth", "fused.pth", sizes=[(28, 28)])
+        assert report.num_fused == 14 and report.max_difference < 1e-5
+        runner = build_test_runner("fused.py", "fused.pth", work_dir="test")
+        assert "accuracy/top1" in runner.test()
+        release(runner)

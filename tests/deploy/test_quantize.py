@@ -3,6 +3,8 @@
 import copy
 import importlib.util
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,6 +38,18 @@ SUFFIXES = [
     else pytest.param(suffix, marks=pytest.mark.skip(f"{' or '.join(names)} is not installed"))
     for suffix, names in NEEDED.items()
 ]
+# After int8 files were open, closed in the order of opening, a signal still comes to Python.
+SIGNAL = """
+import gc, pathlib, signal, sys
+from mmvanilla.deploy.runner_runtimes import RUNTIMES
+path = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGUSR1, lambda *_: print("alive"))
+opened = [RUNTIMES[path.suffix][0](path) for _ in range(2)]
+while opened:
+    del opened[0]
+    gc.collect()
+signal.raise_signal(signal.SIGUSR1)
+"""
 FEW = dict(calibration_images=4, rounds=2, max_drop=100)
 
 
@@ -142,6 +156,8 @@ def test_all_layers_become_int8_and_the_file_still_knows_its_images(exported, tm
     expected, found = before(before.read(image)), after(after.read(image))
     assert found["pred_class"] in "abcdef"
     np.testing.assert_allclose(found["pred_scores"], expected["pred_scores"], atol=0.1)
+    done = subprocess.run([sys.executable, "-c", SIGNAL, out], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
