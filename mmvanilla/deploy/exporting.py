@@ -43,7 +43,8 @@ class Job(NamedTuple):
 class Format:
     """A file format: its name on the command line, and how it is written and run (in fp32).
 
-    ``packages`` are those that it needs, ``companions`` the suffixes of files beside it.
+    ``packages`` are those that it needs, ``companions`` the suffixes of files beside it; where the
+    file has no place for metadata, ``export_model`` writes a companion ``.json`` with them.
     ``has_open_size``: whether a file can accept any height and width; ``has_open_batch``: whether
     it takes several images at once (else ``open`` runs one by one).
     """
@@ -94,9 +95,9 @@ def export_model(
         out: Path of the file to write.
         target: Format to write.
         size: Height and width in pixels to export with; without ``dynamic`` the only ones.
-        part: As in :func:`make_exportable`.
-        softmax: As there.
-        balance: As there.
+        part: ``'backbone'``, ``'classifier'`` or ``'segmenter'``. None: what the model is.
+        softmax: Whether a classifier gives the scores of its own ``predict`` instead of logits.
+        balance: Whether weights are equalised, where that changes no output. Default: True.
         dynamic: Whether the file accepts any height and width, if model and format allow it.
         tolerance: Largest difference allowed, relative to each output's maximum.
         overwrite: Whether to replace existing files. Default: False.
@@ -135,6 +136,9 @@ def export_model(
     with appearing_together(files, overwrite) as aside:
         with _quiet(target):
             target.write(job, aside[0])
+            for path in aside[1:]:
+                if path.suffix == ".json":
+                    path.write_text(json.dumps(entries), encoding="utf-8")
             difference = compare_with_torch(target.open(aside[0])[0], exportable.reference, shapes)
         if not difference <= tolerance:  # NaN is a disagreement, too
             raise RuntimeError(

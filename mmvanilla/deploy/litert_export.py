@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmvanilla.deploy.exporting import Format, Job
-from mmvanilla.deploy.ncnn_export import write_beside
 from mmvanilla.deploy.runner_runtimes import open_litert
 
 
 def write_litert(job: Job, path: Path) -> None:
-    """Write a ``.tflite`` file, and the metadata in a ``.json`` file."""
+    """Write a ``.tflite`` file."""
     import litert_torch
 
     litert_torch.convert(job.exportable.module, (job.example[:1],)).export(str(path))
-    write_beside(path, job.metadata)
 
 
 LITERT = Format(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +14,7 @@ from mmvanilla.deploy.runner_runtimes import open_ncnn
 
 
 def write_ncnn(job: Job, path: Path) -> None:
-    """Write a ``.param`` file with its ``.bin`` file, and the metadata in a ``.json`` file."""
+    """Write a ``.param`` file, and its weights in a ``.bin`` file."""
     import pnnx
 
     (_, *shape), one = job.example.shape, job.example[:1]
@@ -31,12 +30,6 @@ def write_ncnn(job: Job, path: Path) -> None:
             raise RuntimeError(f"pnnx failed with {done.returncode}: {done.stderr[-200:]}")
         shutil.copy(f"{folder}/net.ncnn.param", path)
         shutil.copy(f"{folder}/net.ncnn.bin", path.with_suffix(".bin"))
-    write_beside(path, job.metadata)
-
-
-def write_beside(path: Path, metadata: dict[str, str]) -> None:
-    """Write the metadata of a file into a ``.json`` file beside it."""
-    path.with_suffix(".json").write_text(json.dumps(metadata), encoding="utf-8")
 
 
 NCNN = Format(
