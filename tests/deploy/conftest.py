@@ -4,7 +4,13 @@ import pytest
 
 from tests.helpers import CAN_EXPORT
 
-OF_EXPORTED_FILES = ("test_formats", "test_onnx_export", "test_quantize", "test_runner")
+OF_EXPORTED_FILES = (
+    "test_formats",
+    "test_onnx_export",
+    "test_quantize",
+    "test_runner",
+    "test_runner_inputs",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,6 +17,8 @@ from tests.helpers import CONFIGS, randomise
 
 BACKBONE = dict(type="VanillaNet", arch=dict(dims=(8, 16, 24, 32), strides=(2, 2, 2)), act_num=1)
 META = dict(classes=list("abcdef"), palette=[[40 * index, 0, 255] for index in range(6)])
+EDGE = dict(type="ResizeEdge", scale=72, edge="short", backend="pillow", interpolation="bicubic")
+STEPS = [EDGE, dict(type="CenterCrop", crop_size=64)]
 #: What a file may hold besides: its name, shape and type.
 ODD = {
     "gray": ((90, 100), np.uint8),
