@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, MODELS, VISUALIZERS
 from torch import Tensor
 
+from mmvanilla.checkpoints.writing import write_whole
 from mmvanilla.checks.data_sets import build, check_part, disagree, leaves, listed, spaced
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 
@@ -237,5 +238,5 @@ def _draw(cfg: Config, metainfo: dict[str, Any], samples: list[Any], out: Path) 
         drawn.append(visualizer.get_image())
     height = max(image.shape[0] for image in drawn)
     padded = [np.pad(each, ((0, height - len(each)), (0, 8), (0, 0))) for each in drawn]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(out), np.concatenate(padded, axis=1)[..., ::-1])
+    _, encoded = cv2.imencode(".png", np.concatenate(padded, axis=1)[..., ::-1])
+    write_whole(lambda file: file.write(encoded.tobytes()), out, overwrite=True)

@@ -90,7 +90,8 @@ def _check_annotations(subject: str, part: Any, file: Any, images: int | None) -
             continue
         x, y, width, height = item["bbox"]
         is_read = (x, y, x + width, y + height) in kept[image]
-        first = first or {key: item[key] for key in item if key != "segmentation" and not is_read}
+        if not (is_read or first):
+            first = {key: value for key, value in item.items() if key != "segmentation"}
         counts["all"] += 1
         counts["dropped"] += not is_read
         counts["ignored"] += bool(item.get("iscrowd"))
