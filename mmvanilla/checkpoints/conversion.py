@@ -77,9 +77,11 @@ def convert_and_write(
     Args:
         source: Path of the authors' file.
         path: Path of the file to write; nothing is written unless all of it can be converted.
-        arch: As in :func:`identify_arch`.
+        arch: Variant of the file, a name such as ``'13-1.5x'`` or a dict of an own one. None: it is
+            recognised by its widths.
         overwrite: Whether to replace ``path`` if it exists. Default: False.
-        in_channels: As in :func:`convert_checkpoint`.
+        in_channels: Number of channels of the images; the stem's weights are adapted to it. None:
+            that of the file, 3.
 
     Returns:
         What :func:`convert_checkpoint` returns; ``meta`` has the variant as ``arch``, too.

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmvanilla.models.block import LateShortcutBlock
 from mmvanilla.models.vanillanet import VanillaNet
 
 # act(s·x) = s·act(x) for every s > 0, for each channel by itself.
@@ -80,7 +81,7 @@ def _links(model: nn.Module, net: VanillaNet) -> list[_Link]:
     for layer, block in enumerate((net.stem, *net.blocks)):
         act: Any = block.act
         base = getattr(act, "act", act)
-        if not isinstance(base, _HOMOGENEOUS) or type(block).__name__ == "LateShortcutBlock":
+        if not isinstance(base, _HOMOGENEOUS) or isinstance(block, LateShortcutBlock):
             raise ValueError(
                 f"a {type(block).__name__} with {type(base).__name__} does not commute; "
                 "only ReLU, LeakyReLU, PReLU and blocks without a late shortcut can be equalised"

@@ -90,7 +90,9 @@ def test_python_runs(block, tmp_path, monkeypatch):
     if "onnx" in block.code:
         pytest.importorskip("onnx")
     monkeypatch.chdir(tmp_path)
-    exec(compile(block.code, block.place, "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(block.code, block.place, "exec"), names)
+    assert "mmvanilla" in names or any("mmvanilla" in str(each) for each in names.values())
 
 
 @pytest.mark.parametrize("block", of_kind("config", "python"), ids=lambda block: block.place)
