@@ -32,7 +32,8 @@ def check_data(
     """Build a config's data sets, and look at samples; :func:`check_config` tells the arguments."""
     findings: list[Finding] = []
     names: dict[str, tuple[str, ...]] = {}
-    heads = dict(_heads(cfg.model))
+    # Heads beside a language model have an output for each word of a text.
+    heads = {} if "language_model" in cfg.model else dict(_heads(cfg.model))
     for split in ("train", "val", "test") if thorough else ("train", "val"):
         loader, subject = cfg.get(f"{split}_dataloader"), f"{split} data"
         if not loader or (split == "test" and loader == cfg.get("val_dataloader")):
@@ -51,7 +52,11 @@ def check_data(
         metainfo = dict(getattr(parts[0], "metainfo", None) or {})
         if "thing_classes" in metainfo:  # heads of boxes know these only
             heads = {}
-        samples, found = _take(subject, dataset, images, classes, thorough)
+        samples, found = _take(subject, dataset, images)
+        if not found:
+            whole = _count_labels(parts) if thorough else None
+            labels = dict(enumerate(classes))
+            found = [*_describe(subject, len(dataset), samples, whole, labels, _ignored(cfg))]
         findings += [item for item in found if thorough or item.certain]
         if samples and split == "train":
             findings.append(_batch(cfg, loader, samples[:_SHOWN]))
@@ -62,10 +67,8 @@ def check_data(
     return [*findings, *_check_classes(heads, names), *_check_topk(cfg, heads)]
 
 
-def _take(
-    subject: str, dataset: Any, images: int, classes: Sequence[str], thorough: bool
-) -> tuple[list[Any], list[Finding]]:
-    """Take samples until one does not fit or raises an error, and say what they have."""
+def _take(subject: str, dataset: Any, images: int) -> tuple[list[Any], list[Finding]]:
+    """Take samples until one does not fit or raises an error."""
     samples: list[Any] = []
     is_known = hasattr(dataset, "get_data_info")  # not one of torch alone
     for index in spaced(len(dataset), images) if is_known else ():
@@ -81,14 +84,23 @@ def _take(
             remedy = "correct this file, its annotations, or the pipeline"
             return samples, [Finding(FAULT, subject, text, remedy, certain=True)]
     # Not several views or branches, nor what only its own model knows.
-    samples = [x for x in samples if isinstance(x.get("inputs"), Tensor) and "data_samples" in x]
-    whole: Counter[int] | None = None
-    if thorough:  # the labels of the whole split, if they are known without images
-        with suppress(AttributeError, KeyError, NotImplementedError):
-            every = [(part, i) for part in leaves(dataset) for i in range(len(part))]
-            whole = Counter(label for part, i in every for label in part.get_cat_ids(i))
-    names = dict(enumerate(classes))
-    return samples, [*_describe(subject, dataset, samples, whole, names)]
+    known = [x for x in samples if isinstance(x.get("inputs"), Tensor) and "data_samples" in x]
+    return known, []
+
+
+def _count_labels(parts: Sequence[Any]) -> Counter[int] | None:
+    """Count the labels of a whole split; None if they are not known without images."""
+    with suppress(AttributeError, KeyError, NotImplementedError):
+        every = [(part, index) for part in parts for index in range(len(part))]
+        return Counter(label for part, index in every for label in part.get_cat_ids(index))
+    return None
+
+
+def _ignored(cfg: Config) -> set[int]:
+    """List the labels of pixels from which the heads of a segmenter do not learn."""
+    heads = cfg.model.get("decode_head") or {}
+    heads = heads if isinstance(heads, list | tuple) else [heads]
+    return {head.get("ignore_index", 255) for head in heads}
 
 
 def _compare_sizes(subject: str, dataset: Any, info: dict[str, Any]) -> str:
@@ -110,8 +122,14 @@ def _compare_sizes(subject: str, dataset: Any, info: dict[str, Any]) -> str:
 
 
 def _describe(
-    subject: str, dataset: Any, samples: list[Any], whole: Counter[int] | None, names: Any
+    subject: str,
+    length: int,
+    samples: list[Any],
+    whole: Counter[int] | None,
+    names: Mapping[int, str],
+    unused: set[int],
 ) -> Iterator[Finding]:
+    """Say what the samples have; ``unused`` labels are those of ignored pixels."""
     kind, counts, sizes, ignored = "", Counter[int](), set(), 0.0
     for sample in samples:
         found = sample["data_samples"]
@@ -128,10 +146,10 @@ def _describe(
         counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     if not kind:
         return
-    arrived, length = counts.total(), len(dataset)
+    arrived = counts.total()
     remedy = "correct the labels or the classes"
     if kind == "pixels":
-        ignored = counts.pop(getattr(next(leaves(dataset)), "ignore_index", 255), 0) / arrived
+        ignored = sum(counts.pop(label, 0) for label in unused) / arrived
         remedy += "; reduce_zero_label=False keeps label 0"
     is_whole = whole is not None or len(samples) == length
     text = f"{len(samples)} of {length} images, {listed(sorted(sizes))}: {arrived} {kind} arrive"

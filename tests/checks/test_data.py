@@ -144,6 +144,17 @@ EIGHTY = option(model__roi_head__bbox_head__num_classes=80)
 SEVEN, FIVE = option(model__head__num_classes=7), option(model__head__num_classes=5)
 NO_RING = remove("imagenet/val/ring")
 TOPK = option(val_evaluator=dict(type="Accuracy", topk=(1, 10)))
+IGNORES_9 = option(model__decode_head__ignore_index=9)
+
+
+def ignore(share: float, label: int = 255) -> Change:
+    def cover(label_map: np.ndarray) -> np.ndarray:
+        label_map[: round(share * len(label_map))] = (label + 1) % 256  # reduced by one
+        return label_map
+
+    return labels(cover)
+
+
 # The config, what is changed, what is said, and whether a training is refused.
 CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "texts as ids": (COCO, [TEXTS], "are dropped, as {'id': 1", True),
@@ -168,6 +179,7 @@ CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "colours": (SEG, [labels(lambda a: np.dstack([a] * 3))], "48x48x3, but its image is", True),
     "beyond the classes": (SEG, [labels(lambda a: a + 2)], "[4, 5] are outside of the 4", True),
     "all ignored": (SEG, [labels(lambda a: a * 0)], "no pixels of any class arrive", True),
+    "ignored elsewhere": (SEG, [ignore(0.4), IGNORES_9], "labels [255] are outside of", True),
     "another suffix": (SEG, [for_both(img_suffix=".jpg")], "or with another img_suffix", True),
     "no label map": (SEG, [remove("ade20k/annotations/*/*0.png")], "FileNotFoundError", True),
     "resized alone": (SEG, [resize_before_the_labels], "is 48x48, but its image is 32x32", True),
@@ -252,14 +264,6 @@ def one_crowd(content: dict[str, Any]) -> None:
     content["annotations"] = [dict(crowd, iscrowd=1), *rest]
 
 
-def ignore(share: float) -> Change:
-    def cover(label_map: np.ndarray) -> np.ndarray:
-        label_map[: round(share * len(label_map))] = 0  # reduced to 255
-        return label_map
-
-    return labels(cover)
-
-
 CIRCLES = for_both(metainfo=dict(classes=("circle", "triangle")))
 TWO_OUTPUTS = option(
     test_dataloader=None,
@@ -284,6 +288,8 @@ FINE: dict[str, tuple[str, list[Change], dict[str, Any]]] = {
     "some of the categories": (COCO, [CIRCLES, TWO_OUTPUTS], {}),
     "a class that few label maps have": (SEG, [], dict(images=1)),
     "a car's bonnet that is ignored": (SEG, [ignore(0.4)], {}),
+    "as the head ignores it": (SEG, [ignore(0.4, 9), IGNORES_9], {}),
+    "a head of words": (COCO, [option(model__language_model=dict(type="BertModel")), EIGHTY], {}),
     "a data set of torch alone": (CLS, [of_torch_alone], {}),
 }
 
