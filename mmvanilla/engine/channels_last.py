@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gc
+import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-
-from mmvanilla.models.compiled_ops import guard_compiled_ops
 
 
 @HOOKS.register_module()
@@ -63,18 +64,18 @@ class ChannelsLastHook(Hook):
 def to_channels_last(model: nn.Module) -> int:
     """Convert the parameters and buffers of four dimensions, in place, and return their number.
 
-    The modules of ``mmcv.ops`` are left as they are, and get their inputs in plain order: their
-    compiled operators know no other. ``DistributedDataParallel`` must wrap a model after this: it
-    remembers strides.
+    A model with compiled operators of MMCV stays as it is, and a warning says so: they know the
+    usual strides only, and some would silently compute something else. torchvision's, which stand
+    in for them, know both. ``DistributedDataParallel`` must wrap a model after this: it remembers
+    strides.
     """
+    if _has_compiled_ops(model):
+        text = "it stays in the usual memory format, the only one that compiled MMCV knows"
+        print_log(f"{type(model).__name__}: {text}", "current", logging.WARNING)
+        return 0
     converted = 0
-    kept = {
-        id(tensor)
-        for module in guard_compiled_ops(model)
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
-    }
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.dim() != 4 or id(tensor) in kept:
+        if tensor.dim() != 4:
             continue
         # Not contiguous(), which leaves the strides of a single channel as they are: a network for
         # grey images would compute in the usual format from end to end.
@@ -84,6 +85,15 @@ def to_channels_last(model: nn.Module) -> int:
             tensor.data = tensor.data.new_empty_strided(tensor.shape, strides).copy_(tensor.data)
             converted += 1
     return converted
+
+
+def _has_compiled_ops(model: nn.Module) -> bool:
+    """Look for modules of ``mmcv.ops``; operators that are called as functions are not found."""
+    library = getattr(sys.modules.get("mmcv._ext"), "__file__", None)
+    if library is None or library.endswith(".py"):  # mmcv-lite, or the stand-in
+        return False
+    kinds = (kind for module in model.modules() for kind in type(module).__mro__)
+    return any(kind.__module__.startswith("mmcv.ops.") for kind in kinds)
 
 
 def wrap_again(runner: Any) -> None:
