@@ -6,12 +6,6 @@ _base_ = [
     "_base_/coco_recipe.py",
 ]
 
-# MMDetection's own merges no masks.
-custom_imports = dict(
-    imports=["mmvanilla", "mmvanilla.models.mask_tta"], allow_failed_imports=False
-)
-tta_model = dict(type="MaskTTAModel")
-
 model = dict(
     backbone=_base_.pop("backbone"),
     neck=dict(in_channels=[512, 1024, 2048, 4096]),

@@ -19,6 +19,30 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
+# `test --tta`: three sizes, each also flipped.
+tta_model = dict(
+    type="DetTTAModel", tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100)
+)
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale=(1333, side), keep_ratio=True) for side in (800, 640, 960)],
+            [dict(type="RandomFlip", prob=prob) for prob in (0.0, 1.0)],
+            [dict(type="LoadAnnotations", with_bbox=True)],
+            [
+                dict(
+                    type="PackDetInputs",
+                    meta_keys=(
+                        *("img_id", "img_path", "ori_shape", "img_shape"),
+                        *("scale_factor", "flip", "flip_direction"),
+                    ),
+                )
+            ],
+        ],
+    ),
+]
 
 optim_wrapper = dict(optimizer=dict(lr=8e-5))
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], milestones=[10, 11])]

@@ -1,11 +1,7 @@
 # How the VanillaNet authors train their COCO detectors: 12 epochs, 8 GPUs with 4 images each,
 # AdamW with layer-wise learning rate decay, SyncBN in the backbone, 18 scales. A detector's config
 # sets its own learning rate and milestones on top.
-_base_ = [
-    "mmdet::_base_/schedules/schedule_1x.py",
-    "mmdet::_base_/default_runtime.py",
-    "detection_tta.py",
-]
+_base_ = ["mmdet::_base_/schedules/schedule_1x.py", "mmdet::_base_/default_runtime.py"]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 
 # A config may have one base with a `model` and one with a pipeline: those are MMDetection's. So the
@@ -24,17 +20,6 @@ multi_scale_resize = dict(
     scales=[(1333, short_side) for short_side in range(480, 1025, 32)],
     keep_ratio=True,
 )
-
-tta_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [dict(type="Resize", scale=(1333, side), keep_ratio=True) for side in (800, 640, 960)],
-            *_base_.pop("flipped_and_packed"),
-        ],
-    ),
-]
 
 optim_wrapper = dict(
     _delete_=True,

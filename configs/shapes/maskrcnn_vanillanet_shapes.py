@@ -6,9 +6,7 @@ _base_ = [
     "../_base_/datasets/shapes_coco.py",
     "../_base_/schedules/shapes_dense.py",
 ]
-custom_imports = dict(
-    imports=["mmvanilla", "mmvanilla.models.mask_tta"], allow_failed_imports=False
-)
+custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 
 norm_cfg = dict(type="BN")
 channels = 48

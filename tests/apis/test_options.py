@@ -64,8 +64,9 @@ def test_tta_and_pictures_in_each_toolbox(name, tmp_path, monkeypatch):
     config = str(CONFIGS / "shapes" / f"{name}_shapes.py")
     model = randomise(build_model(load_config(config)))
     torch.save(dict(state_dict=model.state_dict()), "weights.pth")
-    # Views and pictures at once, where the toolbox can.
-    passes = [(True, None), (False, "show")] if toolbox == "mmpretrain" else [(True, "show")]
+    # Views and pictures at once, where the toolbox can; Mask R-CNN has no views.
+    both = [(True, None), (False, "show")]
+    passes = {"mmdet": both[1:], "mmseg": [(True, "show")], "mmpretrain": both}[toolbox]
     few = {"num_workers": 0, "persistent_workers": False, "dataset.indices": 2, "batch_size": 1}
     options = {f"test_dataloader.{key}": value for key, value in few.items()}
     if toolbox == "mmdet":

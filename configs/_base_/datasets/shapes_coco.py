@@ -1,7 +1,5 @@
 # The COCO layout of the shapes that `mmvanilla make_shapes` draws: boxes and masks of three
 # classes.
-_base_ = ["../detection_tta.py"]
-
 data_root = "data/shapes/coco/"
 metainfo = dict(
     classes=("circle", "square", "triangle"),
@@ -20,17 +18,6 @@ test_pipeline = [
     dict(
         type="PackDetInputs",
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
-]
-tta_model = dict(type="MaskTTAModel")  # MMDetection's own merges no masks
-tta_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [dict(type="Resize", scale=(side, side), keep_ratio=True) for side in (128, 96, 160)],
-            *_base_.pop("flipped_and_packed"),
-        ],
     ),
 ]
 train_dataloader = dict(

@@ -19,16 +19,6 @@ test_pipeline = [
     dict(step, scale=(image_size, image_size)) if step["type"] == "Resize" else step
     for step in _base_.test_pipeline
 ]
-tta_pipeline = [
-    _base_.tta_pipeline[0],
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [dict(type="Resize", scale=(side, side), keep_ratio=True) for side in (96, 64, 128)],
-            *_base_.tta_pipeline[1]["transforms"][1:],
-        ],
-    ),
-]
 train_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
 val_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline))
 test_dataloader = val_dataloader

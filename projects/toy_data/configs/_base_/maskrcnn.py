@@ -6,9 +6,7 @@ _base_ = [
     "coco.py",
     "schedule.py",
 ]
-custom_imports = dict(
-    imports=["mmvanilla", "mmvanilla.models.mask_tta"], allow_failed_imports=False
-)
+custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 
 width, num_classes = 48, 10
 norm_cfg = dict(type="BN")

@@ -1,9 +1,17 @@
+"""Test-time augmentation of instance segmentation, alone and in a test of the small Mask R-CNN."""
+
 import pytest
 import torch
 from mmengine.config import ConfigDict
 
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.model import build_model
+from mmvanilla.apis.runners import build_test_runner, release
+from mmvanilla.datasets.shapes import make_shapes
+from tests.helpers import ROOT, randomise
+
 pytest.importorskip("mmdet")
-pytestmark = pytest.mark.toolbox("mmdet")
+pytestmark = [pytest.mark.exhaustive, pytest.mark.toolbox("mmdet")]
 
 SIZE = (6, 10)
 
@@ -32,7 +40,7 @@ def view(boxes, scores, flip=False, direction=None):
 def merge():
     from mmengine.model import BaseModel
 
-    from mmvanilla.models.mask_tta import MaskTTAModel
+    from projects.mask_tta.mask_tta import MaskTTAModel
 
     class Detector(BaseModel):
         def forward(self, inputs, data_samples=None, mode="tensor"):
@@ -61,6 +69,21 @@ def test_every_object_keeps_its_own_mask_up_to_the_limit(merge):
     found = merge(view(boxes[:2], [0.3, 0.8]), view(boxes[2:], [0.6]))
     assert found.bboxes.int().tolist() == [list(boxes[1]), list(boxes[2])]
     assert found.masks.flatten(1).sum(1).tolist() == [9, 4]
+
+
+def test_a_detector_is_tested_with_views(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_shapes("data/shapes", layouts=("coco",), num_train=1, num_val=2, image_size=64)
+    config = str(ROOT / "projects/mask_tta/configs/maskrcnn_vanillanet_shapes.py")
+    model = randomise(build_model(load_config(config)))
+    torch.save(dict(state_dict=model.state_dict()), "weights.pth")
+    few = {"test_dataloader.num_workers": 0, "test_dataloader.persistent_workers": False}
+    few["model.test_cfg.rcnn.max_per_img"] = 2
+    runner = build_test_runner(config, "weights.pth", tta=True, cfg_options=few)
+    metrics = runner.test()
+    release(runner)
+    assert type(runner.model).__name__ == "MaskTTAModel"
+    assert {"coco/bbox_mAP", "coco/segm_mAP"} <= set(metrics)
 
 
 def test_nothing_found_in_any_view(merge):

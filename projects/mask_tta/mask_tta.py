@@ -1,8 +1,4 @@
-"""Test-time augmentation for instance segmentation, for which MMDetection must be installed.
-
-MMDetection's ``DetTTAModel`` merges boxes and refuses masks. Configs import this module by
-``custom_imports = dict(imports=['mmvanilla', 'mmvanilla.models.mask_tta'])``.
-"""
+"""Test-time augmentation for instance segmentation: MMDetection's ``DetTTAModel`` refuses masks."""
 
 from __future__ import annotations
 
