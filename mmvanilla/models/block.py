@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmvanilla.models.conv_pair import DEFAULT_NORM_CFG, ConvNorm, ConvPair
-from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.models.torch_versions import eager_on_old_torch, is_compiling
 
 DEFAULT_ACT_CFG: dict[str, Any] = dict(type="ReLU")
@@ -89,24 +88,19 @@ class VanillaBlock(BaseModule):
         super().__init__()
         self.with_cp = with_cp
         geometry: dict[str, Any] = dict(kernel_size=kernel_size, stride=stride, padding=padding)
-        self.conv: Any
         if deploy:
-            self.conv = nn.Conv2d(in_channels, out_channels, **geometry)
+            self.conv: Any = nn.Conv2d(in_channels, out_channels, **geometry)
         elif deep_training:
             geometry.update(mid_channels=mid_channels or in_channels, mid_ratio=mid_ratio)
             self.conv = ConvPair(in_channels, out_channels, **geometry, norm_cfg=norm_cfg)
         else:
             self.conv = ConvNorm(in_channels, out_channels, **geometry, norm_cfg=norm_cfg)
-        self._add_shortcut((in_channels, out_channels), norm_cfg, deploy)
         self.pool = pool
         self.act = (
             SeriesActivation(out_channels, act_num, act_cfg, norm_cfg, deploy)
             if series_activation
             else build_activation_layer(act_cfg)
         )
-
-    def _add_shortcut(self, channels: tuple[int, int], norm_cfg: Any, deploy: bool) -> None:
-        """Build the shortcut; VanillaNet's own block has none."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H', W')."""
@@ -129,68 +123,6 @@ class VanillaBlock(BaseModule):
             else dict(context_fn=lambda: (nullcontext(), _FrozenRunningStats(self)))
         )
         return checkpoint(self._forward, x, use_reentrant=False, **options)
-
-
-class ShortcutConv(FusableLayer):
-    """A pointwise convolution with a shortcut (None: the identity): one linear map."""
-
-    def __init__(self, conv: FusableLayer, shortcut: ConvNorm | None = None) -> None:
-        super().__init__()
-        self.conv = conv
-        self.shortcut = shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C_in, H, W) to (N, C_out, H, W)."""
-        return self.conv(x) + (x if self.shortcut is None else self.shortcut(x))
-
-    @property
-    def geometry(self) -> nn.Conv2d:
-        """The geometry of the convolution inside."""
-        return self.conv.geometry
-
-    def fused_tensors(self) -> tuple[Tensor, Tensor]:
-        """Add the weights: W + I, or W + W_shortcut."""
-        weight, bias = self.conv.fused_tensors()
-        if self.shortcut is None:
-            eye = torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
-            return weight + eye[:, :, None, None], bias
-        shortcut_weight, shortcut_bias = self.shortcut.fused_tensors()
-        return weight + shortcut_weight, bias + shortcut_bias
-
-
-class EarlyShortcutBlock(VanillaBlock):
-    """A block for ablations that adds its input to the convolution's output, and fuses to one."""
-
-    def _add_shortcut(self, channels: tuple[int, int], norm_cfg: Any, deploy: bool) -> None:
-        if not deploy:
-            self.conv = ShortcutConv(self.conv, _projection(channels, norm_cfg))
-
-
-class LateShortcutBlock(VanillaBlock):
-    """A block for ablations that adds its pooled input to its output; fusing keeps the shortcut."""
-
-    def _add_shortcut(self, channels: tuple[int, int], norm_cfg: Any, deploy: bool) -> None:
-        self.late_projection = _projection(channels, norm_cfg, deploy)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        out = super()._forward(x)
-        late = x if self.late_projection is None else self.late_projection(x)
-        return out + (late if self.pool is None else self.pool(late))
-
-
-#: The block for each value of VanillaNet's ``shortcut``.
-BLOCKS: dict[str | None, type[VanillaBlock]] = {
-    None: VanillaBlock,
-    "before_act": EarlyShortcutBlock,
-    "after_act": LateShortcutBlock,
-}
-
-
-def _projection(channels: tuple[int, int], norm_cfg: Any, deploy: bool = False) -> Any:
-    """Build the 1×1 convolution of a shortcut that changes the channels; None for the identity."""
-    if channels[0] == channels[1]:
-        return None
-    return nn.Conv2d(*channels, 1) if deploy else ConvNorm(*channels, 1, norm_cfg=norm_cfg)
 
 
 class _FrozenRunningStats:

@@ -15,18 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.models.block import LateShortcutBlock
+from mmvanilla.models.block import SeriesActivation, VanillaBlock
 from mmvanilla.models.vanillanet import VanillaNet
 
-# act(s·x) = s·act(x) for every s > 0, for each channel by itself.
-_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity)
+# The parts of a layer, of which act(s·x) = s·act(x) for every s > 0, for each channel by itself.
+_KNOWN = {VanillaBlock, SeriesActivation, nn.Conv2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d}
+_KNOWN |= {nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity}
 _SWEEPS = 20
 _BALANCED = 0.02  # finer balance would not show in int8
 _TOLERANCE = 1e-10
-
-
-# Two convolutions of which the second one alone takes what the first one gives.
-_Link = tuple[nn.Conv2d, nn.Conv2d]
 
 
 def equalise(model: nn.Module, inplace: bool = False) -> nn.Module:
@@ -47,8 +44,8 @@ def equalise(model: nn.Module, inplace: bool = False) -> nn.Module:
         The balanced model. Nothing but weights and biases differs.
 
     Raises:
-        ValueError: There is no VanillaNet inside, it is not fused, or its activation or shortcut
-            does not commute with a factor.
+        ValueError: There is no VanillaNet inside, it is not fused, or a layer has a part that
+            is not known to commute with a factor.
         RuntimeError: The outputs differ by more than 1e-10 of their maximum.
     """
     exact: Any = copy.deepcopy(model).double().eval()
@@ -65,34 +62,31 @@ def equalise(model: nn.Module, inplace: bool = False) -> nn.Module:
                 if not difference <= _TOLERANCE:  # written with `not` so that NaN fails
                     raise RuntimeError(
                         f"equalising changed the outputs by {difference:.2g} of their maximum; the "
-                        "weights may hold NaN"
+                        "weights may hold NaN, or this subclass has a forward of its own"
                     )
         for own, balanced in zip(result.parameters(), exact.parameters(), strict=True):
             own.copy_(balanced)
     return result
 
 
-def _links(model: nn.Module, net: VanillaNet) -> list[_Link]:
-    """List the pairs of neighbouring convolutions between which factors may move."""
+def _links(model: nn.Module, net: VanillaNet) -> list[tuple[nn.Conv2d, nn.Conv2d]]:
+    """List pairs of convolutions of which the second one alone takes what the first one gives."""
     if not net.deploy:
         raise ValueError("only a fused VanillaNet can be equalised; call fuse_model(model) first")
     leaving = {net.arch.levels[level] for level in net.out_indices}
     chains: list[list[nn.Conv2d]] = [[]]
     for layer, block in enumerate((net.stem, *net.blocks)):
-        act: Any = block.act
-        base = getattr(act, "act", act)
-        if not isinstance(base, _HOMOGENEOUS) or isinstance(block, LateShortcutBlock):
+        if unknown := {type(part).__name__ for part in block.modules() if type(part) not in _KNOWN}:
             raise ValueError(
-                f"a {type(block).__name__} with {type(base).__name__} does not commute; "
-                "only ReLU, LeakyReLU, PReLU and blocks without a late shortcut can be equalised"
+                f"cannot equalise a layer with {', '.join(sorted(unknown))}: only VanillaBlocks of "
+                "ReLU, LeakyReLU or PReLU are known to commute with a factor for each channel"
             )
-        chains[-1] += [block.conv, *([act.conv] if hasattr(act, "conv") else [])]
+        chains[-1] += [part for part in block.modules() if isinstance(part, nn.Conv2d)]
         if layer == max(leaving):
             break
         if layer in leaving:
             chains.append([])
-    head = _head_of(model, net)
-    if head is not None:
+    if (head := _head_of(model, net)) is not None:
         chains[-1].append(head)
     return [link for chain in chains for link in pairwise(chain)]
 
@@ -104,7 +98,7 @@ def _head_of(model: nn.Module, net: VanillaNet) -> nn.Conv2d | None:
     return head.conv if is_ours and getattr(model, "neck", None) is None else None
 
 
-def _balance(links: list[_Link]) -> None:
+def _balance(links: list[tuple[nn.Conv2d, nn.Conv2d]]) -> None:
     for first, second in links:
         if second.groups == 1 and second.kernel_size == (1, 1) and first.groups > 1:
             second.bias += second.weight.sum(dim=(2, 3)) @ first.bias  # type: ignore[operator]

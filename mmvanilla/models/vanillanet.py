@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla.models.archs import Arch, resolve_arch
-from mmvanilla.models.block import BLOCKS, DEFAULT_ACT_CFG, VanillaBlock
+from mmvanilla.models.block import DEFAULT_ACT_CFG, VanillaBlock
 from mmvanilla.models.conv_pair import DEFAULT_NORM_CFG
 from mmvanilla.models.strict_loading import StrictLoadingMixin
 
@@ -55,9 +55,6 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         mid_ratio: Factor of the number of channels inside each pair; fused, it is gone. Default: 1.
         series_activation: Whether to use the series activation (section 3.2). False: only the base
             activation. Default: True.
-        shortcut: Kind of shortcut, for the paper's ablation. ``'before_act'`` adds the input to the
-            convolution's output, and fuses into the convolution; ``'after_act'`` adds the pooled
-            input to the block's output, and remains after fusing. None (default): no shortcut.
         init_cfg: Config of the initialisation. Default: truncated normal with a standard deviation
             of 0.02, biases 0.
 
@@ -76,6 +73,9 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         True
     """
 
+    #: The class of the layers behind the stem, of which a subclass may have another one.
+    block_type: type[VanillaBlock] = VanillaBlock
+
     def __init__(
         self,
         arch: str | int | Mapping[str, Any] | Arch,
@@ -92,7 +92,6 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
         deep_training: bool = True,
         mid_ratio: float = 1.0,
         series_activation: bool = True,
-        shortcut: str | None = None,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
@@ -105,10 +104,7 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
                 f"frozen_stages must be -1 (none), 0 (the stem) or up to {len(self.arch.levels)} "
                 f"(all), found {frozen_stages}"
             )
-        if shortcut not in BLOCKS:
-            raise ValueError(f"shortcut must be one of {tuple(BLOCKS)}, found {shortcut!r}")
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
+        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         layer_cfg: dict[str, Any] = dict(
             act_num=act_num,
             act_cfg=act_cfg,
@@ -120,17 +116,10 @@ class VanillaNet(StrictLoadingMixin, BaseModule):
             deploy=deploy,
         )
         dims = self.arch.dims
-        self.stem = VanillaBlock(
-            in_channels,
-            dims[0],
-            kernel_size=4,
-            stride=self.arch.stem_stride,
-            padding=self.arch.stem_padding,
-            mid_channels=dims[0],
-            **layer_cfg,
-        )
+        stem_cfg = dict(stride=self.arch.stem_stride, padding=self.arch.stem_padding, **layer_cfg)
+        self.stem = VanillaBlock(in_channels, dims[0], 4, mid_channels=dims[0], **stem_cfg)
         self.blocks = nn.ModuleList(
-            BLOCKS[shortcut](*channels, pool=_build_pool(self.arch, block), **layer_cfg)
+            self.block_type(*channels, pool=_build_pool(self.arch, block), **layer_cfg)
             for block, channels in enumerate(pairwise(dims))
         )
         self._freeze_stages()

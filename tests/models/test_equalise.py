@@ -12,6 +12,7 @@ from mmvanilla.models.archs import ARCHS
 from mmvanilla.models.equalise import equalise
 from mmvanilla.utils.numerics import largest, relative_difference
 from tests.helpers import TINY, randomise, tiny_arch
+from tests.models.test_strict_loading import Scaled
 
 
 def fused(arch=TINY, **options):
@@ -43,7 +44,6 @@ FORMS = {
     "no series": lambda: fused(series_activation=False),
     "leaky ReLU": lambda: fused(act_cfg=dict(type="LeakyReLU", negative_slope=0.2)),
     "PReLU": lambda: fused(act_cfg=dict(type="PReLU")),
-    "shortcut": lambda: fused(dict(dims=(8, 8, 8), strides=(2, 1)), shortcut="before_act"),
     "one level": lambda: fused(out_indices=(1,)),
     "gray": lambda: fused(in_channels=1),
     "channels of zeros": with_zeros,
@@ -105,8 +105,8 @@ def test_a_classifier_is_balanced_with_its_head():
     [
         (lambda: nn.Conv2d(3, 3, 1), "no VanillaNet"),
         (lambda: VanillaNet(TINY), "fuse_model"),
-        (lambda: fused(act_cfg=dict(type="GELU")), "GELU does not commute"),
-        (lambda: fused(shortcut="after_act"), "late shortcut"),
+        (lambda: fused(act_cfg=dict(type="GELU")), "layer with GELU"),
+        (lambda: Scaled(2, deploy=True), "layer with Doubled"),
     ],
 )
 def test_what_cannot_be_equalised_is_refused(model, words):

@@ -109,7 +109,6 @@ def test_adaptive_pooling_serves_one_level_and_one_size():
         (dict(act_num=-1), "act_num"),
         (dict(act_num=1.5), "act_num"),
         (dict(frozen_stages=5), "frozen_stages"),
-        (dict(shortcut="yes"), "shortcut"),
     ],
 )
 def test_arguments_out_of_range_are_refused(kwargs, message):
@@ -128,13 +127,10 @@ def test_arguments_reach_the_layers():
     assert {m.eps for m in net.modules() if isinstance(m, _BatchNorm)} == {1e-6}
 
 
-@pytest.mark.parametrize("shortcut", [None, "before_act", "after_act"])
 @pytest.mark.parametrize(("frozen_stages", "last_frozen"), [(-1, -1), (0, 0), (1, 1), (4, 4)])
-def test_frozen_stages_count_as_resnets_and_stay_frozen_when_fused(
-    frozen_stages, last_frozen, shortcut
-):
+def test_frozen_stages_count_as_resnets_and_stay_frozen_when_fused(frozen_stages, last_frozen):
     # TINY: stem and block 0 at 1/4, then one block a level.
-    net = VanillaNet(TINY, frozen_stages=frozen_stages, shortcut=shortcut)
+    net = VanillaNet(TINY, frozen_stages=frozen_stages)
     for _ in range(2):
         net.train()
         for layer, module in enumerate((net.stem, *net.blocks)):

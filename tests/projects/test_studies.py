@@ -1,13 +1,20 @@
 """A study in seconds: rows are trained, fused, kept and tabulated, and not trained twice."""
 
+import copy
 import json
 import re
 
 import pytest
+import torch
 
-from projects.studies import compare_precisions, compare_ranges, compare_trainings
+from mmvanilla import VanillaNet, equalise, fuse_model
+from mmvanilla.models.merging import merge_pairs
+from mmvanilla.utils.numerics import largest, relative_difference
+from projects.studies import compare_precisions, compare_ranges, compare_trainings, shortcuts
 from tests.fashion_files import write_fashion_mnist
-from tests.helpers import ROOT
+from tests.helpers import ROOT, randomise
+from tests.helpers import TINY as SMALL
+from tools import fuse_backbone
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.toolbox("mmpretrain")]
 
@@ -23,7 +30,6 @@ test_dataloader = dict(batch_size=10, dataset=dict(data_root=data))
 train_cfg = dict(max_epochs=2, val_interval=2)
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=2)]
 custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=1)]
-ablations = dict(_delete_=True, full=dict(), plain=_base_.ablations["plain"])
 """
 CHOICE = ["--choose", "optim_wrapper.optimizer.lr", "1e-3", "1e-2", "--choose-on"]
 HELD_OUT = ["val_dataloader.dataset.split=train", "val_dataloader.dataset.indices=-10"]
@@ -43,7 +49,8 @@ def test_rows_are_trained_once_and_tabulated(config, tmp_path, capsys):
     page, store = tmp_path / "page.md", tmp_path / "results.json"
     page.write_text("before\n<!-- begin of table: t -->\n<!-- end of table: t -->\nafter\n")
     args = [config, "--work-dir", str(tmp_path / "work"), "--results", str(store), "--jobs", "2"]
-    args += ["--seeds", "0", "1", *CHOICE, *HELD_OUT, "--write", str(page), "t"]
+    args += ["--switches", "full", "plain", "--seeds", "0", "1"]
+    args += [*CHOICE, *HELD_OUT, "--write", str(page), "t"]
     assert compare_trainings.main([*args, "--rounds", "2"]) == 0
     results = json.loads(store.read_text())
     assert len(results) == 2 * (2 + 2)  # of each row the choice of two, and two seeds
@@ -61,6 +68,39 @@ def test_rows_are_trained_once_and_tabulated(config, tmp_path, capsys):
     assert rows == ["`full`", "`plain`"]
     for result in results.values():
         assert result["fused"] in (None, result["trained"])
+
+
+def test_rows_with_shortcuts_train_and_fuse(config, tmp_path, capsys):
+    rows = ["shortcut_before_act", "shortcut_after_act"]
+    args = [config, "--switches", *rows, "--seeds", "0", "--work-dir", str(tmp_path / "work")]
+    assert compare_trainings.main(args) == 0
+    assert re.findall(r"`(\w+)` .* 0\.000 ", capsys.readouterr().out) == rows
+    for folder, _ in zip((tmp_path / "work").iterdir(), rows, strict=True):
+        (own,), out = folder.glob("*.py"), folder / "fused.pth"
+        assert fuse_backbone.main([str(own), str(folder / "epoch_2.pth"), str(out)]) == 0
+
+
+@pytest.mark.parametrize("name", ["Early", "Late"])
+@torch.no_grad()
+def test_every_form_of_a_network_with_shortcuts_computes_the_same(name):
+    kind = getattr(shortcuts, f"{name}ShortcutVanillaNet")
+    net = randomise(kind(SMALL)).double().eval()
+    fused, merged, deploy = fuse_model(net), copy.deepcopy(net), kind(SMALL, deploy=True).double()
+    deploy.load_state_dict(net.state_dict())
+    assert len(merge_pairs(merged)) == 5
+    plain = (VanillaNet if name == "Early" else kind)(SMALL, deploy=True).double()
+    plain.load_state_dict(fused.state_dict())
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    for form in (fused, merged, deploy, plain):
+        assert largest(map(relative_difference, net(images), form(images))) < 1e-9
+    with pytest.raises(ValueError, match="ShortcutBlock: only VanillaBlocks"):
+        equalise(fused)
+    block, x = net.blocks[1], torch.randn(2, 8, 8, 8, dtype=torch.float64)
+    if name == "Early":
+        expected = block.act(block.pool(block.conv.conv(x) + block.conv.shortcut(x)))
+    else:
+        expected = block.act(block.pool(block.conv(x))) + block.pool(block.shortcut(x))
+    assert torch.equal(block(x), expected)
 
 
 def test_a_failed_training_is_named_and_the_others_go_on(config, tmp_path, capsys):

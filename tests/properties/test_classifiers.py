@@ -34,7 +34,6 @@ def classifiers(draw: Any) -> dict[str, Any]:
             act_num=draw(st.integers(0, 4)),
             act_cfg=dict(type=draw(st.sampled_from(("ReLU", "GELU", "LeakyReLU")))),
             deep_training=deep_training,
-            shortcut=draw(st.sampled_from((None, None, "before_act", "after_act"))),
         ),
         head=dict(
             type="VanillaNetClsHead",
@@ -64,7 +63,7 @@ def test_every_form_of_a_classifier_answers_the_same(cfg, seed):
     model = build(cfg, deploy=False, seed=seed)
     weights, backbone = model.state_dict(), cfg["backbone"]
     sources = {"loaded": weights}
-    if backbone["deep_training"] and not backbone["shortcut"]:
+    if backbone["deep_training"]:
         dims, classes = backbone["arch"]["dims"], cfg["head"]["num_classes"]
         names = {key: our_name(key) for key in authors_weights(dims, backbone["act_num"], classes)}
         theirs = {

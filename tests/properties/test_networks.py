@@ -128,7 +128,7 @@ _ACTS = ("ReLU", "GELU", "LeakyReLU", "HSwish", "SiLU", "ELU")
 
 @st.composite
 def networks(draw: Any) -> dict[str, Any]:
-    """The arguments of a VanillaNet: variants, activations, norms, shortcuts, levels."""
+    """The arguments of a VanillaNet: variants, activations, norms, levels."""
     blocks = draw(st.integers(1, 5))
     dims = tuple(draw(st.sampled_from((8, 16, 24))) for _ in range(blocks + 1))
     strides = tuple(draw(st.sampled_from((1, 2))) for _ in range(blocks))
@@ -144,7 +144,6 @@ def networks(draw: Any) -> dict[str, Any]:
         norm_cfg=draw(st.sampled_from(_NORMS)),
         deep_training=draw(st.booleans()) or draw(st.booleans()),
         series_activation=draw(st.booleans()) or draw(st.booleans()),
-        shortcut=draw(st.sampled_from((None, None, "before_act", "after_act"))),
     )
 
 

@@ -19,6 +19,12 @@ ablations = dict(
     n1={"model.backbone.act_num": 1},
     n2={"model.backbone.act_num": 2},
     n4={"model.backbone.act_num": 4},
-    shortcut_before_act={"model.backbone.shortcut": "before_act"},
-    shortcut_after_act={"model.backbone.shortcut": "after_act"},
+    shortcut_before_act={
+        "model.backbone.type": "EarlyShortcutVanillaNet",
+        "custom_imports.imports": ["mmvanilla", "mmvanilla.cls_head", "projects.studies.shortcuts"],
+    },
+    shortcut_after_act={
+        "model.backbone.type": "LateShortcutVanillaNet",
+        "custom_imports.imports": ["mmvanilla", "mmvanilla.cls_head", "projects.studies.shortcuts"],
+    },
 )
