@@ -117,7 +117,7 @@ setup(
         # Formats of phones: each pulls in much, so take an environment of its own.
         "ncnn": ["ncnn", "pnnx"],
         "litert": ["litert-torch>=0.10", "ai-edge-litert", "ai-edge-quantizer"],
-        "executorch": ["executorch>=1.1"],
+        "executorch": ["executorch>=1.1,<1.2"],
     },
     cmdclass={"build_py": BuildWithConfigsAndTools},
     zip_safe=False,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,30 +97,52 @@ def compare_precisions(
         forms[f"PyTorch {name}, autocast"] = _torch_form(fused, torch.float32, autocast=dtype)
     forms = {name: form for name, form in forms.items() if _runs(form, image)}
     with TemporaryDirectory() as folder:
-        for suffix, weights in product(RUNTIMES, ("plain", "equalised")):
-            target = find_format(f"net{suffix}")
-            quantize, packages = QUANTIZERS.get(suffix, (None, ()))
-            try:
-                require_packages(*target.packages, *packages)
-            except ImportError as error:
-                print(f"left out: {error}", file=sys.stderr)
-                continue
-            program = f"{target.runtime} {{}}, {weights}"
-            full = Path(folder, f"{target.name}_{weights}{suffix}")
-            size, balance = (image.shape[-2], image.shape[-1]), weights == "equalised"
-            report = export_model(fused, full, target, size=size, balance=balance)
-            print(f"{full.name} differs by {report.max_difference:.1e}", file=sys.stderr)
-            forms[program.format("fp32")] = open_form(full)
-            for count, scale in product(sorted(set(calibrations)), _SCALES if quantize else ()):
-                name = f"{program.format('int8')}, {scale}, {count} images"
-                print(f"quantising: {name}", file=sys.stderr)
-                path = Path(folder, f"int8_{len(forms)}{suffix}")
-                samples = Samples(cfg, "train", count).images()
-                quantize(full, path, samples, per_channel=_SCALES[scale])
-                forms[name] = open_form(path)
+        files = write_files(
+            fused,
+            Path(folder),
+            (image.shape[-2], image.shape[-1]),
+            {count: Samples(cfg, "train", count).images for count in sorted(set(calibrations))},
+        )
+        forms.update((name, open_form(path)) for name, path in files)
         measured = measure_forms(forms, test, rounds)
         forms.clear()  # OpenVINO keeps files open
     return measured
+
+
+def write_files(
+    model: nn.Module,
+    folder: Path,
+    size: tuple[int, int],
+    calibrations: Mapping[int, Callable[[], Iterable[np.ndarray]]],
+    part: str | None = None,
+    suffixes: Iterable[str] = RUNTIMES,
+) -> Iterator[tuple[str, Path]]:
+    """Write a model, plain and equalised, as files in fp32 and int8, and yield names and paths.
+
+    ``calibrations`` gives normalised images, each (1, C, H, W), by their number. ``size`` and
+    ``part`` are those of :func:`export_model`. Formats that cannot be written here are left out.
+    """
+    for suffix, weights in product(suffixes, ("plain", "equalised")):
+        target = find_format(f"net{suffix}")
+        quantize, packages = QUANTIZERS.get(suffix, (None, ()))
+        try:
+            require_packages(*target.packages, *packages)
+        except ImportError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        program = f"{target.runtime} {{}}, {weights}"
+        full = folder / f"{target.name}_{weights}{suffix}"
+        report = export_model(
+            model, full, target, size=size, part=part, balance=weights == "equalised"
+        )
+        print(f"{full.name} differs by {report.max_difference:.1e}", file=sys.stderr)
+        yield program.format("fp32"), full
+        for count, scale in product(calibrations, _SCALES if quantize else ()):
+            name = f"{program.format('int8')}, {scale}, {count} images"
+            print(f"quantising: {name}", file=sys.stderr)
+            path = folder / f"int8_{target.name}_{weights}_{_SCALES[scale]}_{count}{suffix}"
+            quantize(full, path, calibrations[count](), per_channel=_SCALES[scale])
+            yield name, path
 
 
 def _torch_form(model: nn.Module, dtype: torch.dtype, autocast: torch.dtype | None = None) -> Form:

@@ -8,9 +8,18 @@ import pytest
 import torch
 
 from mmvanilla import VanillaNet, equalise, fuse_model
+from mmvanilla.apis.config import load_config
+from mmvanilla.apis.model import build_model
+from mmvanilla.datasets.shapes import make_shapes
 from mmvanilla.models.merging import merge_pairs
 from mmvanilla.utils.numerics import largest, relative_difference
-from projects.studies import compare_precisions, compare_ranges, compare_trainings, shortcuts
+from projects.studies import (
+    compare_backbones,
+    compare_precisions,
+    compare_ranges,
+    compare_trainings,
+    shortcuts,
+)
 from tests.fashion_files import write_fashion_mnist
 from tests.helpers import ROOT, randomise
 from tests.helpers import TINY as SMALL
@@ -149,7 +158,7 @@ def test_precisions_are_measured_side_by_side(config, tmp_path, capsys):
     args = ["--calibration-images", "4", "--test-images", "8", "--rounds", "2"]
     assert compare_precisions.main([config, str(checkpoint), *args]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    cells = {line.split("|")[1].strip(): line.split("|")[2:] for line in lines[2:]}
+    cells = {line.split("|")[1].strip(): line.split("|")[2:] for line in lines}
     assert {"PyTorch fp32, as trained", "PyTorch fp32, fused"} <= set(cells)
     for weights in ("plain", "equalised"):
         assert f"ONNX Runtime int8, {weights}, a scale a layer, 4 images" in cells
@@ -159,3 +168,21 @@ def test_precisions_are_measured_side_by_side(config, tmp_path, capsys):
     assert {"| VanillaNet-5, as initialised", "| tiny, trained"} <= {
         line.rsplit(" |", 5)[0] for line in capsys.readouterr().out.splitlines()
     }
+
+
+@pytest.mark.toolbox("mmseg")
+def test_int8_backbones_are_measured_inside_their_model(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    make_shapes(tmp_path / "data" / "shapes", num_train=4, num_val=2, image_size=32)
+    config = "shapes/upernet_vanillanet_shapes.py"
+    model = build_model(load_config(config)).eval()
+    torch.save(dict(state_dict=model.state_dict(), meta={}), "net.pth")
+    assert compare_backbones.main([config, "net.pth", "--calibration-images", "2"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    cells = {line.split("|")[1].strip(): line.split("|")[2:] for line in lines}
+    given = cells["PyTorch fp32, as given"]
+    assert cells["backbone"] == [" aAcc ", " mIoU ", " mAcc ", ""]
+    for weights in ("plain", "equalised"):
+        assert cells[f"ONNX Runtime fp32, {weights}"] == given
+        assert f"ONNX Runtime int8, {weights}, a scale a layer, 2 images" in cells
