@@ -50,17 +50,6 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, **settings: Any) -> Ten
     return kept
 
 
-def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Return groups of indices: a kept box, then those that it suppresses."""
-    left, groups = dets[:, 4].argsort(descending=True, stable=True), []
-    while len(left):
-        near = torchvision.ops.box_iou(dets[left[:1], :4], dets[left, :4])[0] >= iou_threshold
-        near[0] = True  # even without an area, and so without an overlap
-        groups.append(left[near].tolist())
-        left = left[~near]
-    return groups
-
-
 def _roi_align(input: Tensor, rois: Tensor, **settings: Any) -> Tensor:
     if settings["pool_mode"] == 0:
         _refuse("roi_align with pool_mode='max'")
@@ -152,6 +141,7 @@ _BACKWARD: dict[str, Any] = {
 }
 # What the refused operators are for, and how their names begin.
 _REFUSED = {
+    "PISA": "nms_match",
     "rotated boxes": "active_ box_iou convex diff min_area nms_ points_in_p ri roi_align_r rotated",
     "3D": "assign ball chamf dyn furth gather group hard iou3d knn points_in_b roia roip sta three",
     "sparse convolution": "fused_ind get_ind ind",

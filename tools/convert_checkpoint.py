@@ -34,24 +34,13 @@ def build_parser() -> ArgumentParser:
         help="the variant, if the weights do not determine it: a name such as 13-1.5x-ada, or JSON "
         'such as \'{"dims": [16, 32, 64], "strides": [2, 2]}\'; the weights are checked against it',
     )
-    parser.add_argument(
-        "--in-channels",
-        type=int,
-        metavar="N",
-        help="adapt the stem to images of N channels: 1 for gray, 6 for six bands (default: leave "
-        "it as it is)",
-    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser
 
 
 def convert(args: Namespace) -> None:
     converted, found = convert_and_write(
-        args.input,
-        args.output,
-        parse_arch(args.arch),
-        args.overwrite,
-        args.in_channels,
+        args.input, args.output, parse_arch(args.arch), args.overwrite
     )
     meta = converted["meta"]
     deploy = ", deploy=True" if found.deploy else ""

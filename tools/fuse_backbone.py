@@ -34,9 +34,6 @@ def build_parser() -> ArgumentParser:
         default=DEFAULT_TOLERANCE,
         help=f"largest relative difference allowed (default: {DEFAULT_TOLERANCE:g})",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="fuse also before the end of deep training"
-    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     cli.add_cfg_options(parser)
     return parser
@@ -52,7 +49,6 @@ def fuse(args: Namespace) -> None:
             cfg_options=args.cfg_options,
             sizes=[tuple(size) for size in args.sizes] if args.sizes else None,
             tolerance=args.tolerance,
-            force=args.force,
             overwrite=args.overwrite,
         )
     show(report, console)

@@ -87,23 +87,18 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     return model.to(device).eval(), dict(loaded.get("meta") or {})
 
 
-def is_pose_estimator(model: nn.Module) -> bool:
-    """Tell whether a model is one of MMPose's, with a head, without importing MMPose."""
-    is_of_mmpose = any(base.__module__.startswith("mmpose.") for base in type(model).__mro__)
-    return is_of_mmpose and isinstance(getattr(model, "head", None), nn.Module)
-
-
-def _gives_logits(model: nn.Module) -> bool:
+def gives_logits(model: nn.Module) -> bool:
+    """Tell whether a model has the head of a classifier or segmenter, and not one of MMPose's."""
     heads = (getattr(model, name, None) for name in ("head", "decode_head"))
-    return any(isinstance(head, nn.Module) for head in heads) and not is_pose_estimator(model)
+    is_of_mmpose = any(base.__module__.startswith("mmpose.") for base in type(model).__mro__)
+    return any(isinstance(head, nn.Module) for head in heads) and not is_of_mmpose
 
 
 # The outputs that a TensorModel can give, and which models have them.
 _OUTPUTS: dict[str, Callable[[nn.Module], bool]] = {
     "backbone": lambda model: True,
     "neck": lambda model: hasattr(model, "extract_feat"),
-    "logits": _gives_logits,
-    "head": is_pose_estimator,
+    "logits": gives_logits,
 }
 
 
@@ -114,9 +109,8 @@ class TensorModel(nn.Module):
 
     Args:
         model: A detector, segmenter, classifier or bare backbone.
-        output: ``'backbone'``, ``'neck'``, ``'logits'`` or ``'head'`` (of a pose estimator). None:
-            the logits, or what the pose estimator's head gives, or the features that a detector's
-            heads would get.
+        output: ``'backbone'``, ``'neck'`` or ``'logits'``. None: the logits, or the features that
+            the heads of a detector or pose estimator would get.
 
     Raises:
         ValueError: This model does not have the output.
@@ -142,22 +136,18 @@ class TensorModel(nn.Module):
 
         Returns:
             Features as a tuple of (N, C_i, H_i, W_i); logits of a classifier as (N, K), of a
-            segmenter as (N, K, H', W'); what a pose estimator's head gives.
+            segmenter as (N, K, H', W').
         """
         if self.output == "backbone":
             return getattr(self.model, "backbone", self.model)(inputs)
         if self.output == "neck":
             return self.model.extract_feat(inputs)
-        if self.output == "head":
-            return self.model(inputs, None)  # MMPose's models have no default for data samples
         return self.model(inputs)  # OpenMMLab's models return tensors by default
 
 
 def _natural_output(model: nn.Module) -> str:
-    if _gives_logits(model):
+    if gives_logits(model):
         return "logits"
-    if is_pose_estimator(model):
-        return "head"
     # A detector with a teacher has its backbones inside of two others.
     inside = not hasattr(model, "backbone") and hasattr(model, "extract_feat")
     return "neck" if inside or getattr(model, "neck", None) is not None else "backbone"

@@ -75,7 +75,7 @@ def draw_predictions(
         with tempfile.TemporaryDirectory() as folder:
             drawn = Path(folder, "drawn.png")
             _draw(visualizer, scope, pixels, sample, str(drawn), score_threshold)
-            _write(drawn.read_bytes(), picture, overwrite)
+            write_whole(drawn.read_bytes(), picture, overwrite)
     return pictures
 
 
@@ -118,8 +118,4 @@ def draw_features(
         drawn = Visualizer.draw_featmap(level, pixels, "squeeze_mean", alpha=0.4)
         rows.append(cv2.resize(drawn, (width, height)))
     _, encoded = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
-    _write(encoded.tobytes(), out, overwrite)
-
-
-def _write(content: bytes, path: str | Path, overwrite: bool) -> None:
-    write_whole(lambda file: file.write(content), path, overwrite)
+    write_whole(encoded.tobytes(), out, overwrite)

@@ -70,7 +70,6 @@ def convert_and_write(
     path: StrPath,
     arch: str | int | Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    in_channels: int | None = None,
 ) -> tuple[dict[str, Any], Converted]:
     """Convert an authors' file into one for our classifier, backbone or detector.
 
@@ -80,8 +79,6 @@ def convert_and_write(
         arch: Variant of the file, a name such as ``'13-1.5x'`` or a dict of an own one. None: it is
             recognised by its widths.
         overwrite: Whether to replace ``path`` if it exists. Default: False.
-        in_channels: Number of channels of the images; the stem's weights are adapted to it. None:
-            that of the file, 3.
 
     Returns:
         What :func:`convert_checkpoint` returns; ``meta`` has the variant as ``arch``, too.
@@ -92,7 +89,7 @@ def convert_and_write(
             the file to write.
     """
     check_writable([path], overwrite, inputs=[source])  # before the work, not after it
-    converted, found = convert_file(source, in_channels=in_channels)
+    converted, found = convert_file(source)
     converted["meta"]["arch"] = identify_arch(found.dims, arch)
     write_checkpoint(converted, path, overwrite)
     return converted, found

@@ -7,11 +7,11 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -68,18 +68,18 @@ def write_checkpoint(checkpoint: dict[str, Any], path: StrPath, overwrite: bool 
     """Write what ``torch.save`` makes of a checkpoint, as :func:`appearing_together` does."""
     content = io.BytesIO()  # since torch.save hides the error of a full disk
     torch.save(checkpoint, content)
-    write_whole(lambda file: file.write(content.getbuffer()), path, overwrite)
+    write_whole(content.getbuffer(), path, overwrite)
 
 
 def write_text(text: str, path: StrPath, overwrite: bool = False) -> None:
     """Write a text in UTF-8, in the same way as :func:`write_checkpoint`."""
-    write_whole(lambda file: file.write(text.encode()), path, overwrite)
+    write_whole(text.encode(), path, overwrite)
 
 
-def write_whole(write: Callable[[IO[bytes]], Any], path: StrPath, overwrite: bool) -> None:
-    """Write any file in the same way: ``write`` is called once with the open file."""
-    with appearing_together([path], overwrite) as (aside,), aside.open("wb") as file:
-        write(file)
+def write_whole(content: bytes | memoryview, path: StrPath, overwrite: bool = False) -> None:
+    """Write any content in the same way."""
+    with appearing_together([path], overwrite) as (aside,):
+        aside.write_bytes(content)
 
 
 @contextmanager

@@ -257,4 +257,4 @@ def _draw(cfg: Config, metainfo: dict[str, Any], samples: list[Any], out: Path) 
     height = max(image.shape[0] for image in drawn)
     padded = [np.pad(each, ((0, height - len(each)), (0, 8), (0, 0))) for each in drawn]
     _, encoded = cv2.imencode(".png", np.concatenate(padded, axis=1)[..., ::-1])
-    write_whole(lambda file: file.write(encoded.tobytes()), out, overwrite=True)
+    write_whole(encoded.tobytes(), out, overwrite=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.apis.model import TensorModel, fixed_input_size, input_channels, is_pose_estimator
+from mmvanilla.apis.model import TensorModel, fixed_input_size, gives_logits, input_channels
 from mmvanilla.models.block import SeriesActivation, VanillaBlock
 from mmvanilla.models.equalise import equalise
 from mmvanilla.models.fusion import count_fusable, fuse_model
@@ -101,9 +101,8 @@ def resolve_part(model: nn.Module, part: str | None = None) -> str:
     found = "backbone"
     if hasattr(model, "decode_head"):
         found = "segmenter"
-    elif isinstance(getattr(model, "head", None), nn.Module) and hasattr(model, "backbone"):
-        # A pose estimator's head gives heatmaps or coordinates, which no part here names.
-        found = found if is_pose_estimator(model) else "classifier"
+    elif gives_logits(model) and hasattr(model, "backbone"):
+        found = "classifier"
     if part not in (None, found, "backbone"):
         raise ValueError(f"{type(model).__name__} is not a {part}; choose backbone or {found}")
     return part or found

@@ -25,7 +25,6 @@ from mmvanilla.checkpoints.writing import (
     write_text,
 )
 from mmvanilla.deploy.comparison import compare_forms, first_mismatch, typical_size
-from mmvanilla.models.act_lambda import set_act_lambda
 from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.version import __version__
 
@@ -64,7 +63,6 @@ def fuse_checkpoint(
     cfg_options: Mapping[str, Any] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
-    force: bool = False,
     overwrite: bool = False,
 ) -> FuseReport:
     """Fuse a trained checkpoint, and write it with a config that builds its model.
@@ -79,7 +77,6 @@ def fuse_checkpoint(
         sizes: Heights and widths in pixels to compare at; the first is measured, too. None: the
             only size that the model accepts, or a size at which the config tests it.
         tolerance: Largest difference allowed, relative to each output's maximum.
-        force: Whether to fuse a model whose λ is not 1, which changes its outputs.
         overwrite: Whether to replace existing files.
 
     Raises:
@@ -97,8 +94,6 @@ def fuse_checkpoint(
     check_writable(outputs, overwrite, inputs)
     cfg = load_config(config, cfg_options)
     model, meta = load_model(_compared_config(cfg), checkpoint)
-    if force:
-        set_act_lambda(model, 1.0)
     num_fused = count_fusable(model)
     if num_fused == 0:
         raise ValueError(

@@ -75,7 +75,7 @@ def _checkpoint_hooks(runner: Any) -> list[CheckpointHook]:
 
 class _WholeFiles(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        write_whole(lambda file: file.write(obj), filepath, overwrite=True)
+        write_whole(obj, filepath, overwrite=True)
 
 
 def _plain(value: Any, name: str, left_out: list[str]) -> Any:

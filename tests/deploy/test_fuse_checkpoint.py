@@ -141,9 +141,6 @@ def test_weights_that_cannot_be_fused_are_refused(setup, tmp_path, change, error
     with pytest.raises(error, match=message):
         fuse_checkpoint(**arguments)
     assert left_in(tmp_path) == UNTOUCHED
-    if change is fade:
-        fuse_checkpoint(**arguments, force=True)
-        assert (tmp_path / "fused.pth").exists()
 
 
 def test_weights_of_a_model_that_was_wrapped(setup):

@@ -52,12 +52,6 @@ class TestKnownAnswers:
         torch.testing.assert_close(dets[:, 4], torch.tensor([score for _, score in expected]))
         torch.testing.assert_close(dets[:, :4], boxes[found])
 
-    def test_nms_match_groups_boxes_with_the_best_one(self):
-        boxes = torch.tensor([[0, 0, 4, 4], [9, 9, 9, 9], [0, 0, 4, 3], [20, 0, 24, 4]]).float()
-        dets = torch.cat([boxes, torch.tensor([[0.5], [0.4], [0.9], [0.1]])], dim=1)
-        groups = [group.tolist() for group in mmcv_ops.nms_match(dets, 0.5)]
-        assert groups == [[2, 0], [1], [3]]
-
     @pytest.mark.parametrize("aligned", [True, False])
     @pytest.mark.parametrize("ratio", [0, 2])
     def test_roi_align_of_a_plane_has_its_values_at_the_middles(self, aligned, ratio):
