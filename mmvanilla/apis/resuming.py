@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
-from mmvanilla.checkpoints.reading import find_damage
+from mmvanilla.checkpoints.reading import read_checkpoint
 
 _NUMBER = re.compile(r"_(\d+)\.pth$")
 # What moves on while a run goes on, in the state of a schedule, and what is no setting.
@@ -32,12 +32,15 @@ def last_checkpoint(work_dir: Path) -> Path | None:
     name = Path(note.read_text(errors="replace").strip()).name if note.is_file() else ""
     if not name and not saved:
         return None
-    damage = find_damage(work_dir / name) if name else f"{note} names no checkpoint"
-    if damage is None:
-        return work_dir / name
-    older = [path for path in saved if _number(path) < (_number(Path(name)) or math.inf)]
-    remedy = f"; go on from {older[-1]} with --resume {older[-1]}" if older else ""
-    raise RuntimeError(f"cannot resume: {damage}{remedy}")
+    try:
+        if not name:
+            raise ValueError(f"{note} names no checkpoint")
+        read_checkpoint(work_dir / name)
+    except (OSError, ValueError) as error:
+        older = [path for path in saved if _number(path) < (_number(Path(name)) or math.inf)]
+        remedy = f"; go on from {older[-1]} with --resume {older[-1]}" if older else ""
+        raise RuntimeError(f"cannot resume: {error}{remedy}") from error
+    return work_dir / name
 
 
 def _number(path: Path) -> int:

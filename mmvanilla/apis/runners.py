@@ -157,8 +157,7 @@ def _build_runner(cfg: Config, mixin: type) -> Runner:
 class _Testing:
     """A mixin for Runners: a checkpoint must fit the model, and SyncBN works without a GPU."""
 
-    def _is_strict(self) -> bool:
-        return True
+    _trains = False
 
     def wrap_model(self: Any, model_wrapper_cfg: Any, model: Any) -> Any:
         """See mmengine's Runner, which reverts SyncBN in a single process only."""
@@ -171,7 +170,8 @@ class _Testing:
         self: Any, filename: str, map_location: Any = "cpu", strict: bool = False, **kwargs: Any
     ) -> Any:
         """See mmengine's Runner, which leaves weights random where the file has none."""
-        strict = strict or self._is_strict()
+        # In a training the weights may be those of another head, as mmengine's log says.
+        strict = strict or bool(self._resume) or not self._trains
         try:
             return super().load_checkpoint(filename, map_location, strict, **kwargs)  # type: ignore[misc]
         except RuntimeError as error:
@@ -182,11 +182,8 @@ class _Testing:
 class _Training(_Testing):
     """A mixin for Runners that train: one at a time in a folder, and resumed in that folder."""
 
+    _trains = True
     _lock: IO[str] | None = None
-
-    def _is_strict(self: Any) -> bool:
-        # Weights from `load_from` may be those of another head, as mmengine's log says.
-        return bool(self._resume)
 
     def setup_env(self: Any, env_cfg: Any) -> None:
         """See mmengine's Runner; nothing is written into the folder before this."""

@@ -20,7 +20,8 @@ from mmvanilla.apis.images import ImageReader
 from mmvanilla.apis.model import TensorModel, load_model
 from mmvanilla.checkpoints.writing import check_writable, write_whole
 
-_VISUALIZERS = {
+#: What draws in each toolbox.
+DRAWERS = {
     "mmdet": "mmdet.DetLocalVisualizer",
     "mmseg": "mmseg.SegLocalVisualizer",
     "mmpretrain": "mmpretrain.UniversalVisualizer",
@@ -57,14 +58,14 @@ def draw_predictions(
     """
     cfg = load_config(config)
     scope = cfg.get("default_scope")
-    if scope not in _VISUALIZERS:
-        raise ValueError(f"{config} is of {scope!r}; give a config of {', '.join(_VISUALIZERS)}")
+    if scope not in DRAWERS:
+        raise ValueError(f"{config} is of {scope!r}; give a config of {', '.join(DRAWERS)}")
     pictures = [Path(out_dir) / f"{image.stem}.png" for image in images]
     check_writable(pictures, overwrite, images)
     model: Any
     model, meta = load_model(cfg, checkpoint, device)
     reader = ImageReader(model, cfg)
-    visualizer: Any = VISUALIZERS.build(dict(type=_VISUALIZERS[scope], name="visualize"))
+    visualizer: Any = VISUALIZERS.build(dict(type=DRAWERS[scope], name="visualize"))
     known = tested_dataset(cfg).get("metainfo", {})  # the classes' names and colours
     visualizer.dataset_meta = {**known, **(meta.get("dataset_meta") or {})}
     for image, picture in zip(images, pictures, strict=True):

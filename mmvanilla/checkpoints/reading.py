@@ -56,15 +56,6 @@ def read_checkpoint(
     return CheckpointLoader.load_checkpoint(str(source), map_location)
 
 
-def find_damage(path: str | os.PathLike[str]) -> str | None:
-    """Describe the damage of a checkpoint file; None if it can be read completely."""
-    try:
-        _read_file(Path(path), "cpu")
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None
-
-
 def use_safe_loaders() -> None:
     """Let mmengine read by :func:`read_checkpoint` from now on, in this process, as our tools do.
 

@@ -15,14 +15,12 @@ from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, MODELS, VISUALIZERS
 from torch import Tensor
 
+from mmvanilla.apis.visualize import DRAWERS
 from mmvanilla.checkpoints.writing import write_whole
 from mmvanilla.checks.data_sets import build, check_part, disagree, leaves, listed, spaced
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 
 _SHOWN, _SIDE = 4, 320  # samples on a picture, and pixels of each, so that names can be read
-_VISUALIZERS = dict(
-    mmdet="DetLocalVisualizer", mmseg="SegLocalVisualizer", mmpretrain="UniversalVisualizer"
-)
 _HEADS = ("bbox_head", "mask_head", "decode_head", "auxiliary_head", "head")
 
 
@@ -238,7 +236,7 @@ def _batch(cfg: Config, loader: Any, samples: list[Any]) -> Finding:
 
 def _draw(cfg: Config, metainfo: dict[str, Any], samples: list[Any], out: Path) -> None:
     """Draw samples side by side with their toolbox's visualizer."""
-    kind = _VISUALIZERS.get(cfg.get("default_scope") or "", "Visualizer")
+    kind = DRAWERS.get(cfg.get("default_scope") or "", "Visualizer")
     visualizer: Any = VISUALIZERS.build(dict(type=kind, name="samples"))
     visualizer.dataset_meta = metainfo
     drawn = []
@@ -246,7 +244,7 @@ def _draw(cfg: Config, metainfo: dict[str, Any], samples: list[Any], out: Path) 
         pixels = sample["inputs"].float().clip(0, 255).byte().permute(1, 2, 0).numpy()
         image = np.ascontiguousarray(pixels[..., [2, 1, 0] if pixels.shape[2] == 3 else [0] * 3])
         found = copy.deepcopy(sample["data_samples"])
-        if kind == "UniversalVisualizer":
+        if kind.endswith("UniversalVisualizer"):
             visualizer.visualize_cls(image, found, metainfo.get("classes"), resize=_SIDE)
         else:
             if "gt_instances" in found:

@@ -24,7 +24,15 @@ def prepare(cfg: Config) -> None:
     if launcher == "none" or get_device() != "cpu":
         return
     if not is_distributed():
-        _join_gloo_group(launcher, cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout"))
+        if launcher != "pytorch" or not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
+            raise RuntimeError(
+                f"--launcher {launcher}: where there is no GPU, torchrun must start the processes, "
+                "and the launcher is pytorch"
+            )
+        limit = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
+        # torch 2.1 does not accept None.
+        options: dict[str, Any] = {} if limit is None else {"timeout": timedelta(seconds=limit)}
+        distributed.init_process_group("gloo", **options)
     wrapper = dict(type="MMDistributedDataParallel", broadcast_buffers=False)
     wrapper["find_unused_parameters"] = cfg.get("find_unused_parameters", False)
     given = cfg.get("model_wrapper_cfg") or {}
@@ -37,14 +45,3 @@ def finish() -> None:
     if is_distributed():
         barrier()
         distributed.destroy_process_group()
-
-
-def _join_gloo_group(launcher: str, timeout: float | None) -> None:
-    if launcher != "pytorch" or not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
-        raise RuntimeError(
-            f"--launcher {launcher}: where there is no GPU, torchrun must start the processes, and "
-            "the launcher is pytorch"
-        )
-    # torch 2.1 does not accept None.
-    limit: dict[str, Any] = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
-    distributed.init_process_group("gloo", **limit)

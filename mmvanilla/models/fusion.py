@@ -104,22 +104,20 @@ class FusableLayer(BaseModule, ABC):
             if isinstance(child, FusableLayer):
                 child.check_fusable()
 
-    def fuse(self) -> nn.Conv2d:
+    def fuse(self, name: str | None = None) -> nn.Conv2d:
         """Build the one convolution, with a bias, that equals this layer, which is not changed.
+
+        Args:
+            name: What errors call the layer. None: the name of its class.
 
         Raises:
             RuntimeError: The layer is in training mode, its λ is not 1, or it computes something
                 else than the convolution.
             TypeError: A norm has no running statistics.
         """
-        return _fuse(self, type(self).__name__)
-
-
-def _fuse(layer: FusableLayer, name: str) -> nn.Conv2d:
-    """Build the convolution that equals a layer, and measure that it does."""
-    conv: Any = build_measured(layer, name, _build_conv)
-    # A frozen layer stays frozen.
-    return conv.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
+        conv: Any = build_measured(self, name or type(self).__name__, _build_conv)
+        # A frozen layer stays frozen.
+        return conv.requires_grad_(any(parameter.requires_grad for parameter in self.parameters()))
 
 
 def _build_conv(layer: FusableLayer) -> nn.Conv2d:
@@ -227,7 +225,7 @@ def fuse_model(model: nn.Module, inplace: bool = False) -> nn.Module:
             "is; give it a VanillaNet or another model in training form",
             stacklevel=2,
         )
-    fused = {layer: _fuse(layer, paths[0]) for layer, paths in places.items()}
+    fused = {layer: layer.fuse(paths[0]) for layer, paths in places.items()}
     if inplace:
         for layer, paths in places.items():
             replace_layer(model, paths, fused[layer])

@@ -3,11 +3,9 @@
 Nothing but the standard library is imported here: `mmvanilla --help` reads this file alone.
 """
 
-import difflib
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_NEAREST = 3
 
 
 def _folder(name: str) -> Path:
@@ -56,11 +54,8 @@ def config_path(name: str) -> str:
         return str(configs_dir() / same[0])
     if same:
         raise ValueError(f"several configs are named {name}; choose from {', '.join(same)}")
-    stems = {Path(known).stem: known for known in config_names()}
-    near = difflib.get_close_matches(Path(wanted).stem, stems, _NEAREST)
-    hint = f"; did you mean {' or '.join(stems[match] for match in near)}?" if near else ""
-    listed = f"`{tool_command('configs')}` lists"
-    raise FileNotFoundError(f"no config at {name}; check the path, or take one that {listed}{hint}")
+    lister = f"`{tool_command('configs')}`"
+    raise FileNotFoundError(f"no config at {name}; check the path, or take one that {lister} lists")
 
 
 def resolve_config(name: str) -> str:

@@ -16,7 +16,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from mmvanilla.checkpoints.plain_pickle import ALLOWED
-from mmvanilla.checkpoints.reading import find_damage, read_checkpoint
+from mmvanilla.checkpoints.reading import read_checkpoint
 from tests.checkpoints.hostile import (
     DANGEROUS,
     WAYS,
@@ -35,7 +35,6 @@ def refuse(path):
         read_checkpoint(path)
     message = str(caught.value)
     assert str(path) in message and "\n" not in message and "\033" not in message
-    assert find_damage(path) == message
     return message
 
 

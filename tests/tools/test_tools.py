@@ -26,8 +26,6 @@ FEW += [f"{loader}.persistent_workers=False" for loader in LOADERS]
     [
         ("train", (CONFIG,), "data/shapes"),
         ("train", ("nowhere.py",), "no config at nowhere.py"),
-        ("train", ("maskrcnn_vanilanet_shapes",), "did you mean shapes/maskrcnn"),
-        ("get_flops", ("vanilanet_shapes.py",), "did you mean shapes/vanillanet_shapes.py"),
         ("test", (CONFIG, "nowhere.pth"), "nowhere.pth"),
         ("fuse_backbone", (CONFIG, "other.pth", "fused.pth"), "other.pth"),
         ("fuse_backbone", (CONFIG, "foreign.pth", "fused.pth"), "foreign.pth"),
