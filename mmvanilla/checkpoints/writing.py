@@ -131,6 +131,7 @@ def appearing_together(
                 os.fsync(file.fileno())
         # Signals are handled in the main thread alone, so nothing stops this one between two files.
         with ThreadPoolExecutor(1) as pool:
+            pool.submit(int).result()  # its thread runs, so leaving this block waits for it
             pool.submit(_put_in_place, aside, targets, overwrite).result()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
@@ -184,36 +183,40 @@ def test_processes_that_write_at_once(tmp_path, overwrite):
         assert names(folder) == ["out.pth", "out.py"]
 
 
-@pytest.mark.parametrize("when", ["during the work", "between the two files"])
-def test_ctrl_c_leaves_a_whole_pair(tmp_path, monkeypatch, when):
-    arrived = threading.Event()
+def test_ctrl_c_during_the_work_leaves_the_old_pair(tmp_path):
+    write_pair(tmp_path, "old")
+    with pytest.raises(KeyboardInterrupt), together(tmp_path, overwrite=True) as aside:
+        aside[0].write_text("new")
+        signal.raise_signal(signal.SIGINT)
+    assert read_pair(tmp_path) == ("old", "old")
+    assert names(tmp_path) == ["out.pth", "out.py"]
+
+
+def test_ctrl_c_while_files_appear_leaves_the_new_pair(tmp_path, monkeypatch):
+    """Wherever the main thread is in this moment: it may still be starting the other one."""
 
     def handle(number, frame):
         arrived.set()
         raise KeyboardInterrupt
 
-    def interrupted(path, target):
-        replace(path, target)
-        if not arrived.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
-            assert arrived.wait(10)
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        arrived.wait(0.1)  # at most: the main thread may be asleep
+        put_in_place(*args)
 
-    replace = Path.replace
-    write_pair(tmp_path, "old")
+    arrived, put_in_place = threading.Event(), writing._put_in_place
+    write_pair(tmp_path, "0")
+    monkeypatch.setattr(writing, "_put_in_place", interrupted)
     before = signal.signal(signal.SIGINT, handle)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            if when == "between the two files":
-                monkeypatch.setattr(Path, "replace", interrupted)
-                write_pair(tmp_path, "new", overwrite=True)
-            else:
-                with together(tmp_path, overwrite=True) as aside:
-                    aside[0].write_text("new")
-                    signal.raise_signal(signal.SIGINT)
+        for number in range(1, 50):
+            arrived.clear()
+            with pytest.raises(KeyboardInterrupt):
+                write_pair(tmp_path, str(number), overwrite=True)
+            assert read_pair(tmp_path) == (str(number), str(number))
+            assert names(tmp_path) == ["out.pth", "out.py"]
     finally:
         signal.signal(signal.SIGINT, before)
-    assert read_pair(tmp_path) == (("old",) * 2 if when == "during the work" else ("new",) * 2)
-    assert names(tmp_path) == ["out.pth", "out.py"]
 
 
 def test_killed_at_any_moment_each_file_is_whole(tmp_path):
