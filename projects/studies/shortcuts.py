@@ -1,4 +1,4 @@
-"""VanillaNets with shortcuts, for the paper's ablation: which it is better without."""
+"""VanillaNets with the two kinds of shortcut of the paper's ablation."""
 
 from __future__ import annotations
 

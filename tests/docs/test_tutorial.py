@@ -15,7 +15,8 @@ from tests.helpers import ROOT
 
 nbformat = pytest.importorskip("nbformat")
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
-SHORT = "NUM_TRAIN, NUM_VAL, EPOCHS, ITERATIONS = 16, 8, 2, 4\n"
+# Enough that something is detected, and that no batch has a single image.
+SHORT = "NUM_TRAIN, NUM_VAL, EPOCHS, ITERATIONS = 56, 8, 6, 4\n"
 
 
 @pytest.fixture
