@@ -15,11 +15,11 @@ from rich.console import Console
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import load_model
-from mmvanilla.checkpoints.writing import check_writable
+from mmvanilla.checkpoints.writing import check_writable, write_text
 from mmvanilla.deploy.exportable import PARTS
 from mmvanilla.deploy.exporting import DEFAULT_TOLERANCE, export_model
 from mmvanilla.deploy.formats import FORMATS, find_format
-from mmvanilla.deploy.runner_copy import RUNNER_NAME, write_runner
+from mmvanilla.deploy.runner_copy import RUNNER_NAME, has_runner, runner_text
 from mmvanilla.deploy.runner_metadata import describe_for_runner, refusal
 from mmvanilla.deploy.runner_runtimes import RUNTIMES
 from mmvanilla.utils import cli
@@ -79,9 +79,10 @@ def export(args: Namespace) -> None:
         raise ValueError(
             f"{RUNNER_NAME} runs {', '.join(RUNTIMES)}, not {out}; leave --with-runner out"
         )
-    check_writable(target.files(out), args.overwrite, (args.config, args.checkpoint))
-    if args.with_runner:
-        write_runner(out.parent, args.overwrite)
+    runner = out.parent / RUNNER_NAME
+    writes_runner = args.with_runner and not has_runner(out.parent)
+    files = [*target.files(out), *([runner] if writes_runner else [])]
+    check_writable(files, args.overwrite, (args.config, args.checkpoint))
     with Console().status("exporting"):
         cfg = load_config(args.config, args.cfg_options)
         model, meta = load_model(cfg, args.checkpoint)
@@ -98,6 +99,8 @@ def export(args: Namespace) -> None:
             overwrite=args.overwrite,
             metadata={"config": Path(args.config).name, **described},
         )
+    if writes_runner:
+        write_text(runner_text(), runner, args.overwrite)
     size = sum(path.stat().st_size for path in target.files(out))
     shapes = ", ".join("x".join(map(str, shape)) for shape in report.compared_shapes)
     part = report.metadata["part"]

@@ -19,10 +19,7 @@ _HOOKS = {
 
 
 def set_mixed_precision(cfg: Config, amp: bool | None) -> None:
-    """Let a config train with automatic mixed precision, which needs a GPU, or without it.
-
-    With ``None`` it trains as the config says.
-    """
+    """Let a config train with automatic mixed precision, without it, or as it says (None)."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.get("type")
     is_amp = str(getattr(kind, "__name__", kind)).rpartition(".")[2] == "AmpOptimWrapper"

@@ -61,7 +61,7 @@ def draw_predictions(
     if scope not in DRAWERS:
         raise ValueError(f"{config} is of {scope!r}; give a config of {', '.join(DRAWERS)}")
     pictures = [Path(out_dir) / f"{image.stem}.png" for image in images]
-    check_writable(pictures, overwrite, images)
+    check_writable(pictures, overwrite, [config, checkpoint, *images])
     model: Any
     model, meta = load_model(cfg, checkpoint, device)
     reader = ImageReader(model, cfg)
@@ -104,7 +104,9 @@ def draw_features(
 
     The arguments and errors are those of :func:`draw_predictions`.
     """
-    check_writable([out], overwrite, [image])
+    if Path(out).suffix != ".png":
+        raise ValueError(f"the picture must be a .png file, found {out}")
+    check_writable([out], overwrite, [config, checkpoint, image])
     cfg = load_config(config)
     model, _ = load_model(cfg, checkpoint, device)
     inputs, pixels = ImageReader(model, cfg).read(image)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mmvanilla.checkpoints.writing import write_text
 from mmvanilla.deploy import runner
 
 #: Name of the runner beside an exported file.
@@ -28,8 +27,7 @@ def runner_text() -> str:
     return _IMPORT.sub(inline, path.read_text(encoding="utf-8"))
 
 
-def write_runner(folder: Path, overwrite: bool = False) -> None:
-    """Write the runner into a folder, if it is not there already."""
+def has_runner(folder: Path) -> bool:
+    """Tell whether the runner is in a folder already, in the present version."""
     path = folder / RUNNER_NAME
-    if not (path.is_file() and path.read_bytes() == runner_text().encode()):
-        write_text(runner_text(), path, overwrite)
+    return path.is_file() and path.read_bytes() == runner_text().encode()

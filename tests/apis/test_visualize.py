@@ -10,7 +10,7 @@ from torch import nn
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.images import ImageReader
-from mmvanilla.apis.model import build_model
+from mmvanilla.apis.model import build_model, load_model
 from mmvanilla.apis.visualize import draw_features, draw_predictions
 from tests.helpers import randomise
 
@@ -54,6 +54,12 @@ def test_levels_are_drawn(model, tmp_path):
     drawn = cv2.imread(str(out))
     assert drawn.std() > 10  # not one colour
     assert drawn.shape == (64, 64, 3)  # one level, at the size of the tests
+    link = tmp_path / "link.png"
+    link.symlink_to(checkpoint)
+    for name in (checkpoint, link, image):
+        with pytest.raises(ValueError):
+            draw_features(config, checkpoint, image, name, overwrite=True)
+    assert load_model(load_config(config), checkpoint)
 
 
 @pytest.mark.skipif(not hasattr(torch, "uint16"), reason="this torch refuses 16 bits")
