@@ -133,7 +133,7 @@ def check_weights(state_dict: Mapping[str, Any], path: str | os.PathLike[str]) -
 # mmengine logs the names of these functions, from the tenth letter on.
 
 
-def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+def load_from_local(filename: str | Path, map_location: MapLocation = None) -> dict[str, Any]:
     """Load a file."""
     loaded = _read_file(Path(filename).expanduser(), map_location)
     check_weights(loaded.get("state_dict", loaded), filename)
@@ -142,7 +142,7 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str
 
 def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Load the file of an address, and keep it in torch's cache."""
-    return load_from_local(str(fetch(filename, read_checkpoint)), map_location)
+    return load_from_local(str(fetch(filename, load_from_local)), map_location)
 
 
 def load_from_name(filename: str, map_location: MapLocation = None) -> dict[str, Any]:

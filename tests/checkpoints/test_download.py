@@ -38,6 +38,7 @@ def test_files_of_one_name_at_two_addresses_are_two_files(mirror, cache):
 BAD = {
     "a login page": b"<html>please log in</html>",
     "nothing": b"",
+    "a weight that is no number": saved(float("nan")),
     "a short body": saved(1.0)[:-10],
     "a changed byte": saved(1.0).replace(torch.tensor(1.0).numpy().tobytes(), b"\0\0\0\0"),
     "a short body in the old format": saved(1.0, legacy=True)[:-1],
