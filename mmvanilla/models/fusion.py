@@ -160,7 +160,10 @@ def build_measured(layer: FusableLayer, name: str, build: Callable[[Any], nn.Mod
                 f"weights and statistics say (a difference of {difference:.2g} on random images); "
                 "it may have another activation, a hook, or a forward of its own: take that out"
             )
-        return built.to(layer.geometry.weight.dtype)
+        built = built.to(dtype := layer.geometry.weight.dtype)
+        if not images.is_meta and not all(each.isfinite().all() for each in built.parameters()):
+            raise RuntimeError(f"cannot fuse {name}: its weights would be too large for {dtype}")
+        return built
 
 
 def _random_images(conv: nn.Conv2d) -> Tensor:
