@@ -1,6 +1,6 @@
 """Run a tool of the project: `mmvanilla TOOL [ARGUMENT ...]`, or `python -m mmvanilla TOOL …`.
 
-Listing them imports neither torch nor the package itself, which takes seconds.
+The command `mmvanilla` lists them without torch and the package itself, which takes seconds.
 """
 
 import ast

@@ -11,8 +11,8 @@ from tests.helpers import ROOT
 PACKAGE = ROOT / "mmvanilla"
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if ".mim" not in path.parts]
 MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-(ARROWS,) = re.findall(r"^ +projects --> tools --> (.*)$", MAP, flags=re.MULTILINE)
-FLOORS = {room: floor for floor, room in enumerate(reversed(ARROWS.split(" --> ")))}
+(ARROWS,) = re.findall(r"^ +projects --- tools --- (.*)$", MAP, flags=re.MULTILINE)
+FLOORS = {room: floor for floor, room in enumerate(reversed(ARROWS.split(" --- ")))}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,25 @@ from mmvanilla.checks.data import check_data
 from mmvanilla.checks.findings import FAULT, OK, Finding
 from mmvanilla.datasets.shapes import make_shapes
 from tests import toy_training as toy_training  # registers ToyImages
+from tests.checks.spoiling import (
+    Change,
+    boxes,
+    coco,
+    each,
+    for_both,
+    labels,
+    no_batch,
+    option,
+    remove,
+    resize_before_the_labels,
+    without,
+    without_squares,
+)
 from tests.helpers import CONFIGS
 
 COCO, SEG = "maskrcnn_vanillanet_shapes.py", "upernet_vanillanet_shapes.py"
 CLS = "vanillanet_shapes.py"
 TOOLBOX = {COCO: "mmdet", SEG: "mmseg", CLS: "mmpretrain"}
-Change = Callable[[Any], object]
 ALL = [pytest.param(name, marks=pytest.mark.toolbox(TOOLBOX[name])) for name in TOOLBOX]
 
 
@@ -59,76 +70,6 @@ def wrong(found: list[Finding]) -> list[str]:
     return [f"{item.status} {item.subject}: {item}" for item in found if item.status != OK]
 
 
-def option(**values: Any) -> Change:
-    return lambda cfg: cfg.merge_from_dict({k.replace("__", "."): v for k, v in values.items()})
-
-
-def coco(change: Change, split: str = "train") -> Change:
-    """A change of the annotation file."""
-
-    def spoil(cfg: Any) -> None:
-        path = Path(f"data/shapes/coco/annotations/instances_{split}.json")
-        content = json.loads(path.read_text())
-        change(content)
-        path.write_text(json.dumps(content))
-
-    return spoil
-
-
-def each(change: Change, of: str = "annotations", split: str = "train") -> Change:
-    """A change of all annotations or images of a COCO file."""
-    return coco(lambda content: [change(item) for item in content[of]], split)
-
-
-def without(key: str, of: str = "annotations", split: str = "train") -> Change:
-    return each(lambda item: item.pop(key), of, split)
-
-
-def boxes(change: Callable[..., list[float]]) -> Change:
-    return each(lambda item: item.update(bbox=change(*item["bbox"])))
-
-
-def labels(change: Callable[[np.ndarray], np.ndarray]) -> Change:
-    """A change of the label maps."""
-
-    def spoil(cfg: Any) -> None:
-        for path in Path("data/shapes/ade20k/annotations/training").glob("*.png"):
-            changed = change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
-            cv2.imwrite(str(path), changed.astype(np.uint8))
-
-    return spoil
-
-
-def remove(pattern: str) -> Change:
-    def spoil(cfg: Any) -> None:
-        for path in [*Path("data/shapes").glob(pattern)]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return spoil
-
-
-def without_squares(content: dict[str, Any]) -> None:
-    every = content["annotations"]
-    content["annotations"] = [item for item in every if item["category_id"] != 2]
-
-
-def for_both(**values: Any) -> Change:
-    names = {k: f"dataloader__dataset__{k}" for k in values}
-    return option(**{f"{split}_{names[k]}": values[k] for k in values for split in SPLITS})
-
-
-def resize_before_the_labels(cfg: Any) -> None:
-    steps = cfg.train_dataloader.dataset.pipeline
-    steps[1:3] = [dict(type="mmcv.Resize", scale=(32, 32)), steps[1]]
-
-
-def no_batch(cfg: Any) -> None:
-    resize = dict(type="RandomResize", scale=(32, 32), ratio_range=(0.5, 2.0))
-    steps = [dict(type="LoadImageFromFile"), resize, dict(type="PackInputs")]
-    cfg.train_dataloader.dataset.pipeline = steps
-
-
-SPLITS = ("train", "val")
 TWO = dict(classes=("background", "shape"), palette=[(0, 0, 0), (9, 9, 9)])
 AS_TWO = for_both(reduce_zero_label=False, metainfo=TWO)
 REVERSED = ("triangle", "square", "circle")
