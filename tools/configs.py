@@ -15,7 +15,7 @@ from mmvanilla.utils.paths import resolve_config
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    text = "list only what has this in its name, task, toolbox or description; with * in its name"
+    text = "list only what has this in its name or description; with * in its name"
     parser.add_argument("pattern", nargs="?", default="", help=text)
     text = "print this config instead, with all that it inherits"
     parser.add_argument("--show", metavar="CONFIG", help=text)
@@ -37,12 +37,9 @@ def run(args: Namespace) -> None:
 def show_list(pattern: str) -> None:
     configs = list_configs(pattern)
     if not configs:
-        raise ValueError(f"no config has {pattern!r} in its name, task, toolbox or description")
-    for toolbox, task in dict.fromkeys((config.toolbox, config.task) for config in configs):
-        print(f"{task} ({toolbox})")
-        for config in configs:
-            if config.toolbox == toolbox:
-                print(f"  {config.name}\n      {config.about}")
+        raise ValueError(f"no config has {pattern!r} in its name or description")
+    for name, about in configs.items():
+        print(f"{name}\n    {about}")
 
 
 main = partial(cli.run, build_parser, run)

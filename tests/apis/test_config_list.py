@@ -8,12 +8,11 @@ from mmvanilla.utils.paths import config_names
 
 def test_all_are_listed_with_what_they_are():
     configs = list_configs()
-    assert sorted(config.name for config in configs) == config_names()
-    for config in configs:
-        assert config.toolbox and config.task, config.name
-        assert 20 < len(config.about) <= 98, config.name
-        assert not config.about.endswith((".", ",")), config.about
-    assert len({config.about for config in configs}) == len(configs)
+    assert sorted(configs) == config_names()
+    for name, about in configs.items():
+        assert 20 < len(about) <= 98, name
+        assert not about.endswith((".", ",")), about
+    assert len(set(configs.values())) == len(configs)
 
 
 @pytest.mark.parametrize(
@@ -25,5 +24,4 @@ def test_all_are_listed_with_what_they_are():
     ],
 )
 def test_a_pattern_chooses(pattern, name):
-    assert [config.name for config in list_configs(pattern)] == [name]
-    assert {config.toolbox for config in list_configs("segmentation")} == {"mmseg"}
+    assert list(list_configs(pattern)) == [name]
