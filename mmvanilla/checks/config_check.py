@@ -48,8 +48,7 @@ def check_config(
             remedy = "correct it; _delete_=True in a dict lets it inherit nothing"
             findings.append(Finding(FAULT, "model", text, remedy, certain=True))
         else:
-            alone = one_process or bool(cfg.get("find_unused_parameters"))
-            findings += check_model(cfg, model, alone)
+            findings += check_model(cfg, model, one_process)
             findings += [*check_optimiser(cfg, model), check_lambda(cfg, model)]
             findings += check_weights(cfg, model)
         findings += check_data(cfg, images, show_dir, thorough)

@@ -54,7 +54,9 @@ def check_model(cfg: Config, model: nn.Module, one_process: bool = True) -> list
     if run.failures:
         run = run_parts(build_model(cfg), only or _SMALL)
     findings = [_explain(model, run, *failure) for failure in run.failures]
-    findings += [*_check_strides(model, run), *_check_unused(model, run, one_process)]
+    findings += _check_strides(model, run)
+    if not (cfg.get("model_wrapper_cfg") or cfg).get("find_unused_parameters"):
+        findings += _check_unused(model, run, one_process)
     if not any(item.subject == CHANNELS for item in findings):
         shapes = [list(shape[1:]) for shape in run.features]
         text = f"backbone and neck give {shapes} of {run.size}, which the heads take"

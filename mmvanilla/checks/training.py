@@ -26,9 +26,9 @@ _OPTIONS_OF_AMP = ("loss_scale", "dtype", "use_fsdp", "cache_enabled")
 def check_types(cfg: Config) -> Iterator[Finding]:
     """Check that ``custom_imports`` names the package: tools of a toolbox import what it names."""
     registries = (x for x in vars(registry).values() if isinstance(x, registry.Registry))
-    kinds = [item for each in registries for item in each.module_dict.items()]
-    ours = "|".join({name for name, kind in kinds if kind.__module__.startswith("mmvanilla")})
-    used = re.findall(rf"'((?:\w+\.)?(?:{ours})|vanillanet://.*?)'", str(cfg.to_dict()))
+    kinds = [(*item, each) for each in registries for item in each.module_dict.items()]
+    ours = {name: each for name, kind, each in kinds if kind.__module__.startswith("mmvanilla")}
+    used = re.findall(rf"'((?:\w+\.)?(?:{'|'.join(ours)})|vanillanet://.*?)'", str(cfg.to_dict()))
     named = (cfg.get("custom_imports") or {}).get("imports") or []
     named = [named] if isinstance(named, str) else list(named)
     if used and not any(name.split(".")[0] == "mmvanilla" for name in named):
@@ -36,8 +36,8 @@ def check_types(cfg: Config) -> Iterator[Finding]:
         remedy = f"add custom_imports = dict(imports={[*named, 'mmvanilla']}) for other tools"
         yield Finding(FAULT, "custom_imports", text, remedy)
     for name in dict.fromkeys(used):
-        if name.count(".") == 1 and "://" not in name and registry.MODELS.get(name) is None:
-            text = f"type={name!r}: this toolbox is not installed"
+        if name.count(".") == 1 and "://" not in name and ours[_bare(name)].get(name) is None:
+            text = f"type={name!r}: not found in this toolbox"
             remedy = f"write type={_bare(name)!r}, which every toolbox finds"
             yield Finding(FAULT, "types", text, remedy, certain=True)
 
@@ -52,7 +52,11 @@ def check_optimiser(cfg: Config, model: nn.Module) -> Iterator[Finding]:
     try:
         built = build_optim_wrapper(model, copy.deepcopy({**plain, "type": "OptimWrapper"}))
     except Exception as error:  # whatever a constructor of any origin raises
-        remedy = "constructor='LayerDecayOptimWrapperConstructor' knows the layers of VanillaNet"
+        remedy = "correct its entries"
+        if isinstance(error, NotImplementedError) or "constructor registry" in str(error):
+            remedy = (
+                "constructor='LayerDecayOptimWrapperConstructor' knows the layers of VanillaNet"
+            )
         text = f"optim_wrapper cannot be built: {words(error)}"
         yield Finding(FAULT, "optimiser", text, remedy, certain=True)
         return
@@ -70,9 +74,11 @@ def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
     nodes = [*(cfg.get("custom_hooks") or ()), *(cfg.get("default_hooks") or {}).values()]
     hooks = [node for node in nodes if node and _bare(node.get("type")) == "DeepTrainingHook"]
     source, train_cfg = _trained_weights(cfg), cfg.get("train_cfg") or {}
+    in_iterations = "max_iters" in train_cfg or "IterBased" in _bare(train_cfg.get("type"))
     if not hooks and fading and train_cfg and source is None:
         text = "the model trains from scratch without DeepTrainingHook: its pairs are linear"
-        remedy = "add custom_hooks=[dict(type='DeepTrainingHook', decay_epochs=...)], a third of "
+        decay = "decay_iters" if in_iterations else "decay_epochs"
+        remedy = f"add custom_hooks=[dict(type='DeepTrainingHook', {decay}=...)], a third of "
         return Finding(WARNING, "λ", text, remedy + "the training, or name trained weights")
     if not hooks:
         return Finding(OK, "λ", "λ = 1 throughout") if fading else None
@@ -88,7 +94,6 @@ def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
     except (TypeError, ValueError) as error:
         return fault(words(error), "correct the hook")
     unit = "epochs" if hook.decay_iters is None else "iters"
-    in_iterations = "max_iters" in train_cfg or "IterBased" in _bare(train_cfg.get("type"))
     end = hook.begin + (hook.decay_epochs or hook.decay_iters or 0)
     length = train_cfg.get(f"max_{unit}")
     if end and unit == "epochs" and in_iterations:
@@ -108,25 +113,28 @@ def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
 
 def check_weights(cfg: Config, model: nn.Module) -> Iterator[Finding]:
     """Look for the files of weights that a config names, and for the prefix in them."""
-    named = [("load_from", {"checkpoint": cfg.get("load_from")})]
+    named: list[Any] = [("load_from", {"checkpoint": cfg.get("load_from")}, None)]
     for name, module in model.named_modules():
         init_cfg = getattr(module, "init_cfg", None)
         for node in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
             if isinstance(node, Mapping):
-                named.append((f"model.{name}.init_cfg", dict(node)))
-    for place, node in named:
-        path, prefix = node.get("checkpoint"), node.get("prefix")
-        if not isinstance(path, str) or "://" in path:
+                named.append((f"model.{name}.init_cfg", dict(node), module))
+    for place, node, module in named:
+        source, prefix = node.get("checkpoint"), node.get("prefix")
+        path = re.sub(r"^vanillanet://([/.~][^?]*).*", r"\1", str(source or "https://"))
+        if "://" in path and not path.startswith("file://"):
             continue
-        if not Path(path).is_file():
-            yield Finding(FAULT, "weights", f"{place}: {path} is not there", "correct the path")
-        elif prefix is not None:
-            content = read_checkpoint(path)
+        if not Path(path).expanduser().is_file():
+            remedy = "correct the path, which has no file:// in front"
+            yield Finding(FAULT, "weights", f"{place}: {path} is not there", remedy)
+        elif prefix is not None or isinstance(module, VanillaNet):
+            content = read_checkpoint(source)
             keys = list(content.get("state_dict", content))
-            if not any(key.startswith(prefix) for key in keys):
+            starts = ["stem.", "module.stem."] if prefix is None else [prefix.rstrip(".") + "."]
+            if not any(key.startswith(tuple(starts)) for key in keys):
                 parts = sorted({key.split(".")[0] for key in keys})
-                text = f"{place}: no key of {path} begins with {prefix!r}, but with {parts[:8]}"
-                yield Finding(FAULT, "weights", text, "correct prefix", certain=True)
+                text = f"{place}: no key of {path} begins with {starts[0]!r}, but with {parts[:8]}"
+                yield Finding(FAULT, "weights", text, "set or correct prefix", certain=True)
 
 
 def _bare(value: Any) -> str:

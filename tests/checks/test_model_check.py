@@ -124,6 +124,10 @@ def test_layers_that_reach_no_output_stop_several_processes():
         assert [(item.subject, item.status) for item in found] == [("unused layers", status)]
         assert "find_unused_parameters=True" in found[0].remedy
         assert found[0].certain == (not alone)
+    parallel = dict(type="MMDistributedDataParallel", find_unused_parameters=True)
+    for entries in (dict(find_unused_parameters=True), dict(model_wrapper_cfg=parallel)):
+        found = findings(Config({**cfg.to_dict(), **entries}), one_process=False)
+        assert all(item.status == OK for item in found)
 
 
 def segmenter(base: str = "_base_/models/pspnet_r50-d8.py") -> Config:

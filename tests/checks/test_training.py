@@ -8,6 +8,7 @@ from torch import nn
 from mmvanilla import DeepTrainingHook, VanillaNet
 from mmvanilla.checks.findings import FAULT, OK, WARNING
 from mmvanilla.checks.training import check_lambda, check_optimiser, check_types, check_weights
+from tests.authors_model import authors_weights
 
 ARCH = dict(dims=(8, 8, 16, 24), strides=(1, 2, 2))
 HOOK = "DeepTrainingHook"
@@ -31,7 +32,8 @@ too_many = dict(type=HOOK, decay_iters=100)
 # The config, what its λ is, whether training is refused, and a part of the remedy.
 CASES = {
     "from scratch with the hook": (config(epochs(10)), OK, False, ""),
-    "from scratch without": (config(), WARNING, False, "custom_hooks=[dict(type="),
+    "from scratch without": (config(), WARNING, False, "decay_epochs=...)]"),
+    "by iterations": (config(None, ITERATIONS), WARNING, False, "decay_iters=...)]"),
     "fine-tuning": (config(backbone=PRETRAINED), OK, False, ""),
     "fine-tuning with the hook": (config(epochs(9), None, PRETRAINED), WARNING, False, "remove"),
     "λ set to 1": (config(epochs(0), backbone=PRETRAINED), OK, False, ""),
@@ -75,17 +77,19 @@ def wrapper(constructor="LayerDecayOptimWrapperConstructor", **options):
 
 
 @pytest.mark.parametrize(
-    ("cfg", "text"),
+    ("cfg", "text", "remedy"),
     [
-        (wrapper(decay_rate=0.6, num_layers=4), "only 3 blocks"),
-        (wrapper(decay_rate=2), "decay_rate"),
-        (wrapper(), "decay_rate"),
-        (wrapper("NoSuchConstructor"), "NoSuchConstructor"),
+        (wrapper(decay_rate=0.6, num_layers=4), "only 3 blocks", "correct"),
+        (wrapper(decay_rate=2), "decay_rate", "correct"),
+        (wrapper(), "decay_rate", "correct"),
+        (wrapper("NoSuchConstructor"), "NoSuchConstructor", "constructor='LayerDecayOptim"),
+        (wrapper("DefaultOptimWrapperConstructor", norm_decay_mult=0), "base_wd", "correct"),
     ],
 )
-def test_layer_decay_that_does_not_fit(cfg, text):
+def test_an_optimiser_that_does_not_fit(cfg, text, remedy):
     (found,) = check_optimiser(cfg, VanillaNet(ARCH))
     assert found.status == FAULT and found.certain and text in found.text
+    assert found.remedy.startswith(remedy)
     (found,) = check_optimiser(wrapper(decay_rate=0.6, num_layers=3), VanillaNet(ARCH))
     assert found.status == OK and "AdamW" in found.text
 
@@ -122,23 +126,52 @@ def test_what_is_ours_beside_the_model(entries):
     assert [x.subject for x in check_types(Config(entries))] == ["custom_imports"]
 
 
-def test_a_toolbox_that_is_not_installed():
-    cfg = config(custom_imports=dict(imports=["mmvanilla"]))
-    cfg.model.backbone.type = "mmyolo.VanillaNet"
-    (found,) = check_types(cfg)
-    assert found.certain and "write type='VanillaNet'" in found.remedy
+@pytest.mark.parametrize(("scope", "is_found"), [("mmengine", True), ("mmyolo", False)])
+@pytest.mark.parametrize(
+    "name", ["VanillaNet", HOOK, "LayerDecayOptimWrapperConstructor", "BFloat16OptimWrapper"]
+)
+def test_a_type_of_another_toolbox(name, scope, is_found):
+    imports = dict(imports=["mmvanilla"])
+    found = list(check_types(Config(dict(custom_imports=imports, part=f"{scope}.{name}"))))
+    assert [item.certain for item in found] == [True] * (not is_found)
+    for item in found:
+        assert item.text == f"type='{scope}.{name}': not found in this toolbox"
+        assert f"write type={name!r}" in item.remedy
 
 
-def test_weights_and_their_prefix(tmp_path):
+@pytest.mark.parametrize(
+    ("prefix", "saved", "fits"),
+    [
+        ("backbone.", "backbone.", True),
+        ("backbone", "backbone.", True),  # mmengine appends the dot
+        ("back", "backbone.", False),
+        ("backbone.", "encoder.", False),
+        (None, "backbone.", False),
+        (None, "", True),
+        (None, "module.", True),
+    ],
+)
+def test_weights_and_their_prefix(tmp_path, prefix, saved, fits):
     path = tmp_path / "weights.pth"
-    init_cfg = dict(type="Pretrained", checkpoint=str(path), prefix="backbone.")
+    init_cfg = dict(type="Pretrained", checkpoint=str(path), prefix=prefix)
     model = nn.Module()
     model.backbone = VanillaNet(ARCH, init_cfg=init_cfg)
+    weights = {f"{saved}{key}": value for key, value in model.backbone.state_dict().items()}
+    torch.save(dict(state_dict=weights), path)
+    assert [item.certain for item in check_weights(config(), model)] == [True] * (not fits)
+    path.unlink()
     (found,) = check_weights(config(), model)
-    assert "model.backbone.init_cfg" in found.text and "is not there" in found.text
-    for prefix, fits in (("backbone.", True), ("encoder.", False)):
-        weights = {f"{prefix}{key}": value for key, value in model.backbone.state_dict().items()}
-        torch.save(dict(state_dict=weights), path)
-        assert [item.certain for item in check_weights(config(), model)] == [True] * (not fits)
-    (found,) = check_weights(config(load_from="gone.pth"), VanillaNet(ARCH))
-    assert found.text == "load_from: gone.pth is not there"
+    assert found.text == f"model.backbone.init_cfg: {path} is not there"
+
+
+def test_weights_that_are_named_by_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for address in ("gone.pth", "vanillanet://./gone.pth?in_channels=1", "file:///gone.pth"):
+        (found,) = check_weights(config(load_from=address), VanillaNet(ARCH))
+        assert found.text.endswith("gone.pth is not there") and found.text.startswith("load_from")
+    assert not list(check_weights(config(load_from="vanillanet://6"), VanillaNet(ARCH)))
+    torch.save(dict(model=authors_weights(ARCH["dims"], num_classes=3)), "authors.pth")
+    for prefix in (None, "backbone"):
+        init_cfg = dict(type="Pretrained", checkpoint="vanillanet://./authors.pth", prefix=prefix)
+        found = list(check_weights(config(), VanillaNet(ARCH, init_cfg=init_cfg)))
+        assert [item.certain for item in found] == [True] * (prefix is None)
