@@ -12,6 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 _PACKAGE = Path(__file__).parent
+_WITHOUT_LIBGL = (
+    "; run `pip uninstall -y opencv-python`, then "
+    "`pip install --force-reinstall --no-deps opencv-python-headless`"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tool = _load(tools[name])
     except ImportError as error:
-        print(f"error: {error}", file=sys.stderr)
+        remedy = _WITHOUT_LIBGL if "libGL" in str(error) else ""
+        print(f"error: {error}{remedy}", file=sys.stderr)
         return 1
     return tool.main()
 

@@ -71,7 +71,7 @@ def run(*command, cwd):
     )
 
 
-def run_script(*arguments, code="", cwd):
+def run_script(*arguments, code="pass", cwd):
     start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['/bin/mmvanilla', "
     start += ", ".join(map(repr, arguments)) + "]; import mmvanilla_command; "
     return run("-c", f"{start}{code}; sys.exit(mmvanilla_command.main())", cwd=cwd)
@@ -82,6 +82,17 @@ def test_what_is_not_installed_is_one_line(tmp_path):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "mmengine" in line
+
+
+def test_a_server_without_libgl(tmp_path):
+    reason = "libGL.so.1: cannot open shared object file"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({reason!r})")
+    done = run_script("train", "x.py", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {reason}; run ")
+    documented = (ROOT / "docs" / "setup.md").read_text(encoding="utf-8")
+    assert line.partition("; run ")[2] in documented
 
 
 def test_a_wrong_command_line_from_outside(tmp_path):

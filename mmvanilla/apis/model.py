@@ -74,8 +74,8 @@ def load_model(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Mo
     loaded = read_checkpoint(checkpoint)
     weights = loaded.get("state_dict", loaded)
     check_weights(weights, checkpoint)
-    # As mmengine does with what a wrapped model has written.
-    weights = {re.sub(r"^module\.", "", name): value for name, value in weights.items()}
+    # As mmengine does with what a wrapped model has written; a compiled one is wrapped, too.
+    weights = {re.sub(r"^(module\.|_orig_mod\.)+", "", k): value for k, value in weights.items()}
     adopt_single_form(model, weights)  # also of networks that do not load by themselves
     try:
         model.load_state_dict(weights, strict=True)

@@ -141,9 +141,10 @@ def write_classifier(folder):
 def test_weights_are_loaded_whole(tmp_path):
     cfg = write_classifier(tmp_path)
     weights = randomise(build_model(cfg)).state_dict()
-    for name, prefix in (("plain.pth", ""), ("wrapped.pth", "module.")):
-        torch.save({f"{prefix}{key}": value for key, value in weights.items()}, tmp_path / name)
-        model, _ = load_model(cfg, str(tmp_path / name))
+    for prefix in ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
+        wrapped = {f"{prefix}{key}": value for key, value in weights.items()}
+        torch.save(wrapped, tmp_path / "wrapped.pth")
+        model, _ = load_model(cfg, str(tmp_path / "wrapped.pth"))
         assert not model.training
         for key, value in model.state_dict().items():
             assert torch.equal(value, weights[key]), key
