@@ -1,13 +1,23 @@
 """Train a detector, segmenter or classifier."""
 
+import logging
+import os
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from functools import partial
 
+from mmengine.logging import print_log
+
+from mmvanilla.apis.config import load_config
 from mmvanilla.apis.runners import build_train_runner
-from mmvanilla.checks.config_check import refuse_certain_faults
+from mmvanilla.checks.config_check import check_config
+from mmvanilla.checks.findings import FAULT
 from mmvanilla.engine import cpu_distributed
 from mmvanilla.utils import cli
+from mmvanilla.utils.paths import tool_command
+
+_RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+_FEW = 8  # images that are looked at before a training
 
 
 def build_parser() -> ArgumentParser:
@@ -24,9 +34,24 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def check(args: Namespace) -> None:
+    """Refuse a config with which training cannot work, and log its other faults as warnings."""
+    cfg, is_alone = load_config(args.config, args.cfg_options), args.launcher == "none"
+    findings = check_config(cfg, images=_FEW, thorough=False, one_process=is_alone)
+    if certain := [str(item) for item in findings if item.certain]:
+        raise ValueError(
+            f"{args.config} cannot be trained: {'. Also: '.join(certain)}. "
+            f"`{tool_command('check')} {args.config}` shows the rest; --no-check trains anyway"
+        )
+    if all(os.environ.get(name, "0") == "0" for name in _RANKS):
+        for item in findings:
+            if item.status == FAULT:
+                print_log(f"{args.config}: {item}", logger="current", level=logging.WARNING)
+
+
 def train(args: Namespace) -> None:
     if not args.no_check:
-        refuse_certain_faults(args.config, args.cfg_options, args.launcher)
+        check(args)
     runner = build_train_runner(
         args.config,
         work_dir=args.work_dir,

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
-from mmvanilla.apis.config import load_config, use_scope
+from mmvanilla.apis.config import use_scope
 from mmvanilla.apis.model import build_on_meta
 from mmvanilla.checks.data import check_data
 from mmvanilla.checks.findings import FAULT, Finding
 from mmvanilla.checks.model_check import check_model
 from mmvanilla.checks.training import check_lambda, check_optimiser, check_types, check_weights
-from mmvanilla.utils.paths import tool_command
-
-_RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
-_FEW = 8  # images that are looked at before a training
 
 
 def check_config(
@@ -53,28 +46,6 @@ def check_config(
             findings += check_weights(cfg, model)
         findings += check_data(cfg, images, show_dir, thorough)
         return [item for item in findings if item is not None]
-
-
-def refuse_certain_faults(
-    config: str, cfg_options: Mapping[str, Any] | None = None, launcher: str = "none"
-) -> None:
-    """Refuse a config with which training cannot work, and log its other faults as warnings.
-
-    Raises:
-        ValueError: The model cannot be built, or a part of it cannot work as it is configured.
-    """
-    cfg = load_config(config, cfg_options)
-    findings = check_config(cfg, images=_FEW, thorough=False, one_process=launcher == "none")
-    certain = [str(item) for item in findings if item.certain]
-    if certain:
-        raise ValueError(
-            f"{config} cannot be trained: {'. Also: '.join(certain)}. "
-            f"`{tool_command('check')} {config}` shows the rest; --no-check trains all the same"
-        )
-    if all(os.environ.get(name, "0") == "0" for name in _RANKS):
-        for item in findings:
-            if item.status == FAULT:
-                print_log(f"{config}: {item}", logger="current", level=logging.WARNING)
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,14 @@ def check_data(
     names: dict[str, tuple[str, ...]] = {}
     # Heads beside a language model have an output for each word of a text.
     heads = {} if "language_model" in cfg.model else dict(_heads(cfg.model))
+    unused = _ignored(cfg)
     for split in ("train", "val", "test") if thorough else ("train", "val"):
         loader, subject = cfg.get(f"{split}_dataloader"), f"{split} data"
         if not loader or (split == "test" and loader == cfg.get("val_dataloader")):
             continue
         dataset, wrong = build(loader["dataset"])
         if wrong:
-            remedy = "put the data there, or correct data_root, ann_file and data_prefix"
-            findings.append(Finding(FAULT, subject, wrong, remedy, certain=True))
+            findings.append(wrong._replace(subject=subject))
             continue
         parts = list(leaves(dataset))
         for index, part in enumerate(parts):
@@ -51,11 +51,9 @@ def check_data(
         if "thing_classes" in metainfo:  # heads of boxes know these only
             heads = {}
         samples, found = _take(subject, dataset, images)
+        findings += found
         if not found:
-            whole = _count_labels(parts) if thorough else None
-            labels = dict(enumerate(classes))
-            found = [*_describe(subject, len(dataset), samples, whole, labels, _ignored(cfg))]
-        findings += [item for item in found if thorough or item.certain]
+            findings += _describe(subject, dataset, samples, classes, heads, thorough, unused)
         if samples and split == "train":
             findings.append(_batch(cfg, loader, samples[:_SHOWN]))
             if show_dir is not None:
@@ -86,12 +84,20 @@ def _take(subject: str, dataset: Any, images: int) -> tuple[list[Any], list[Find
     return known, []
 
 
-def _count_labels(parts: Sequence[Any]) -> Counter[int] | None:
+def _count_labels(dataset: Any) -> Counter[int] | None:
     """Count the labels of a whole split; None if they are not known without images."""
-    with suppress(AttributeError, KeyError, NotImplementedError):
-        every = [(part, index) for part in parts for index in range(len(part))]
-        return Counter(label for part, index in every for label in part.get_cat_ids(index))
-    return None
+    counts: Counter[int] = Counter()
+    for part in leaves(dataset):
+        for index in range(len(part)):
+            try:
+                objects = part.get_data_info(index).get("instances")
+                if objects is None:
+                    counts.update(part.get_cat_ids(index))
+                else:  # without crowds, from which no model learns
+                    counts.update(x["bbox_label"] for x in objects if not x.get("ignore_flag"))
+            except (AttributeError, KeyError, NotImplementedError):
+                return None
+    return counts
 
 
 def _ignored(cfg: Config) -> set[int]:
@@ -121,22 +127,29 @@ def _compare_sizes(subject: str, dataset: Any, info: dict[str, Any]) -> str:
 
 def _describe(
     subject: str,
-    length: int,
+    dataset: Any,
     samples: list[Any],
-    whole: Counter[int] | None,
-    names: Mapping[int, str],
+    classes: Sequence[str],
+    heads: Mapping[str, int],
+    thorough: bool,
     unused: set[int],
 ) -> Iterator[Finding]:
     """Say what the samples have; ``unused`` labels are those of ignored pixels."""
     kind, counts, sizes, ignored = "", Counter[int](), set(), 0.0
     for sample in samples:
         found = sample["data_samples"]
-        if "gt_instances" in found:
+        if "labels" in found.get("gt_instances", ()):
             kind, labels = "objects", found.gt_instances.labels
         elif "gt_sem_seg" in found:
             kind, labels = "pixels", found.gt_sem_seg.data
         elif "gt_label" in found:
-            kind, labels = "images", found.gt_label
+            kind, labels = "labels", found.gt_label
+        elif subject.startswith("train") and heads:
+            remedy = (
+                "let the pipeline load them, and the annotations name them as the data set does"
+            )
+            yield Finding(FAULT, subject, "no labels arrive", remedy, certain=True)
+            return
         else:
             return
         sizes.add(_by(sample["inputs"].shape[-2:]))
@@ -144,28 +157,32 @@ def _describe(
         counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     if not kind:
         return
-    arrived = counts.total()
-    remedy = "correct the labels or the classes"
+    remedy = "correct the labels, the classes, or what the pipeline drops"
+    text = f"{len(samples)} of {len(dataset)} images, {listed(sorted(sizes))}: "
+    text += f"{(arrived := counts.total())} {kind} arrive"
     if kind == "pixels":
         ignored = sum(counts.pop(label, 0) for label in unused) / arrived
+        text += f", {ignored:.0%} ignored"
         remedy += "; reduce_zero_label=False keeps label 0"
-    is_whole = whole is not None or len(samples) == length
-    text = f"{len(samples)} of {length} images, {listed(sorted(sizes))}: {arrived} {kind} arrive"
-    text += f", {ignored:.0%} ignored" * (kind == "pixels")
-    text += f"; {'samples' if whole is None else 'whole split'}: "
-    counts = counts if whole is None else whole
-    text += listed([f"{names.get(label, label)} {counts[label]}" for label in sorted(counts)], 20)
+    is_whole = len(samples) == len(dataset)
+    whole = None if is_whole or counts and not thorough else _count_labels(dataset)
+    known = counts if whole is None else whole
+    text += f"; {'whole split' if is_whole or whole is not None else 'samples'}: "
+    names = dict(enumerate(classes))
+    text += listed([f"{names.get(label, label)} {known[label]}" for label in sorted(known)], 20)
     yield Finding(OK, subject, text)
-    missing = listed([name for label, name in names.items() if not counts[label]])
-    if names and (wrong := sorted(set(counts) - set(names))):
-        text = f"labels {wrong[:5]} are outside of the {len(names)} classes"
+    limit = len(classes) or max(heads.values(), default=math.inf)
+    missing = listed([name for label, name in names.items() if not known[label]])
+    is_train, is_known = subject.startswith("train"), is_whole or whole is not None
+    if wrong := sorted(label for label in {*counts, *known} if not 0 <= label < limit):
+        text = f"labels {wrong[:5]} are outside of the {limit} classes"
         yield Finding(FAULT, subject, text, remedy, certain=True)
-    elif not counts and not subject.startswith("test"):
+    elif not counts and not subject.startswith("test") and (not known or len(samples) > 1):
         text = f"no {kind} of any class arrive"
-        yield Finding(FAULT, subject, text, remedy, certain=is_whole)
+        yield Finding(FAULT, subject, text, remedy, certain=is_known and not known)
     # Rare classes are not in a few label maps: only if one is left beside ignored pixels.
-    elif missing and subject.startswith("train") and (is_whole or ignored and len(counts) == 1):
-        place = "this split" if is_whole else "the samples"
+    elif missing and (is_train and is_known or ignored and len(counts) == 1):
+        place = "this split" if is_known else "the samples"
         yield Finding(FAULT, subject, f"never seen in {place}: {missing}", remedy)
     if ignored > 0.5:
         yield Finding(WARNING, subject, f"{ignored:.0%} of the pixels are ignored", remedy)
@@ -210,11 +227,13 @@ def _check_classes(
 
 def _check_topk(cfg: Config, heads: Mapping[str, int]) -> Iterator[Finding]:
     """Find accuracies of more classes than there are: they fail in the first validation."""
-    nodes = cfg.get("val_evaluator") or []
-    for node in [nodes] if isinstance(nodes, Mapping) else nodes:
-        if np.max(node.get("topk") or 1) > (count := heads.get("model.head.num_classes", np.inf)):
-            text = f"topk={node['topk']} asks for more than the {count} classes"
-            yield Finding(FAULT, "val_evaluator", text, "set topk=(1,)", certain=True)
+    count = heads.get("model.head.num_classes", math.inf)
+    for place in ("val_evaluator", "test_evaluator"):
+        nodes = cfg.get(place) or []
+        for node in [nodes] if isinstance(nodes, Mapping) else nodes:
+            if np.max(node.get("topk") or 1) > count:
+                text = f"topk={node['topk']} asks for more than the {count} classes"
+                yield Finding(FAULT, place, text, "set topk=(1,)", place == "val_evaluator")
 
 
 def _batch(cfg: Config, loader: Any, samples: list[Any]) -> Finding:

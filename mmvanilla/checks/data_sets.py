@@ -15,15 +15,24 @@ from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 _ROUNDING = 2  # pixels by which a box may reach out of its image
 
 
-def build(node: Mapping[str, Any]) -> tuple[Any, str]:
+def build(node: Mapping[str, Any]) -> tuple[Any, Finding | None]:
     """Build a data set as the Runner does: it, or what is wrong."""
     try:
-        return DATASETS.build(copy.deepcopy(node)), ""
+        return DATASETS.build(copy.deepcopy(node)), None
     except Exception as error:  # whatever a data set of any origin raises
-        if "need at least one array" not in str(error):  # NumPy, about a list without images
-            return None, words(error)
-    places = ", ".join(f"{leaf.get('data_root')}{leaf.get('data_prefix')}" for leaf in leaves(node))
-    return None, f"no image in {places}, or with another img_suffix, or filter_cfg leaves none"
+        text, parts = words(error), list(leaves(node))
+        files = listed([part["ann_file"] for part in parts if part.get("ann_file")])
+        remedy = "put the data there, or correct data_root, ann_file and data_prefix"
+        if isinstance(error, KeyError) and files:
+            remedy = f"add it to every entry of {files}"
+        elif not isinstance(error, OSError) and files:
+            remedy = f"correct the data set's config, or {files}"
+        if "need at least one array" in text:  # NumPy, about a list without images
+            places = ", ".join(
+                f"{part.get('data_root')}{part.get('data_prefix')}" for part in parts
+            )
+            text = f"no image in {places}, or with another img_suffix, or filter_cfg leaves none"
+        return None, Finding(FAULT, "", text, remedy, certain=True)
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
@@ -56,8 +65,8 @@ def check_part(
 
     So many images are compared, None for all; all, too, if a few say that training cannot work.
     """
-    given = (getattr(part, "metainfo", None) or {}).get("classes")
-    given = tuple(given) if isinstance(given, list | tuple) else ()
+    given = (getattr(part, "metainfo", None) or {}).get("classes") or ()
+    given = tuple([given] if isinstance(given, str) else given)
     if not hasattr(part, "cat2label") or not str(part.ann_file).endswith(".json"):
         return given, []
     file = load(part.ann_file, backend_args=part.backend_args)
@@ -69,8 +78,9 @@ def check_part(
     names = tuple(categories[number] for number in part.cat_ids)
     if len(given) != len(names) or disagree(given, names):
         text = f"the classes are {listed(given)}, but {part.ann_file} has the categories "
-        remedy = "name classes that it has, and sort its `categories` as they are"
-        findings.append(Finding(FAULT, subject, text + listed(names), remedy, certain=True))
+        text += listed([*categories.values()])
+        remedy = "name classes that it has, as a list, and sort its `categories` as they are"
+        findings.append(Finding(FAULT, subject, text, remedy, certain=True))
     return names, findings
 
 
@@ -103,12 +113,13 @@ def _check_annotations(subject: str, part: Any, file: Any, images: int | None) -
     findings = [Finding(OK, subject, text)]
     as_corners = counts["corners"] > 0.9 * every
     beyond = "reach out of their image" + ", but would not as two corners" * as_corners
-    remedy = f"category_id must be in {part.cat_ids}, and bbox x, y, width and height in pixels"
-    # What is counted, the shares that are a warning and a fault, and what to say.
-    for key, some, many, text in (
-        ("dropped", 0.01, 0.1, f"are dropped, as {first}"),
-        ("ignored", 0.5, 0.99, "are ignored, which iscrowd=0 prevents"),
-        ("outside", 0.1, 0.1 if as_corners else 1, beyond),
+    box = "bbox must be x, y, width and height in pixels"
+    ids = f"category_id must be in {part.cat_ids}, and {box}"
+    # What is counted, the shares that are a warning and a fault, what to say, and the remedy.
+    for key, some, many, text, remedy in (
+        ("dropped", 0.01, 0.1, f"are dropped, as {first}", ids),
+        ("ignored", 0.5, 0.99, "are ignored", "set iscrowd=0 for all but crowds"),
+        ("outside", 0.1, 0.1 if as_corners else 1, beyond, box),
     ):
         if (count := counts[key]) > some * every:
             status = FAULT if count > many * every else WARNING

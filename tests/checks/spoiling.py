@@ -82,3 +82,15 @@ def no_batch(cfg: Any) -> None:
     resize = dict(type="RandomResize", scale=(32, 32), ratio_range=(0.5, 2.0))
     steps = [dict(type="LoadImageFromFile"), resize, dict(type="PackInputs")]
     cfg.train_dataloader.dataset.pipeline = steps
+
+
+def listed_from_1(cfg: Any) -> None:
+    """A list of files with labels, as MMPretrain's CustomDataset reads it without names."""
+    root = Path("data/shapes/imagenet/train")
+    files = [path.relative_to(root) for path in sorted(root.glob("*/*"))]
+    names = sorted({path.parent.name for path in files})
+    lines = [f"{path} {names.index(path.parent.name) + 1}" for path in files]
+    Path("train.txt").write_text("\n".join(lines))
+    own = dict(type="CustomDataset", data_root="", data_prefix=str(root), ann_file="train.txt")
+    dataset = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(own, pipeline=dataset.pipeline)

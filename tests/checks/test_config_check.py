@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.checks.config_check import check_config, refuse_certain_faults
+from mmvanilla.checks.config_check import check_config
 from mmvanilla.checks.findings import FAULT, OK, WARNING
 from mmvanilla.datasets.shapes import make_shapes
 from tests.checks.swaps import load, swapped
 from tests.configs.test_configs import NAMES, toolbox_of
 from tests.helpers import CONFIGS
+from tools import train
 
 MASK_RCNN = str(CONFIGS / "shapes" / "maskrcnn_vanillanet_shapes.py")
 
@@ -70,24 +72,26 @@ def test_a_model_that_cannot_be_built_hides_nothing_else():
     assert {"custom_imports", "train data"} <= {x.subject for x in found if x.status == FAULT}
 
 
+def arguments(options):
+    return Namespace(config=MASK_RCNN, cfg_options=options, launcher="none")
+
+
 @pytest.mark.toolbox("mmdet")
 def test_certain_faults_are_refused_in_one_line(shapes):
     wrong = {"model.backbone.out_indices": (1, 2, 3), "model.neck.in_channels": [128, 256, 512]}
     with pytest.raises(ValueError, match="cannot be trained: model.rpn_head is built for") as error:
-        refuse_certain_faults(MASK_RCNN, wrong)
+        train.check(arguments(wrong))
     text = str(error.value)
     assert MASK_RCNN in text and "--no-check" in text and "\n" not in text
     assert "Also: model.roi_head.bbox_roi_extractor" in text
-    refuse_certain_faults(MASK_RCNN)
+    train.check(arguments(None))
 
 
 @pytest.mark.toolbox("mmdet")
 def test_other_faults_are_logged(shapes, monkeypatch):
     logged = []
-    monkeypatch.setattr(
-        "mmvanilla.checks.config_check.print_log", lambda text, **how: logged.append((text, how))
-    )
-    refuse_certain_faults(MASK_RCNN, {"model.roi_head.bbox_head.num_classes": 80})
+    monkeypatch.setattr(train, "print_log", lambda text, **how: logged.append((text, how)))
+    train.check(arguments({"model.roi_head.bbox_head.num_classes": 80}))
     assert logged and all(how["level"] == logging.WARNING for _, how in logged)
     assert all("bbox_head.num_classes is 80" in text for text, _ in logged)
 

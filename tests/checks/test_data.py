@@ -22,6 +22,7 @@ from tests.checks.spoiling import (
     each,
     for_both,
     labels,
+    listed_from_1,
     no_batch,
     option,
     remove,
@@ -84,7 +85,15 @@ FILTER = option(train_dataloader__dataset__filter_cfg=dict(filter_empty_gt=True)
 EIGHTY = option(model__roi_head__bbox_head__num_classes=80)
 SEVEN, FIVE = option(model__head__num_classes=7), option(model__head__num_classes=5)
 NO_RING = remove("imagenet/val/ring")
-TOPK = option(val_evaluator=dict(type="Accuracy", topk=(1, 10)))
+TOP_10 = dict(type="Accuracy", topk=(1, 10))
+TOPK = option(val_evaluator=TOP_10)
+LINES = each(lambda item: item.update(segmentation=[[1, 1, 5, 5]]))
+SQUARE_CROWDS = each(lambda item: item.update(iscrowd=int(item["category_id"] == 2)))
+IMAGE_TEXTS = each(lambda item: item.update(image_id=str(item["image_id"])))
+LARGE = dict(type="FilterAnnotations", min_gt_bbox_wh=(500, 500), keep_empty=False)
+DROPS_ALL = lambda cfg: cfg.train_dataloader.dataset.pipeline.insert(2, LARGE)  # noqa: E731
+NO_LABELS = lambda cfg: cfg.train_dataloader.dataset.pipeline.pop(1)  # noqa: E731
+IN_CAPITALS = for_both(metainfo=dict(classes=("Circle", "Square", "Triangle")))
 IGNORES_9 = option(model__decode_head__ignore_index=9)
 
 
@@ -100,7 +109,7 @@ def ignore(share: float, label: int = 255) -> Change:
 CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "texts as ids": (COCO, [TEXTS], "are dropped, as {'id': 1", True),
     "texts as ids, filtered": (COCO, [TEXTS, FILTER], "filter_cfg leaves none", True),
-    "all crowds": (COCO, [CROWDS], "are ignored, which iscrowd=0 pr", True),
+    "all crowds": (COCO, [CROWDS], "are ignored; set iscrowd=0", True),
     "from 0 to 1": (COCO, [boxes(lambda *box: [x / 48 for x in box])], "are dropped", True),
     "corners": (COCO, [boxes(lambda x, y, w, h: [x, y, x + w, y + h])], "as two corners", False),
     "wrong size": (COCO, [SMALLER], "is 48x48, but its annotations are for 24x24", True),
@@ -108,12 +117,18 @@ CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "no height": (COCO, [without("height", "images")], "KeyError: 'height'", True),
     "no masks": (COCO, [without("segmentation")], ".png: KeyError: 'mask'", True),
     "no iscrowd": (COCO, [without("iscrowd", split="val")], "iscrowd, which the evaluat", False),
-    "no such name": (COCO, [RENAMED], "has the categories circle, square; name classes", True),
+    "no such name": (COCO, [RENAMED], "has the categories circle, square, cat; name classes", True),
     "another order than the classes": (COCO, [REORDERED], "categories triangle, square, ci", True),
     "a class without objects": (COCO, [NO_SQUARE], "in this split: square", False),
     "no annotations": (COCO, [EMPTY], "no objects of any", True),
     "no image file": (COCO, [remove("coco/train/000000.png")], "000000.png: FileNotFou", True),
     "many outputs": (COCO, [EIGHTY], "is 80, but", False),
+    "lines as masks": (COCO, [LINES], "no objects of any class arrive", True),
+    "a class of crowds": (COCO, [SQUARE_CROWDS], "never seen in this split: square", False),
+    "objects that the pipeline drops": (COCO, [DROPS_ALL], "no objects of any class arrive", True),
+    "a pipeline without labels": (COCO, [NO_LABELS], "no labels arrive", True),
+    "classes in capitals": (COCO, [IN_CAPITALS], "the categories circle, square, triangle", True),
+    "ids of images as texts": (COCO, [IMAGE_TEXTS], "no objects of any class arrive", True),
     "0 and 255": (SEG, [labels(lambda a: np.where(a > 1, 255, 0)), AS_TWO], "split: shape", False),
     "from 0": (SEG, [labels(lambda a: a - 1)], "reduce_zero_label=False keeps label 0", False),
     "half as large": (SEG, [labels(lambda a: a[::2, ::2])], "24x24, but its image is 48x48", True),
@@ -126,6 +141,8 @@ CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "resized alone": (SEG, [resize_before_the_labels], "is 48x48, but its image is 32x32", True),
     "other folders": (CLS, [NO_RING], "of the val data are circle, cross", True),
     "other classes": (CLS, [for_both(metainfo=TWO)], "(6) doesn't match the number of spe", True),
+    "labels from 1": (CLS, [listed_from_1], "labels [6] are outside of the 6 classes", True),
+    "topk in a test": (CLS, [option(test_evaluator=TOP_10)], "test_evaluator: topk=(1, 10)", False),
     "no files": (CLS, [remove("imagenet/train/*/*")], "Found 0 files in subfolders", True),
     "an empty folder": (CLS, [remove("imagenet/train/ring/*")], "in this split: ring", False),
     "different sizes": (CLS, [no_batch], "no batch: ", True),
@@ -138,13 +155,13 @@ CASES: dict[str, tuple[str, list[Change], str, bool]] = {
 def test_mistakes(data, case):
     name, changes, text, is_certain = CASES[case]
     found = look(name, *changes)
-    fault = next((x for x in found if x.status == FAULT and text in str(x)), None)
+    fault = next((x for x in found if x.status == FAULT and text in f"{x.subject}: {x}"), None)
     assert fault and fault.certain == is_certain, wrong(found)
     assert fault.remedy and "\n" not in str(fault)
 
 
 @pytest.mark.toolbox("mmdet")
-@pytest.mark.parametrize("change", [TEXTS, CROWDS, without("segmentation"), REORDERED])
+@pytest.mark.parametrize("change", [TEXTS, CROWDS, without("segmentation"), REORDERED, IMAGE_TEXTS])
 def test_a_training_sees_it_in_its_first_images(data, change):
     assert any(item.certain for item in look(COCO, change, images=4, thorough=False))
 
@@ -156,8 +173,8 @@ def test_what_fits_is_described_and_drawn(data, name):
     texts = "\n".join(item.text for item in found if item.subject == "train data")
     for text in {
         COCO: ("8 of 8 images, 48x48", "objects arrive", "whole split: circle", "0 ignored"),
-        SEG: ("pixels arrive, 0% ignored; samples: background", "a batch is (4, 3, 128, 128)"),
-        CLS: ("8 images arrive", "whole split: circle 2", "with values -1.95 to 2.64"),
+        SEG: ("pixels arrive, 0% ignored; whole split: background", "a batch is (4, 3, 128, 128)"),
+        CLS: ("8 labels arrive", "whole split: circle 2", "with values -1.95 to 2.64"),
     }[name]:
         assert text in texts
     picture = cv2.imread("shown/train.png")
@@ -217,6 +234,12 @@ UNLABELLED = coco(lambda content: content.pop("annotations"), "val")
 ONLY_TESTED = option(val_dataloader=None)
 
 
+def no_labels_in_tests(cfg: Any) -> None:
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        steps = loader.dataset.pipeline
+        loader.dataset.pipeline = [step for step in steps if step["type"] != "LoadAnnotations"]
+
+
 def of_torch_alone(cfg: Any) -> None:
     cfg.train_dataloader.dataset = dict(type="ToyImages")
 
@@ -229,6 +252,7 @@ FINE: dict[str, tuple[str, list[Change], dict[str, Any]]] = {
     "some of the categories": (COCO, [CIRCLES, TWO_OUTPUTS], {}),
     "a class that few label maps have": (SEG, [], dict(images=1)),
     "a car's bonnet that is ignored": (SEG, [ignore(0.4)], {}),
+    "a test that reads its labels from the file": (COCO, [no_labels_in_tests], {}),
     "as the head ignores it": (SEG, [ignore(0.4, 9), IGNORES_9], {}),
     "a head of words": (COCO, [option(model__language_model=dict(type="BertModel")), EIGHTY], {}),
     "a data set of torch alone": (CLS, [of_torch_alone], {}),
