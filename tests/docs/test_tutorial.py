@@ -16,7 +16,7 @@ from tests.helpers import ROOT
 nbformat = pytest.importorskip("nbformat")
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 # Enough that something is detected, and that no batch has a single image.
-SHORT = "NUM_TRAIN, NUM_VAL, EPOCHS, ITERATIONS = 56, 8, 6, 4\n"
+SHORT = "NUM_TRAIN, NUM_VAL, EPOCHS, ITERATIONS = 52, 8, 6, 4\n"
 
 
 @pytest.fixture

@@ -11,64 +11,49 @@ from mmvanilla.datasets.shapes import make_shapes
 from tests.helpers import ROOT, randomise
 
 pytest.importorskip("mmdet")
+
+from mmdet.structures import DetDataSample  # noqa: E402
+from mmengine.model import BaseModel  # noqa: E402
+from mmengine.structures import InstanceData  # noqa: E402
+
+from projects.mask_tta.mask_tta import MaskTTAModel  # noqa: E402
+
 pytestmark = [pytest.mark.exhaustive, pytest.mark.toolbox("mmdet")]
 
 SIZE = (6, 10)
 
 
-def view(boxes, scores, flip=False, direction=None):
-    """The predictions for one view of an image; boxes are x1 y1 x2 y2 of whole pixels."""
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
+class BaseDetector(BaseModel):
+    def forward(self, *args, **kwargs):
+        raise NotImplementedError
 
-    masks = torch.zeros(len(boxes), *SIZE, dtype=torch.bool)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
-        mask[y1:y2, x1:x2] = True
-    sample = DetDataSample(
-        metainfo=dict(ori_shape=SIZE, flip=flip, flip_direction=direction if flip else None)
-    )
-    sample.pred_instances = InstanceData(
-        bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        scores=torch.tensor(scores),
-        labels=torch.zeros(len(boxes), dtype=torch.long),
-        masks=masks,
-    )
+
+def view(box, score, direction=None):
+    """What is found in one view of an image: x1 y1 x2 y2 of whole pixels, and the mask of it."""
+    x1, y1, x2, y2 = box
+    mask = torch.zeros(1, *SIZE, dtype=torch.bool)
+    mask[0, y1:y2, x1:x2] = True
+    meta = dict(ori_shape=SIZE, flip=direction is not None, flip_direction=direction)
+    sample = DetDataSample(metainfo=meta)
+    scores, labels = torch.tensor([score]), torch.zeros(1, dtype=torch.long)
+    boxes = torch.tensor([box], dtype=torch.float32)
+    sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels, masks=mask)
     return sample
-
-
-@pytest.fixture
-def merge():
-    from mmengine.model import BaseModel
-
-    from projects.mask_tta.mask_tta import MaskTTAModel
-
-    class Detector(BaseModel):
-        def forward(self, inputs, data_samples=None, mode="tensor"):
-            raise NotImplementedError
-
-    cfg = ConfigDict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=2)
-    model = MaskTTAModel(tta_cfg=cfg, module=Detector())
-    return lambda *views: model.merge_preds([list(views)])[0].pred_instances
 
 
 @pytest.mark.parametrize(
     ("direction", "flipped"),
     [("horizontal", (7, 1, 9, 4)), ("vertical", (1, 2, 3, 5)), ("diagonal", (7, 2, 9, 5))],
 )
-def test_masks_are_flipped_back_with_their_boxes(merge, direction, flipped):
-    found = merge(view([(1, 1, 3, 4)], [0.5]), view([flipped], [0.9], True, direction))
+def test_masks_are_flipped_back_with_their_boxes(direction, flipped):
+    cfg = ConfigDict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=2)
+    model = MaskTTAModel(tta_cfg=cfg, module=BaseDetector())
+    box = (1, 1, 3, 4)
+    views = [view(box, 0.5), view(flipped, 0.9, direction)]
+    found = model.merge_preds([views])[0].pred_instances
     assert found.scores.tolist() == pytest.approx([0.9])  # one object: the better view's
-    assert found.bboxes.tolist() == [[1, 1, 3, 4]]
-    expected = torch.zeros(1, *SIZE, dtype=torch.bool)
-    expected[0, 1:4, 1:3] = True
-    assert torch.equal(found.masks, expected)
-
-
-def test_every_object_keeps_its_own_mask_up_to_the_limit(merge):
-    boxes = [(0, 0, 2, 2), (5, 0, 8, 3), (0, 4, 2, 6)]
-    found = merge(view(boxes[:2], [0.3, 0.8]), view(boxes[2:], [0.6]))
-    assert found.bboxes.int().tolist() == [list(boxes[1]), list(boxes[2])]
-    assert found.masks.flatten(1).sum(1).tolist() == [9, 4]
+    assert found.bboxes.tolist() == [list(box)]
+    assert torch.equal(found.masks, view(box, 0.5).pred_instances.masks)
 
 
 def test_a_detector_is_tested_with_views(tmp_path, monkeypatch):
@@ -84,7 +69,3 @@ def test_a_detector_is_tested_with_views(tmp_path, monkeypatch):
     release(runner)
     assert type(runner.model).__name__ == "MaskTTAModel"
     assert {"coco/bbox_mAP", "coco/segm_mAP"} <= set(metrics)
-
-
-def test_nothing_found_in_any_view(merge):
-    assert len(merge(view([], []), view([], [], True, "horizontal"))) == 0
