@@ -8,10 +8,7 @@ from mmvanilla.utils.paths import config_names, configs_dir
 
 
 def list_configs(pattern: str = "") -> dict[str, str]:
-    """List paths in configs/, and the first lines of their comments, that have the pattern.
-
-    A pattern with ``*`` is one of the whole path.
-    """
+    """List the configs and their first lines that have this in them; with ``*``, names like it."""
     pattern, found = pattern.lower(), {}
     for name in sorted(config_names(), key=lambda name: ("/" in name, name)):
         text = (configs_dir() / name).read_text(encoding="utf-8")

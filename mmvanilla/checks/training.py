@@ -125,7 +125,7 @@ def check_weights(cfg: Config, model: nn.Module) -> Iterator[Finding]:
         if "://" in path and not path.startswith("file://"):
             continue
         if not Path(path).expanduser().is_file():
-            remedy = "correct the path, which has no file:// in front"
+            remedy = "correct the path; write it without file://"
             yield Finding(FAULT, "weights", f"{place}: {path} is not there", remedy)
         elif prefix is not None or isinstance(module, VanillaNet):
             content = read_checkpoint(source)
