@@ -114,9 +114,10 @@ def _compare(what: str, place: str, saved: list[dict], ours: list[dict]) -> Iter
 
 
 def _are_of_different_kinds(saved: dict[str, Any], ours: dict[str, Any]) -> bool:
-    # Another version of torch has other settings on one side only.
+    # Another version of torch has other settings on one side only; Adam has the same as AdamW.
     old, new = ({k for k, v in state.items() if not callable(v)} for state in (saved, ours))
-    return not (old <= ours.keys() or new <= saved.keys())
+    adam = {state.get("decoupled_weight_decay") for state in (saved, ours)}
+    return adam == {True, False} or not (old <= ours.keys() or new <= saved.keys())
 
 
 def _describe(states: list[dict]) -> str:

@@ -17,6 +17,7 @@ from mmvanilla.engine.merging import adopt_in_training, check_merging, merge_in_
 from mmvanilla.models.act_lambda import SCHEDULES, set_act_lambda
 
 _LOG_NAME = "train/act_lambda"  # LoggerHook prints every scalar whose name begins with train/
+_SETTINGS = "deep_training"  # in mmengine's message hub, which checkpoints hold
 
 
 @HOOKS.register_module()
@@ -77,11 +78,8 @@ class DeepTrainingHook(Hook):
                 "DeepTrainingHook takes one of decay_epochs and decay_iters, found "
                 f"decay_epochs={decay_epochs} and decay_iters={decay_iters}"
             )
-        for name, length in (
-            ("decay_epochs", decay_epochs or 0),
-            ("decay_iters", decay_iters or 0),
-            ("begin", begin),
-        ):
+        lengths = dict(decay_epochs=decay_epochs or 0, decay_iters=decay_iters or 0, begin=begin)
+        for name, length in lengths.items():
             if not isinstance(length, int) or isinstance(length, bool):
                 raise TypeError(f"{name} must be a whole number, found {length!r}")
             if length < 0:
@@ -94,9 +92,9 @@ class DeepTrainingHook(Hook):
                 "per epoch, give decay_epochs instead"
             )
         self.decay_epochs, self.decay_iters = decay_epochs, decay_iters
-        self.schedule = schedule
-        self.begin, self.merge = begin, merge
+        self.schedule, self.begin, self.merge = schedule, begin, merge
         self.by_epoch = decay_iters is None if by_epoch is None else by_epoch
+        self._settings = dict(vars(self))
         self._current: float | None = None
         self._is_merged = False
 
@@ -114,6 +112,7 @@ class DeepTrainingHook(Hook):
                 f"decay_epochs={self.decay_epochs}, but this training counts iterations "
                 "(IterBasedTrainLoop has one epoch only); give decay_iters"
             )
+        runner.message_hub.update_info(_SETTINGS, self._settings)  # for who resumes from it
         start = self._lambda_at(runner.epoch, runner.iter, runner)
         if not self._set(runner, start) and not (self._is_merged and start == 1.0):
             raise RuntimeError(
@@ -141,6 +140,7 @@ class DeepTrainingHook(Hook):
         if adopt_in_training(runner, weights):
             self._is_merged = True
             runner.logger.info("these weights are of merged pairs: so are the model's")
+        self._set(runner, 0.0)  # until before_train: so loading does not warn of a lower λ
         meta = checkpoint.get("meta", {})
         if not runner._resume or not {"epoch", "iter"} <= set(meta):
             return
@@ -152,6 +152,13 @@ class DeepTrainingHook(Hook):
                 f"λ would fall from {saved:g} to {start:g}: this DeepTrainingHook is longer, or "
                 "begins later, than the one that the checkpoint was trained with; give it the "
                 "lengths that it had"
+            )
+        info = checkpoint.get("message_hub", {}).get("runtime_info", {})
+        ours, theirs = self._settings.items(), info.get(_SETTINGS, self._settings).items()
+        if ours != theirs:
+            runner.logger.warning(
+                f"resumed with another config: of DeepTrainingHook, {dict(ours - theirs)} is the "
+                f"config's, not the checkpoint's {dict(theirs - ours)}"
             )
 
     def before_train_epoch(self, runner: Any) -> None:
@@ -173,15 +180,11 @@ class DeepTrainingHook(Hook):
         runner.message_hub.update_scalar(_LOG_NAME, self._current)
 
     def _lambda_at(self, epoch: int, iteration: int, runner: Any) -> float:
-        begin = self.begin
-        if self.decay_iters is not None:
-            done, length = iteration, self.decay_iters
-        else:
-            assert self.decay_epochs is not None
-            done, length = epoch, self.decay_epochs
-            if not self.by_epoch:
-                num_batches = len(runner.train_dataloader)
-                done, length, begin = iteration, length * num_batches, begin * num_batches
+        begin, length = self.begin, self.decay_epochs or self.decay_iters or 0
+        done = epoch if self.by_epoch else iteration
+        if self.decay_iters is None and not self.by_epoch:
+            num_batches = len(runner.train_dataloader)
+            begin, length = begin * num_batches, length * num_batches
         if not length:
             return 0.0 if done < begin else 1.0
         return SCHEDULES[self.schedule]((done - begin) / length)

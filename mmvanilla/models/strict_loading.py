@@ -87,18 +87,15 @@ class StrictLoadingMixin(nn.Module):
                 "deploy=True (a fused checkpoint has such a config beside it), or load the "
                 "checkpoint from before fusing"
             )
+        own = self.state_dict()
         if self.requires_all_weights:
-            self._require(self.state_dict(), given)
+            self._require(own, given)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        fading = {float(value) for key, value in given.items() if key.endswith("act_lambda")}
-        if fading and min(fading) < 1.0:
-            print_log(
-                f"these weights were saved at λ = {min(fading):g}, in the middle of deep training, "
-                "and the model keeps this λ. Go on with DeepTrainingHook in custom_hooks "
-                "(decay_epochs=0 for λ = 1), or call mmvanilla.set_act_lambda(model, 1)",
-                "current",
-                logging.WARNING,
-            )
+        fading = [key for key in own if key.endswith("act_lambda") and given.get(key, 1) < own[key]]
+        if fading:
+            text = f"the model has λ = {float(given[fading[0]]):g} of these weights: go on with "
+            text += "DeepTrainingHook (decay_epochs=0 for λ = 1), or call set_act_lambda(model, 1)"
+            print_log(text, "current", logging.WARNING)
 
     def _fuse_on_load(self, given: dict[str, Any]) -> dict[str, Tensor] | None:
         """Fuse the weights of the training form in ``given``; None if there are none."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from mmvanilla.apis.resuming import last_checkpoint
 from tests.toy_training import train, write_config
 
+TELLS_ADAM = "decoupled_weight_decay" in torch.optim.AdamW([torch.ones(1)]).defaults
 SCHEDULES = "param_scheduler = [dict(type='CosineAnnealingLR', T_max=4, eta_min=1e-5, end=4)]\n"
 
 
@@ -48,9 +51,13 @@ HOOK = "custom_hooks.0"
         (6, {f"{HOOK}.begin": 5}, "λ would fall from 1 to 0"),
         (6, {"optim_wrapper.paramwise_cfg.num_layers": 1}, "another optimiser.* 8 groups,.* 6 gro"),
         (6, {"optim_wrapper.optimizer.type": "SGD"}, "another optimiser.*betas.*momentum"),
+        pytest.param(
+            *(6, {"optim_wrapper.optimizer.type": "Adam"}, "another optimiser"),
+            marks=pytest.mark.skipif(not TELLS_ADAM, reason="torch has the same settings for both"),
+        ),
         (6, {"param_scheduler": [dict(type="StepLR", step_size=1)]}, "another param_scheduler"),
     ],
-    ids=["finished", "shorter", "longer λ", "later λ", "groups", "optimiser", "schedules"],
+    ids=["finished", "shorter", "longer λ", "later λ", "groups", "optimiser", "Adam", "schedules"],
 )
 def test_what_would_not_go_on_is_refused(work, config, tmp_path, epochs, options, message):
     with pytest.raises(ValueError, match=message):
@@ -63,6 +70,8 @@ def test_it_says_which_value_is_used(work, config, tmp_path):
         "optim_wrapper.optimizer.lr": 0.5,
         "optim_wrapper.optimizer.weight_decay": 0.25,
         "param_scheduler.0.T_max": 6,
+        f"{HOOK}.schedule": "cosine",
+        f"{HOOK}.by_epoch": False,
     }
     runner = train(config, tmp_path, 6, cfg_options=options, resume=str(work / "epoch_3.pth"))
     log = log_of(tmp_path)
@@ -71,15 +80,21 @@ def test_it_says_which_value_is_used(work, config, tmp_path):
         "lr is the checkpoint's 0.005, not the config's 0.5",
         "weight_decay is the checkpoint's 0.05, not the config's 0.25",
         "param_scheduler[0].T_max is the checkpoint's 4, not the config's 6",
+        "of DeepTrainingHook, ",
     ):
         assert log.count(f"resumed with another config: {line}") == 1, line
+    (line,) = (line for line in log.splitlines() if "of DeepTrainingHook" in line)
+    ours, theirs = (ast.literal_eval(text) for text in re.findall("{.*?}", line))
+    assert ours == dict(schedule="cosine", by_epoch=False)
+    assert theirs == dict(schedule="linear", by_epoch=True)
     group = runner.optim_wrapper.optimizer.param_groups[-1]
     assert group["initial_lr"] == 0.005 and group["lr"] < 0.002 and group["weight_decay"] == 0.05
 
 
 def test_it_says_nothing_where_nothing_differs(work, config, tmp_path):
-    train(config, tmp_path, resume=str(work / "epoch_3.pth"))
-    assert "resumed with another config" not in log_of(tmp_path)
+    train(config, tmp_path, resume=str(work / "epoch_2.pth"))  # λ = 1/3
+    log = log_of(tmp_path)
+    assert "resumed with another config" not in log and "go on with DeepTrainingHook" not in log
     found, expected = (
         torch.load(folder / "epoch_4.pth", weights_only=True) for folder in (tmp_path, work)
     )

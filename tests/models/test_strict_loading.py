@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 from torch import nn
 
-from mmvanilla import VanillaNet, fuse_model
+from mmvanilla import VanillaNet, fuse_model, get_act_lambda, set_act_lambda
 from mmvanilla.models.block import VanillaBlock
 from tests.helpers import TINY, randomise, relative_difference
 
@@ -65,6 +65,20 @@ def test_init_cfg_fuses_too_and_it_is_logged(trained, tmp_path):
     with mock.patch.object(logger, "log") as log:
         deploy.load_state_dict(trained.state_dict())
     assert "fused weights of the training form for VanillaNet" in log.call_args.args[1]
+
+
+@pytest.mark.parametrize(("before", "loaded"), [(1.0, 0.5), (0.0, 0.5), (1.0, 1.0)])
+def test_it_says_where_loading_lowers_lambda(before, loaded):
+    source, net = VanillaNet(TINY), VanillaNet(TINY)
+    set_act_lambda(source, loaded)
+    set_act_lambda(net, before)
+    logger = MMLogger.get_instance("test_it_says_where_loading_lowers_lambda")
+    with mock.patch.object(logger, "log") as log:
+        net.load_state_dict(source.state_dict())
+    assert get_act_lambda(net) == loaded
+    assert log.call_count == (loaded < before)
+    for call in log.call_args_list:
+        assert "λ = 0.5 of these weights: go on with DeepTrainingHook" in call.args[1]
 
 
 def without_one(net):
