@@ -32,9 +32,6 @@ def test_lists_the_tools_with_what_they_do(capsys, arguments):
     listed = dict(line.split(maxsplit=1) for line in lines[6:])
     assert listed.keys() == TOOLS.keys()
     assert listed["train"] == "Train a detector, segmenter or classifier"
-
-
-def test_version(capsys):
     assert entry.main(["--version"]) == 0
     assert capsys.readouterr().out == f"mmvanilla {mmvanilla.__version__}\n"
 
@@ -83,13 +80,6 @@ def test_a_server_without_libgl(tmp_path):
     assert line.startswith(f"error: {reason}; run ")
     documented = (ROOT / "docs" / "setup.md").read_text(encoding="utf-8")
     assert line.partition("; run ")[2] in documented
-
-
-def test_a_wrong_command_line_from_outside(tmp_path):
-    wrong = run("-m", "mmvanilla", "train", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "usage: python -m mmvanilla train [-h]" in wrong.stderr
-    assert wrong.stderr.splitlines()[-1].startswith("python -m mmvanilla train: error: ")
 
 
 def test_the_script_lists_its_tools_without_torch(tmp_path):

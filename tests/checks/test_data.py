@@ -144,6 +144,7 @@ CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "labels from 1": (CLS, [listed_from_1], "labels [6] are outside of the 6 classes", True),
     "topk in a test": (CLS, [option(test_evaluator=TOP_10)], "test_evaluator: topk=(1, 10)", False),
     "no files": (CLS, [remove("imagenet/train/*/*")], "Found 0 files in subfolders", True),
+    "no data": (SEG, [remove("ade20k")], "train data: FileNotFoundError", True),
     "an empty folder": (CLS, [remove("imagenet/train/ring/*")], "in this split: ring", False),
     "different sizes": (CLS, [no_batch], "no batch: ", True),
     "few outputs": (CLS, [FIVE], "num_classes is 5, but the", True),
@@ -181,13 +182,6 @@ def test_what_fits_is_described_and_drawn(data, name):
     assert picture.shape[1] > 4 * 48
     if name != CLS:  # four samples side by side, each with something drawn on it
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_missing_data_come_with_what_to_do(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    assert "fault train data: FileNotFoundError" in (text := wrong(look(name))[0])
-    assert "put the data there" in text
 
 
 def second_part(cfg: Any) -> None:
