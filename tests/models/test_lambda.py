@@ -110,7 +110,7 @@ def test_loading_a_fading_backbone_is_said_once(act_lambda):
         load_state_dict(target, source.state_dict())
     messages = [call.args[1] for call in log.call_args_list if "λ" in call.args[1]]
     assert len(messages) == (act_lambda < 1)
-    assert all(f"λ = {act_lambda:g}," in message for message in messages)
+    assert all(f"λ = {act_lambda:g} " in message for message in messages)
 
 
 @pytest.mark.parametrize("with_cp", [False, True])
