@@ -1,6 +1,5 @@
 """The console script: lists, finds and runs the tools, and says what the user typed."""
 
-import re
 import subprocess
 import sys
 
@@ -11,12 +10,6 @@ from mmvanilla import __main__ as entry
 from tests.helpers import ROOT
 
 TOOLS = {path.stem: path for path in (ROOT / "tools").glob("[!_]*.py")}
-TEXTS = [
-    path
-    for folder in ("mmvanilla", "configs", "tools")
-    for path in sorted((ROOT / folder).rglob("*"))
-    if path.suffix in (".py", ".yml") and ".mim" not in path.parts
-]
 
 
 @pytest.fixture(autouse=True)
@@ -93,15 +86,3 @@ def test_a_reader_that_has_enough_is_no_error():
     line = f"{sys.executable} -m mmvanilla --help | head -n 0"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == ""
-
-
-def test_nothing_that_an_installed_package_prints_names_files_of_a_clone():
-    """`tool_command` gives what is right in both; docstrings and comments say `mmvanilla TOOL`."""
-    command = re.compile(r"python (?:-u )?tools/|(?<![\w/])tools/[a-z_]+\.(?:py|sh)|make demo")
-    found = {
-        f"{path.relative_to(ROOT)}: {line.strip()}"
-        for path in TEXTS
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if command.search(line)
-    }
-    assert found == set()

@@ -15,7 +15,13 @@ from mmvanilla.apis.model import build_on_meta
 from mmvanilla.checks.data import check_data
 from mmvanilla.checks.findings import FAULT, Finding
 from mmvanilla.checks.model_check import check_model
-from mmvanilla.checks.training import check_lambda, check_optimiser, check_types, check_weights
+from mmvanilla.checks.training import (
+    check_lambda,
+    check_optimiser,
+    check_topk,
+    check_types,
+    check_weights,
+)
 
 
 def check_config(
@@ -33,7 +39,7 @@ def check_config(
     """
     with _quiet():
         use_scope(cfg)
-        findings: list[Finding | None] = [*check_types(cfg)]
+        findings: list[Finding | None] = [*check_types(cfg), *check_topk(cfg)]
         try:
             model = build_on_meta(cfg)
         except ValueError as error:

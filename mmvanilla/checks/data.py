@@ -60,7 +60,7 @@ def check_data(
                 out = Path(show_dir, "train.png")
                 _draw(cfg, metainfo, samples[:_SHOWN], out)
                 findings.append(Finding(OK, subject, f"{out} shows the first samples"))
-    return [*findings, *_check_classes(heads, names), *_check_topk(cfg, heads)]
+    return [*findings, *_check_classes(heads, names)]
 
 
 def _take(subject: str, dataset: Any, images: int) -> tuple[list[Any], list[Finding]]:
@@ -223,17 +223,6 @@ def _check_classes(
             is_detector = "bbox_head" in entry or "mask_head" in entry
             status = FAULT if is_detector or found < count else WARNING
             yield Finding(status, "classes", text, remedy, certain=found < count)
-
-
-def _check_topk(cfg: Config, heads: Mapping[str, int]) -> Iterator[Finding]:
-    """Find accuracies of more classes than there are: they fail in the first validation."""
-    count = heads.get("model.head.num_classes", math.inf)
-    for place in ("val_evaluator", "test_evaluator"):
-        nodes = cfg.get(place) or []
-        for node in [nodes] if isinstance(nodes, Mapping) else nodes:
-            if np.max(node.get("topk") or 1) > count:
-                text = f"topk={node['topk']} asks for more than the {count} classes"
-                yield Finding(FAULT, place, text, "set topk=(1,)", place == "val_evaluator")
 
 
 def _batch(cfg: Config, loader: Any, samples: list[Any]) -> Finding:

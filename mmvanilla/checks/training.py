@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine import registry
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -40,6 +42,17 @@ def check_types(cfg: Config) -> Iterator[Finding]:
             text = f"type={name!r}: not found in this toolbox"
             remedy = f"write type={_bare(name)!r}, which every toolbox finds"
             yield Finding(FAULT, "types", text, remedy, certain=True)
+
+
+def check_topk(cfg: Config) -> Iterator[Finding]:
+    """Find accuracies of more classes than there are: they fail in the first validation."""
+    count = (cfg.model.get("head") or {}).get("num_classes", math.inf)
+    for place in ("val_evaluator", "test_evaluator"):
+        nodes = cfg.get(place) or []
+        for node in [nodes] if isinstance(nodes, Mapping) else nodes:
+            if np.max(node.get("topk") or 1) > count:
+                text = f"topk={node['topk']} asks for more than the {count} classes"
+                yield Finding(FAULT, place, text, "set topk=(1,)", place == "val_evaluator")
 
 
 def check_optimiser(cfg: Config, model: nn.Module) -> Iterator[Finding]:

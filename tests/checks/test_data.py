@@ -85,8 +85,6 @@ FILTER = option(train_dataloader__dataset__filter_cfg=dict(filter_empty_gt=True)
 EIGHTY = option(model__roi_head__bbox_head__num_classes=80)
 SEVEN, FIVE = option(model__head__num_classes=7), option(model__head__num_classes=5)
 NO_RING = remove("imagenet/val/ring")
-TOP_10 = dict(type="Accuracy", topk=(1, 10))
-TOPK = option(val_evaluator=TOP_10)
 LINES = each(lambda item: item.update(segmentation=[[1, 1, 5, 5]]))
 SQUARE_CROWDS = each(lambda item: item.update(iscrowd=int(item["category_id"] == 2)))
 IMAGE_TEXTS = each(lambda item: item.update(image_id=str(item["image_id"])))
@@ -142,13 +140,11 @@ CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "other folders": (CLS, [NO_RING], "of the val data are circle, cross", True),
     "other classes": (CLS, [for_both(metainfo=TWO)], "(6) doesn't match the number of spe", True),
     "labels from 1": (CLS, [listed_from_1], "labels [6] are outside of the 6 classes", True),
-    "topk in a test": (CLS, [option(test_evaluator=TOP_10)], "test_evaluator: topk=(1, 10)", False),
     "no files": (CLS, [remove("imagenet/train/*/*")], "Found 0 files in subfolders", True),
     "no data": (SEG, [remove("ade20k")], "train data: FileNotFoundError", True),
     "an empty folder": (CLS, [remove("imagenet/train/ring/*")], "in this split: ring", False),
     "different sizes": (CLS, [no_batch], "no batch: ", True),
     "few outputs": (CLS, [FIVE], "num_classes is 5, but the", True),
-    "topk": (CLS, [TOPK], "topk=(1, 10) asks for more than the 6 classes", True),
 }
 
 

@@ -7,7 +7,13 @@ from torch import nn
 
 from mmvanilla import DeepTrainingHook, VanillaNet
 from mmvanilla.checks.findings import FAULT, OK, WARNING
-from mmvanilla.checks.training import check_lambda, check_optimiser, check_types, check_weights
+from mmvanilla.checks.training import (
+    check_lambda,
+    check_optimiser,
+    check_topk,
+    check_types,
+    check_weights,
+)
 from tests.authors_model import authors_weights
 
 ARCH = dict(dims=(8, 8, 16, 24), strides=(1, 2, 2))
@@ -175,3 +181,14 @@ def test_weights_that_are_named_by_an_address(tmp_path, monkeypatch):
         init_cfg = dict(type="Pretrained", checkpoint="vanillanet://./authors.pth", prefix=prefix)
         found = list(check_weights(config(), VanillaNet(ARCH, init_cfg=init_cfg)))
         assert [item.certain for item in found] == [True] * (prefix is None)
+
+
+@pytest.mark.parametrize("place", ["val_evaluator", "test_evaluator"])
+def test_accuracies_of_more_classes_than_there_are(place):
+    cfg = config(**{place: [dict(type="Accuracy", topk=(1, 10)), dict(type="Other")]})
+    cfg.model.head = dict(num_classes=6)
+    (found,) = check_topk(cfg)
+    assert found.subject == place and found.certain == (place == "val_evaluator")
+    assert "topk=(1, 10) asks for more than the 6 classes" in found.text
+    cfg.model.head.num_classes = 10
+    assert not [*check_topk(cfg)]
