@@ -1,9 +1,10 @@
 """Quantise an exported classifier to int8.
 
 MODEL is what export wrote: an .onnx file for ONNX Runtime, an .xml file for OpenVINO, which NNCF
-quantises, or a .tflite file for LiteRT, by AI Edge Quantizer. Activations are calibrated on images
-of the config's training split; accuracy and latency before and after are measured on its test
-split. All layers become int8. The metadata is kept.
+quantises, a .tflite file for LiteRT, by AI Edge Quantizer, or a .pt2 file, of which torchao makes
+a .pte file for ExecuTorch. Activations are calibrated on images of the config's training split;
+accuracy and latency before and after are measured on its test split. All layers become int8. The
+metadata is kept.
 """
 
 import sys
@@ -24,7 +25,7 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file of the classifier")
     parser.add_argument("model", help="file in fp32")
-    parser.add_argument("out", help="file to write, with the same suffix")
+    parser.add_argument("out", help="file to write, with the same suffix, or .pte")
     parser.add_argument(
         "--scheme",
         choices=SCHEMES,
@@ -79,7 +80,7 @@ def quantize(args: Namespace) -> None:
             overwrite=args.overwrite,
         )
     print(to_markdown(forms))
-    _, entries = RUNTIMES[Path(args.model).suffix][0](Path(args.model))
+    _, entries = RUNTIMES[Path(args.out).suffix][0](Path(args.out))
     equalised = entries.get("equalised", "no: export it anew")
     print(f"a weight scale for each {args.scheme}; weights equalised at export: {equalised}")
     print(f"written: {args.out}")

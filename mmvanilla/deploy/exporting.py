@@ -6,12 +6,13 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,14 +40,34 @@ class Job(NamedTuple):
     metadata: dict[str, str]
 
 
+class QuantizeJob(NamedTuple):
+    """What a format makes int8: an fp32 file, with the ranges of images, each (1, C, H, W).
+
+    ``per_channel`` says whether each channel has a weight scale of its own, or each layer only one;
+    ``keep_float`` has the names of layers to leave in fp32.
+    """
+
+    model: Path
+    images: Iterable[np.ndarray]
+    per_channel: bool = True
+    keep_float: Sequence[str] = ()
+
+    def check_layers(self, known: Sequence[str] = ()) -> None:
+        """Raise a ValueError if a layer to leave in fp32 is not among the known ones."""
+        choice = f"choose from {', '.join(known)}" if known else "leave --keep-float out"
+        for name in set(self.keep_float).difference(known):
+            raise ValueError(f"{self.model} has no layer {name!r} to leave in fp32; {choice}")
+
+
 @dataclass(frozen=True)
 class Format:
-    """A file format: its name on the command line, and how it is written and run (in fp32).
+    """A file format: its name on the command line, and how it is written, run and quantised.
 
     ``packages`` are those that it needs, ``companions`` the suffixes of files beside it; where the
     file has no place for metadata, ``export_model`` writes a companion ``.json`` with them.
     ``has_open_size``: whether a file can accept any height and width; ``has_open_batch``: whether
-    it takes several images at once (else ``open`` runs one by one).
+    it takes several images at once (else ``open`` runs one by one). ``quantize`` makes an int8 file
+    of an fp32 file, which has the same suffix unless ``quantized_from`` names another.
     """
 
     name: str
@@ -58,6 +79,9 @@ class Format:
     companions: tuple[str, ...] = ()
     has_open_size: bool = True
     has_open_batch: bool = True
+    quantize: Callable[[QuantizeJob, Path], None] | None = None
+    quantize_packages: tuple[str, ...] = ()
+    quantized_from: str = ""
 
     def files(self, out: Path) -> list[Path]:
         """List all files of an export to ``out``, which comes first, or refuse its suffix."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,29 +10,23 @@ from mmengine.config import Config
 
 from mmvanilla.checkpoints.writing import appearing_together, check_writable
 from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms
-from mmvanilla.deploy.exporting import require_packages
-from mmvanilla.deploy.formats import find_format
-from mmvanilla.deploy.litert_quantize import quantize_litert
-from mmvanilla.deploy.onnx_quantize import quantize_onnx
-from mmvanilla.deploy.openvino_quantize import quantize_openvino
+from mmvanilla.deploy.exporting import QuantizeJob, require_packages
+from mmvanilla.deploy.formats import FORMATS, find_format
 from mmvanilla.deploy.runner_runtimes import RUNTIMES
 from mmvanilla.utils.paths import tool_command
 
 MAX_DROP = 5.0
-#: What has a weight scale of its own.
-SCHEMES = ("channel", "layer")
-#: For each suffix the function that quantises such a file, and the packages that it needs.
-QUANTIZERS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
-    ".onnx": (quantize_onnx, ("onnx", "onnxruntime")),
-    ".xml": (quantize_openvino, ("openvino", "nncf")),
-    ".tflite": (quantize_litert, ("ai_edge_litert", "ai_edge_quantizer")),
-}
+SCHEMES = ("channel", "layer")  # what has a weight scale of its own
 
 
 def open_form(path: Path) -> Form:
     """Open an exported file in its runtime, to measure it."""
-    run, _ = RUNTIMES[path.suffix][0](path, threads=torch.get_num_threads())
-    size = sum(file.stat().st_size for file in find_format(path).files(path))
+    target = find_format(path)
+    if path.suffix in RUNTIMES:
+        run, _ = RUNTIMES[path.suffix][0](path, threads=torch.get_num_threads())
+    else:
+        run, _ = target.open(path)
+    size = sum(file.stat().st_size for file in target.files(path))
     return Form(lambda images: run(images)[0], size)
 
 
@@ -57,7 +51,7 @@ def quantize_classifier(
     Args:
         cfg: Config of the classifier, for its data sets.
         model: Path of the fp32 file that ``mmvanilla export`` wrote for it.
-        out: Path of the file to write, with the same suffix.
+        out: Path of the file to write, with the same suffix; ``.pte`` is made of ``.pt2``.
         scheme: Whether each ``'channel'`` or only each ``'layer'`` has a weight scale of its own.
         calibration_images: Number of images of the training split, at least 1.
         test_images: Number of images of the test split to measure on, at least 1. None: all.
@@ -69,31 +63,32 @@ def quantize_classifier(
     Raises:
         OSError: ``out`` exists and ``overwrite`` is False, or the model does not exist.
         ValueError: The config is not a classifier's, a number is not allowed, ``out`` is ``model``,
-            the suffix has no int8 form, or the model has no layer of a name in ``keep_float``.
+            no such int8 file is made of the model, or it has no layer of a name in ``keep_float``.
         RuntimeError: int8 loses more than ``max_drop`` points; nothing is written.
         ImportError: The runtime, or what quantises for it, is not installed.
     """
     model, out = Path(model), Path(out)
     if not model.is_file():
         raise FileNotFoundError(f"no model at {model}; write one with `{tool_command('export')}`")
-    if model.suffix not in QUANTIZERS:
-        raise ValueError(
-            f"{model} has no int8 form here; give a file that ends in {' or '.join(QUANTIZERS)}"
-        )
+    target = find_format(out)
+    if target.quantize is None:
+        known = " or ".join(each.suffix for each in FORMATS.values() if each.quantize)
+        raise ValueError(f"{out} has no int8 form here; end it with {known}")
+    source = target.quantized_from or target.suffix
+    if model.suffix != source:
+        raise ValueError(f"an int8 {out.suffix} file is made of an {source} file, found {model}")
     if not max_drop >= 0:
         raise ValueError(f"max_drop must be a number of points, at least 0, found {max_drop}")
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, found {scheme!r}")
-    quantize, packages = QUANTIZERS[model.suffix]
-    target = find_format(model)
     files = target.files(out)
-    check_writable(files, overwrite, target.files(model))
-    require_packages(*packages)
+    check_writable(files, overwrite, find_format(model).files(model))
+    require_packages(*target.quantize_packages)
     calibration = Samples(cfg, "train", calibration_images)
     test = Samples(cfg, "test", test_images)
     with appearing_together(files, overwrite) as aside:
-        options = dict(per_channel=scheme == "channel", keep_float=keep_float)
-        quantize(model, aside[0], calibration.images(), **options)
+        job = QuantizeJob(model, calibration.images(), scheme == "channel", keep_float)
+        target.quantize(job, aside[0])
         forms = {"fp32": open_form(model), "int8": open_form(aside[0])}
         full, small = measured = measure_forms(forms, test, rounds)
         del forms  # OpenVINO keeps the files open

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.deploy.exporting import export_model
+from mmvanilla.deploy.exporting import QuantizeJob, export_model
 from mmvanilla.deploy.formats import FORMATS
-from mmvanilla.deploy.quantize import QUANTIZERS, open_form
+from mmvanilla.deploy.quantize import open_form
 from mmvanilla.deploy.runner_runtimes import open_openvino
 from projects.benchmark.networks import Network, Part
 
@@ -129,7 +129,7 @@ def _exported(network: Network, form: str, images: Tensor, features: bool) -> Ru
         if form.endswith("int8"):
             # The accuracy of random weights does not matter, so one image is enough.
             full, path = path, path.with_name(f"int8{suffix}")
-            QUANTIZERS[suffix][0](full, path, [images[:1].numpy()])
+            FORMATS[target].quantize(QuantizeJob(full, [images[:1].numpy()]), path)
         session = _open_in_bf16(path) if form.endswith("bf16") else open_form(path).run
         array = images.numpy()
         session(array)  # OpenVINO reads the weights lazily, from the file

@@ -23,16 +23,16 @@ from torch import nn
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import TensorModel, load_model
 from mmvanilla.deploy.accuracy import Form, MeasuredForm, Samples, measure_forms, to_markdown
-from mmvanilla.deploy.exporting import export_model, require_packages
+from mmvanilla.deploy.exporting import QuantizeJob, export_model, require_packages
 from mmvanilla.deploy.formats import find_format
-from mmvanilla.deploy.quantize import QUANTIZERS, open_form
+from mmvanilla.deploy.quantize import open_form
 from mmvanilla.deploy.runner_runtimes import RUNTIMES
 from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.utils import cli
 from projects.studies.tables import write_table
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-# How the weights are scaled in int8: names, and the option `per_channel` of `quantize`.
+# How the weights are scaled in int8: names, and `per_channel` of `QuantizeJob`.
 _SCALES = {"a scale a channel": True, "a scale a layer": False}
 
 
@@ -124,9 +124,8 @@ def write_files(
     """
     for suffix, weights in product(suffixes, ("plain", "equalised")):
         target = find_format(f"net{suffix}")
-        quantize, packages = QUANTIZERS.get(suffix, (None, ()))
         try:
-            require_packages(*target.packages, *packages)
+            require_packages(*target.packages, *target.quantize_packages)
         except ImportError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
@@ -137,11 +136,17 @@ def write_files(
         )
         print(f"{full.name} differs by {report.max_difference:.1e}", file=sys.stderr)
         yield program.format("fp32"), full
-        for count, scale in product(calibrations, _SCALES if quantize else ()):
+        if target.quantize is None:
+            continue
+        if target.quantized_from:
+            full = full.with_suffix(target.quantized_from)
+            source = find_format(full)
+            export_model(model, full, source, size=size, part=part, balance=weights == "equalised")
+        for count, scale in product(calibrations, _SCALES):
             name = f"{program.format('int8')}, {scale}, {count} images"
             print(f"quantising: {name}", file=sys.stderr)
             path = folder / f"int8_{target.name}_{weights}_{_SCALES[scale]}_{count}{suffix}"
-            quantize(full, path, calibrations[count](), per_channel=_SCALES[scale])
+            target.quantize(QuantizeJob(full, calibrations[count](), _SCALES[scale]), path)
             yield name, path
 
 

@@ -31,6 +31,7 @@ NEEDED = {
     ".onnx": (),
     ".xml": ("openvino", "nncf"),
     ".tflite": ("litert_torch", "ai_edge_quantizer"),
+    ".pte": ("executorch", "torchao"),
 }
 SUFFIXES = [
     suffix
@@ -50,6 +51,8 @@ while opened:
     gc.collect()
 signal.raise_signal(signal.SIGUSR1)
 """
+#: The suffix of the fp32 file of which each is made.
+SOURCES = {suffix: ".pt2" if suffix == ".pte" else suffix for suffix in NEEDED}
 FEW = dict(calibration_images=4, rounds=2, max_drop=100)
 
 
@@ -106,7 +109,7 @@ def exported(tmp_path_factory):
     (folder / "val.txt").write_text("\n".join(lines))
     for suffix, names in NEEDED.items():
         if all(map(importlib.util.find_spec, names)):
-            export(net, cfg, folder / f"net{suffix}")
+            export(net, cfg, folder / f"net{SOURCES[suffix]}")
     cfg.dump(str(folder / "cfg.py"))
     return cfg, folder / "net.onnx", net
 
@@ -138,7 +141,7 @@ def int8_layers(path):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_all_layers_become_int8_and_the_file_still_knows_its_images(exported, tmp_path, suffix):
     cfg, path, _ = exported
-    out, model = tmp_path / f"int8{suffix}", path.with_suffix(suffix)
+    out, model = tmp_path / f"int8{suffix}", path.with_suffix(SOURCES[suffix])
     full, small = quantize_classifier(cfg, model, out, **FEW)
     # Five convolutions and four depthwise ones, in OpenVINO all with a quantised input.
     if suffix == ".onnx":
@@ -165,7 +168,8 @@ def test_one_scale_a_layer_is_good_enough_once_equalised(exported, tmp_path, suf
     cfg, path, net = exported
     net, errors = with_one_large_channel(net), {}
     for name, balance in dict(plain=False, equalised=True).items():
-        model, out = tmp_path / f"{name}{suffix}", tmp_path / f"{name}_int8{suffix}"
+        model = tmp_path / f"{name}{SOURCES[suffix]}"
+        out = tmp_path / f"{name}_int8{suffix}"
         export(net, cfg, model, balance=balance)
         few = ("--calibration-images", 12, "--scheme", "layer", "--max-drop", 100)
         status, printed = run_tool("quantize", path.with_name("cfg.py"), model, out, *few)
@@ -179,13 +183,16 @@ def test_one_scale_a_layer_is_good_enough_once_equalised(exported, tmp_path, suf
     assert errors["plain"] > 1.5 * errors["equalised"] > 0, errors
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES[:2])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_layers_kept_in_fp32_and_unknown_ones(exported, tmp_path, suffix):
     cfg, path, _ = exported
-    model, out = path.with_suffix(suffix), tmp_path / f"int8{suffix}"
-    with pytest.raises(ValueError, match=r"no layer 'stem'; choose from .*conv") as refusal:
+    model, out = path.with_suffix(SOURCES[suffix]), tmp_path / f"int8{suffix}"
+    with pytest.raises(ValueError, match="no layer 'stem' to leave in fp32; ") as refusal:
         quantize_classifier(cfg, model, out, keep_float=["stem"], **FEW)
     assert not list(tmp_path.iterdir())
+    if suffix in (".tflite", ".pte"):
+        assert "leave --keep-float out" in str(refusal.value)
+        return
     layers = str(refusal.value).partition("choose from ")[2].split(", ")
     assert len(layers) == 9
     quantize_classifier(cfg, model, out, keep_float=layers[1:], **FEW)
@@ -215,9 +222,10 @@ def test_a_collapse_is_refused_unless_it_is_allowed(exported, tmp_path, run_tool
         (dict(scheme="pixel"), ValueError, "scheme must be one of channel, layer"),
         (dict(out="net.onnx", overwrite=True), ValueError, "is also an input"),
         (dict(out="precious.onnx"), FileExistsError, "exists"),
-        (dict(out="out.pth"), ValueError, r"must be an \.onnx file"),
+        (dict(out="out.pt2"), ValueError, r"no int8 form here; end it with \.onnx or .* or \.pte"),
+        (dict(out="out.pte"), ValueError, r"an int8 \.pte file is made of an \.pt2 file"),
         (dict(model="no.onnx"), FileNotFoundError, r"no model at .*write one with `.*export"),
-        (dict(model="cfg.py"), ValueError, r"no int8 form here; .* \.onnx or \.xml or \.tflite"),
+        (dict(model="cfg.py"), ValueError, r"an int8 \.onnx file is made of an \.onnx file"),
         (dict(cfg=Config(dict(default_scope="mmdet"))), ValueError, "only classifiers"),
     ],
 )

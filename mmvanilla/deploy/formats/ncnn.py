@@ -1,4 +1,4 @@
-"""Export to ncnn, for phones and small boards, by way of TorchScript and pnnx."""
+"""ncnn, for phones and small boards, by way of TorchScript and pnnx."""
 
 from __future__ import annotations
 

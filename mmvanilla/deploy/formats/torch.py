@@ -1,4 +1,4 @@
-"""Export to TorchScript, for C++, and with torch.export, for AOTInductor."""
+"""TorchScript, for C++, and torch.export, for AOTInductor."""
 
 from __future__ import annotations
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmvanilla.deploy.executorch_export import EXECUTORCH
 from mmvanilla.deploy.exporting import Format
-from mmvanilla.deploy.litert_export import LITERT
-from mmvanilla.deploy.ncnn_export import NCNN
-from mmvanilla.deploy.onnx_export import ONNX
-from mmvanilla.deploy.openvino_export import OPENVINO
-from mmvanilla.deploy.torch_export import TORCH_EXPORT, TORCHSCRIPT
+from mmvanilla.deploy.formats.executorch import EXECUTORCH
+from mmvanilla.deploy.formats.litert import LITERT
+from mmvanilla.deploy.formats.ncnn import NCNN
+from mmvanilla.deploy.formats.onnx import ONNX
+from mmvanilla.deploy.formats.openvino import OPENVINO
+from mmvanilla.deploy.formats.torch import TORCH_EXPORT, TORCHSCRIPT
 
 #: All formats by name, in the order of the command line's help.
 FORMATS: dict[str, Format] = {
