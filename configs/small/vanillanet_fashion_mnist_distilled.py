@@ -13,5 +13,8 @@ model = dict(
         config="small/resnet_wide_fashion_mnist.py",
         checkpoint="work_dirs/resnet_wide_fashion_mnist/epoch_15.pth",
     ),
-    temperature=2.0,
+    # Temperature and weights are those that are usual for small images (Tian et al., 2020).
+    temperature=4.0,
+    weight=0.9,
+    head=dict(loss=dict(loss_weight=0.1)),
 )

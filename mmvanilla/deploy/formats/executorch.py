@@ -43,7 +43,7 @@ def quantize_executorch(job: QuantizeJob, path: Path) -> None:
         for sample in samples:
             prepared(sample)
     write_program(convert_pt2e(prepared), samples[0], path)
-    path.with_suffix(".json").write_text(files[METADATA_FILE], encoding="utf-8")
+    path.with_suffix(".json").write_text(files[METADATA_FILE] or "{}", encoding="utf-8")
 
 
 EXECUTORCH = Format(
