@@ -62,12 +62,13 @@ def test_it_runs_in_short(notebook, tmp_path, monkeypatch):
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = SHORT
-    # The command, whether or not the environment's folder of programs is on the path.
-    command = tmp_path / "bin" / "mmvanilla"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mmvanilla "$@"\n')
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    # The commands, whether or not the environment's folder of programs is on the path.
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, module in {"mmvanilla": "-m mmvanilla", "python": ""}.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook.metadata.kernelspec = dict(name="python3", display_name="Python 3", language="python")
     resources = dict(metadata=dict(path=str(tmp_path)))
