@@ -131,13 +131,13 @@ def predict(args: argparse.Namespace) -> None:
     model = Predictor.load(args.model, args.device)
     endings = model.task.endings if args.out_dir else ()
     pictures = [Path(args.out_dir, path.stem + end) for path in images for end in endings]
-    if len(set(pictures)) < len(pictures):
-        raise ValueError("two of the images have one name, so their pictures would too; rename one")
-    for path in [*pictures, *([Path(args.out)] if args.out else [])]:
-        if path.exists():
-            raise FileExistsError(f"{path} exists already; choose another place")
-    results = []
-    targets = iter(pictures)
+    outputs = [os.path.abspath(path) for path in [*pictures, args.out] if path]
+    if len(set(outputs)) < len(outputs):
+        raise ValueError("two of the files to write have one name; rename an image or --out")
+    for output in outputs:
+        if os.path.exists(output):
+            raise FileExistsError(f"{output} exists already; choose another place")
+    results, targets = [], iter(pictures)
     for path in images:
         image = model.read(path)
         result = model(image)
