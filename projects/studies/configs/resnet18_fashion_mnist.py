@@ -26,7 +26,6 @@ ablations = dict(
     full={},
     no_deep_training=single,
     no_deep_training_lamb={**single, **_base_.lamb},
-    no_deep_training_thrice_as_long={**single, **_base_.thrice_as_long},
     merge_early_2_wide={**early, wider: 2},
     merge_early_4_wide={**early, wider: 4},
     **_base_.deep_rows,

@@ -43,7 +43,6 @@ ablations = {
     "full_twice_as_long": {**twice_as_long, decay: epochs},
     "no_deep_training_twice_as_long": {**single, **twice_as_long},
     "no_deep_training_lamb": {**single, **_base_.lamb},
-    "no_deep_training_thrice_as_long": {**single, **_base_.thrice_as_long},
     "merge_early_2_wide": {**early, "model.backbone.mid_ratio": 2},
     "merge_early_4_wide": {**early, "model.backbone.mid_ratio": 4},
     **_base_.deep_rows,

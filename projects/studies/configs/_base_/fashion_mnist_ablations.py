@@ -25,16 +25,10 @@ default_hooks = dict(checkpoint=dict(interval=max_epochs))
 # Alone in its list, so that `custom_hooks=[]` switches nothing off but it.
 custom_hooks = [dict(type="DeepTrainingHook", decay_epochs=max_epochs // 2)]
 
-# Other ways of deep training, and the length of a longer one, for the rows of each network.
-epochs, longer = max_epochs, 3 * max_epochs
+# Other ways of deep training, for the rows of each network.
+epochs = max_epochs
 decay, merge = "custom_hooks.0.decay_epochs", "custom_hooks.0.merge"
 third = dict(lr_mult=1 / 3)
-thrice_as_long = {
-    "train_cfg.max_epochs": longer,
-    "train_cfg.val_interval": longer,
-    "param_scheduler.1.end": longer,
-    "default_hooks.checkpoint.interval": longer,
-}
 lamb = {"optim_wrapper.optimizer.type": "Lamb"}
 deep_rows = dict(
     lambda_one={decay: 0},
@@ -45,8 +39,4 @@ deep_rows = dict(
     },
     full_lamb=lamb,
     lambda_one_lamb={decay: 0, **lamb},
-    full_thrice_as_long={decay: longer // 2, **thrice_as_long},
-    lambda_one_thrice_as_long={decay: 0, **thrice_as_long},
-    merge_early_thrice_as_long={decay: longer // 5, merge: True, **thrice_as_long},
-    merge_half_thrice_as_long={decay: longer // 2, merge: True, **thrice_as_long},
 )
