@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.registry import MODELS
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import ClsHead, ImageClassifier
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -39,19 +39,13 @@ class DistilledClassifier(ImageClassifier):
         kwargs: As for MMPretrain's ``ImageClassifier``.
 
     Raises:
-        TypeError: ``teacher`` has other keys.
+        TypeError: ``teacher`` has other keys, or the head is not one with the loss of ``ClsHead``,
+            such as ``ArcFaceClsHead``, whose logits have a margin in training.
         ValueError: Temperature or weight is out of its range; when training begins, the teacher
             cannot be built, has other classes, or was trained with other means, deviations or
             colour order of the images.
         FileNotFoundError, RuntimeError: When training begins, the teacher's weights are missing,
             or do not fit.
-
-    Examples:
-        >>> model = dict(
-        ...     type="DistilledClassifier",
-        ...     teacher=dict(config="teacher.py", checkpoint="teacher.pth"),
-        ...     temperature=2.0,
-        ... )
     """
 
     def __init__(
@@ -60,6 +54,11 @@ class DistilledClassifier(ImageClassifier):
         super().__init__(**kwargs)
         if set(teacher) != {"config", "checkpoint"}:
             raise TypeError(f"teacher is a dict of config and checkpoint, found {sorted(teacher)}")
+        if getattr(type(self.head), "loss", None) is not ClsHead.loss:
+            raise TypeError(
+                f"{type(self.head).__name__} has a loss of its own, which a teacher does not know; "
+                "take a head with that of ClsHead, such as LinearClsHead"
+            )
         if not temperature > 0 or not weight >= 0:
             raise ValueError(
                 "temperature must be above 0 and weight at least 0, found "

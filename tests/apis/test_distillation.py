@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from torch.nn import functional
 
 from mmvanilla.apis.config import load_config
@@ -18,6 +19,7 @@ from tests.helpers import CONFIGS, randomise
 pytestmark = pytest.mark.toolbox("mmpretrain")
 CONFIG = str(CONFIGS / "small" / "vanillanet_fashion_mnist_distilled.py")
 TEACHER = str(CONFIGS / "small" / "resnet_fashion_mnist.py")
+ARC_FACE = dict(type="mmpretrain.ArcFaceClsHead", num_classes=9, in_channels=9)
 PAIRS = {"model.backbone.deep_training": True, "model.head.deep_training": True}
 
 
@@ -109,17 +111,15 @@ def test_with_merging_and_averages_it_resumes_and_is_tested_without_the_teacher(
     ("changes", "error", "message"),
     [
         (dict(teacher=dict(config=TEACHER)), TypeError, "dict of config and checkpoint"),
+        (dict(head=ARC_FACE), TypeError, "a loss of its own"),
         (dict(temperature=0), ValueError, "temperature must be above 0"),
         (dict(weight=-1), ValueError, "weight at least 0"),
     ],
 )
 def test_arguments_are_refused(options, changes, error, message):
-    changes = {"teacher": options["model.teacher"], **changes}
-    model = load_config(CONFIG).model
-    from mmpretrain.registry import MODELS
-
+    model = {**load_config(CONFIG).model, "teacher": options["model.teacher"], **changes}
     with pytest.raises(error, match=message):
-        MODELS.build({**model, **changes})
+        MODELS.build(model)
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_training(options):
