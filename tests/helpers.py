@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,3 +53,16 @@ def backbone_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The weights below ``backbone.``, without this prefix."""
     prefix = "backbone."
     return {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def release(runner: Any) -> None:
+    """Close the log of a Runner, and let mmengine forget its experiment, or both stay for good."""
+    if getattr(runner, "_lock", None) is not None:
+        runner._lock.close()
+    for handler in list(runner.logger.handlers):
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+            runner.logger.removeHandler(handler)
+    for kept in (runner.logger, runner.message_hub, runner.visualizer):
+        for kind in type(kept).__mro__:  # a toolbox's visualizer is kept by its parent, too
+            getattr(kind, "_instance_dict", {}).pop(kept.instance_name, None)

@@ -145,7 +145,8 @@ default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1))
 
 def train(config: str, work_dir: Path, epochs: int | None = None, **options: Any) -> Any:
     """Train by the Runner of `mmvanilla train`, and return that Runner."""
-    from mmvanilla.apis.runners import build_train_runner, release
+    from mmvanilla.apis.runners import build_train_runner
+    from tests.helpers import release
 
     cfg_options = {**options.pop("cfg_options", {})}
     if epochs is not None:

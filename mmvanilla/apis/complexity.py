@@ -13,13 +13,21 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmvanilla.apis.config import toolbox_of
 from mmvanilla.apis.deploy_config import deploy_config
-from mmvanilla.apis.model import TensorModel, build_on_meta, fixed_input_size, input_channels
+from mmvanilla.apis.model import (
+    TensorModel,
+    build_on_meta,
+    fixed_input_size,
+    gives_logits,
+    input_channels,
+)
 
 FORMS = ("training", "deploy")
 # Height and width in pixels that the tables of each toolbox are for.
 _SIZES = {"mmdet": (800, 1280), "mmseg": (512, 512)}
 # The inputs of an RoI head if the config does not say otherwise: the defaults of the toolbox.
+_UNKNOWN = ", MACs unknown"
 _REGIONS = {"bbox_head": ("rpn", 1000), "mask_head": ("rcnn", 100)}
 
 
@@ -65,6 +73,7 @@ def count_config(
     """Count the model of a config and each head of a detector, without allocating weights.
 
     An RoI head is counted as at inference, with as many proposals and masks as ``test_cfg`` allows.
+    A part that takes more than maps, such as the transformer of a DETR, is named, with 0 MACs.
 
     Args:
         cfg: Config of a model of any of the three toolboxes.
@@ -83,43 +92,52 @@ def count_config(
     counts: list[Count] = []
     for form in forms:
         model = build_on_meta(cfg if form == "training" else deploy_config(cfg)).eval()
-        usual = _SIZES.get(cfg.get("default_scope", ""), (224, 224))
+        usual = _SIZES.get(toolbox_of(cfg) or "", (224, 224))
         size = size or fixed_input_size(model) or usual
         whole = measure_complexity(model, size)
-        heads = [Count(form, *head) for head in _detection_heads(model, size)]
+        heads = [Count(form, *head) for head in _heads(model, size)]
         total = whole.macs + sum(head.macs for head in heads)
         if heads:
             trunk = whole.params - sum(head.params for head in heads)
             counts += [Count(form, "backbone and neck", trunk, whole.macs), *heads]
-        counts.append(Count(form, "whole model", whole.params, total))
+        is_known = not any(head.part.endswith(_UNKNOWN) for head in heads)
+        part = "whole model" if is_known else "whole model, known MACs"
+        counts.append(Count(form, part, whole.params, total))
     assert size is not None
     return counts, size
 
 
-def _detection_heads(model: Any, size: tuple[int, int]) -> Iterator[tuple[str, int, int]]:
-    dense = [name for name in ("rpn_head", "bbox_head") if getattr(model, name, None) is not None]
-    if dense:
-        images = torch.zeros(1, input_channels(model), *size, device="meta")
-        with torch.no_grad():
-            features = TensorModel(model)(images)
-        for name in dense:
-            head = getattr(model, name)
-            yield name, _count_params(head), count_macs(head, features)
-    roi_head: Any = getattr(model, "roi_head", None)
-    for name, (source, default) in _REGIONS.items():
-        head = getattr(roi_head, name, None)
-        if head is None:
+def _heads(model: Any, size: tuple[int, int]) -> Iterator[tuple[str, int, int]]:
+    """Count what a ``TensorModel`` does not run; of what takes more than maps, parameters only."""
+    if gives_logits(model) or not hasattr(model, "extract_feat"):
+        return
+    with torch.no_grad():
+        features = TensorModel(model)(torch.zeros(1, input_channels(model), *size, device="meta"))
+    roi_head: Any = getattr(model, "roi_head", None) or nn.Module()
+    for name, head in [*model.named_children(), *roi_head.named_children()]:
+        params, label, inputs = _count_params(head), name, features
+        if name in ("backbone", "neck", "roi_head") or not params:
             continue
-        # Masks may share the extractor of the boxes; the stages of a cascade have one each.
-        extractor: Any = getattr(roi_head, f"{name[:4]}_roi_extractor", None)
-        extractor = extractor or roi_head.bbox_roi_extractor
-        extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
-        number = ((model.test_cfg or {}).get(source) or {}).get("max_per_img", default)
-        area = extractor.roi_layers[0].output_size
-        regions = torch.zeros(number, extractor.out_channels, *area, device="meta")
-        stages = head if isinstance(head, nn.ModuleList) else [head]
-        macs = sum(count_macs(stage, regions) for stage in stages)
-        yield f"{name}, {number} regions", _count_params(head), macs
+        try:
+            if head is getattr(roi_head, name, None):
+                source, usual = _REGIONS[name]
+                number = ((model.test_cfg or {}).get(source) or {}).get("max_per_img", usual)
+                inputs = torch.zeros(number, *(region_shape(roi_head, name) or ()), device="meta")
+                label = f"{name}, {number} regions"
+            stages = head if isinstance(head, nn.ModuleList) else [head]
+            yield label, params, sum([count_macs(stage, inputs) for stage in stages])
+        except Exception:  # whatever a head raises that takes queries, for one
+            yield f"{name}{_UNKNOWN}", params, 0
+
+
+def region_shape(roi_head: Any, name: str) -> tuple[int, ...] | None:
+    """Return the (C, H, W) of a region of an RoI head's ``bbox_head`` or ``mask_head``, or None."""
+    # Masks may share the extractor of the boxes; the stages of a cascade have one each.
+    extractor: Any = getattr(roi_head, f"{name[:4]}_roi_extractor", None)
+    extractor = extractor or getattr(roi_head, "bbox_roi_extractor", None)
+    extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
+    layers = getattr(extractor, "roi_layers", None)
+    return layers and (extractor.out_channels, *layers[0].output_size)
 
 
 def _count_params(module: nn.Module) -> int:

@@ -54,9 +54,19 @@ def use_scope(cfg: Config) -> None:
         init_default_scope(scope)
 
 
+def toolbox_of(cfg: Config) -> str | None:
+    """Return the toolbox of a config: its scope, or in pure Python that of the model's class."""
+    scope = cfg.get("default_scope")
+    return scope or getattr(cfg.model.get("type"), "__module__", "").partition(".")[0] or None
+
+
 def tested_dataset(cfg: Config) -> Any:
     """Return the config of the data set that is tested on, out of any wrappers; {} without one."""
-    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
+    return innermost((cfg.get("test_dataloader") or {}).get("dataset", {}))
+
+
+def innermost(dataset: Any) -> Any:
+    """Return the config of a data set out of wrappers such as RepeatDataset."""
     while "dataset" in dataset:
         dataset = dataset["dataset"]
     return dataset

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmvanilla.apis.config import tested_dataset
+from mmvanilla.apis.config import tested_dataset, toolbox_of
 
 # What the visualization hooks of the toolboxes call the switch and the folder. MMSegmentation's
 # draws into the folder of the visualizer.
@@ -21,8 +21,8 @@ _HOOKS = {
 def set_mixed_precision(cfg: Config, amp: bool | None) -> None:
     """Let a config train with automatic mixed precision, without it, or as it says (None)."""
     wrapper = cfg.optim_wrapper
-    kind = wrapper.get("type")
-    is_amp = str(getattr(kind, "__name__", kind)).rpartition(".")[2] == "AmpOptimWrapper"
+    kind = str(getattr(wrapper.get("type"), "__name__", wrapper.get("type")))
+    is_amp = kind.rpartition(".")[2] in ("AmpOptimWrapper", "BFloat16OptimWrapper")
     if amp and not is_amp:
         wrapper.type = "AmpOptimWrapper"
         wrapper.setdefault("loss_scale", "dynamic")
@@ -39,12 +39,13 @@ def set_pictures(cfg: Config, show_dir: str) -> None:
         ValueError: The config has no hook of a toolbox that draws.
     """
     hook: Any = cfg.get("default_hooks", {}).get("visualization")
-    if hook is None or cfg.default_scope not in _HOOKS:
+    toolbox = toolbox_of(cfg)
+    if hook is None or toolbox not in _HOOKS:
         raise ValueError(
             f"{cfg.filename} has no default_hooks.visualization of {', '.join(_HOOKS)}, so nothing "
             "can be drawn; leave --show-dir out"
         )
-    switch, folder = _HOOKS[cfg.default_scope]
+    switch, folder = _HOOKS[toolbox]
     hook[switch] = True
     # MMDetection joins a relative path to the folder of the run, the others do not.
     path = os.path.abspath(os.path.expanduser(show_dir))
@@ -52,7 +53,7 @@ def set_pictures(cfg: Config, show_dir: str) -> None:
         hook[folder] = path
     else:
         cfg.visualizer = dict(cfg.get("visualizer") or {}, save_dir=path)
-    if cfg.default_scope == "mmpretrain":
+    if toolbox == "mmpretrain":
         hook.setdefault("interval", 1)  # as its own tool: every image, not one of 5000
 
 

@@ -13,7 +13,7 @@ from mmengine.runner import IterBasedTrainLoop
 
 from mmvanilla.checkpoints.reading import read_checkpoint
 
-_NUMBER = re.compile(r"_(\d+)\.pth$")
+_NUMBER = re.compile(r"^(?!best_).*_(\d+)\.pth$")  # best_*.pth have no optimiser
 # What moves on while a run goes on, in the state of a schedule, and what is no setting.
 _PROGRESS = {"last_step", "_global_step", "_last_value", "base_values", "verbose", "params"}
 
@@ -88,7 +88,7 @@ def _differences(runner: Any, checkpoint: dict[str, Any]) -> Iterator[str]:
     optimizer = getattr(runner.optim_wrapper, "optimizer", None)
     saved = checkpoint["optimizer"].get("param_groups")
     if optimizer is not None and saved is not None:
-        yield from _compare("optimiser", "", saved, optimizer.state_dict()["param_groups"])
+        yield from _compare("optimiser", "", saved, optimizer.param_groups)
     if isinstance(runner.param_schedulers, list):
         ours = [each.state_dict() for each in runner.param_schedulers]
         saved = checkpoint["param_schedulers"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,22 +110,6 @@ def build_test_runner(
     return runner
 
 
-def release(runner: Runner) -> None:
-    """Close the log of a Runner that is not used any more, and let mmengine forget its experiment.
-
-    Else mmengine keeps its open file, message hub and visualizer as long as the process lives.
-    """
-    if getattr(runner, "_lock", None) is not None:
-        runner._lock.close()
-    for handler in list(runner.logger.handlers):
-        if isinstance(handler, logging.FileHandler):
-            handler.close()
-            runner.logger.removeHandler(handler)
-    for kept in (runner.logger, runner.message_hub, runner.visualizer):
-        for kind in type(kept).__mro__:  # a toolbox's visualizer is kept by its parent, too
-            getattr(kind, "_instance_dict", {}).pop(kept.instance_name, None)
-
-
 def _read(
     config: str,
     options: Mapping[str, Any] | None,
@@ -211,7 +194,7 @@ class _Training(_Testing):
     def scale_lr(self: Any, optim_wrapper: Any, auto_scale_lr: Any = None) -> None:
         """See mmengine's Runner, which counts one batch for each step."""
         counts = self.cfg.optim_wrapper.get("accumulative_counts", 1)
-        if auto_scale_lr and counts > 1:
+        if (auto_scale_lr or {}).get("enable") and counts > 1:
             base = auto_scale_lr["base_batch_size"]
             self.logger.info(f"a step has {counts} batches, so {base} means {base}/{counts}")
             auto_scale_lr = dict(auto_scale_lr, base_batch_size=base / counts)

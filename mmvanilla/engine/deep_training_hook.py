@@ -137,10 +137,11 @@ class DeepTrainingHook(Hook):
             ValueError: λ in the checkpoint is larger than where the run would go on.
         """
         weights = checkpoint.get("state_dict", checkpoint)
-        if adopt_in_training(runner, weights):
-            self._is_merged = True
-            runner.logger.info("these weights are of merged pairs: so are the model's")
-        self._set(runner, 0.0)  # until before_train: so loading does not warn of a lower λ
+        adopted = adopt_in_training(runner, weights)
+        if adopted:
+            runner.logger.info(f"{adopted} pairs of the model are merged, as in these weights")
+        # λ is 0 until before_train, so that loading does not warn of a lower one.
+        self._is_merged = not self._set(runner, 0.0) and adopted > 0
         meta = checkpoint.get("meta", {})
         if not runner._resume or not {"epoch", "iter"} <= set(meta):
             return

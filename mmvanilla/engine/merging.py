@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Container
+from itertools import compress
 from typing import Any
 
 from mmengine.dist import broadcast
@@ -29,8 +30,9 @@ def check_merging(runner: Any) -> None:
     wrapped = is_model_wrapper(runner.model)
     if wrapped and not isinstance(runner.model, DistributedDataParallel):
         raise TypeError(f"merge=True does not work in a {type(runner.model).__name__}")
-    if not isinstance(runner.optim_wrapper, OptimWrapper):
-        raise TypeError("merge=True works with one optimiser, found several")
+    optimizer = getattr(runner.optim_wrapper, "optimizer", None)
+    if optimizer is None or hasattr(optimizer, "consolidate_state_dict"):
+        raise TypeError("merge=True needs one optimiser, the whole of it in each process")
     twin = copy.deepcopy(runner.model.module if wrapped else runner.model)
     set_act_lambda(twin, 1.0)
     merge_pairs(twin)
@@ -41,8 +43,8 @@ def merge_in_training(runner: Any) -> int:
 
     The merged parameters stand where the second convolutions' stood in the groups of the optimiser.
     Their state begins anew: the moments of a product do not follow from those of its factors. The
-    first convolutions' parameters leave; their groups stay, if empty, since schedules count them.
-    Several processes go on with the statistics of the first one, as after resuming.
+    first convolutions' parameters leave, and groups that are empty then, which some optimisers do
+    not take. Several processes go on with the statistics of the first one, as after resuming.
     """
 
     def merge(models: list[nn.Module]) -> None:
@@ -63,22 +65,33 @@ def adopt_in_training(runner: Any, keys: Container[str]) -> int:
 def _exchange(runner: Any, exchange: Callable[[list[nn.Module]], Any]) -> int:
     """Exchange pairs, and let all that depends on the model's parameters follow."""
     averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = getattr(runner.model, "module", runner.model)  # in a wrapper, as that of test-time
     models = [model, *(average.module for average in averages)]
-    pairs = {each for each in model.modules() if isinstance(each, ConvPair)}
+    before = {
+        pair: [*pair.first.parameters(), *pair.second.conv.parameters()]
+        for pair in model.modules()
+        if isinstance(pair, ConvPair)
+    }
     exchange(models)
-    pairs -= {*model.modules()}
+    pairs = before.keys() - {*model.modules()}
     if not pairs:
         return 0
     if isinstance(runner.optim_wrapper, OptimWrapper):
         optimizer = runner.optim_wrapper.optimizer
-        parts = [part for pair in pairs for part in (pair.first, pair.second.conv)]
-        changed = {parameter for part in parts for parameter in part.parameters()}
+        changed = {parameter for pair in pairs for parameter in before[pair]}
         for parameter in changed:
             optimizer.state.pop(parameter, None)
         gone = {id(parameter) for parameter in changed} - {id(each) for each in model.parameters()}
-        for group in optimizer.param_groups:
+        groups = optimizer.param_groups
+        for group in groups:
             group["params"] = [each for each in group["params"] if id(each) not in gone]
+            if changed.issuperset(group["params"]):
+                group.pop("step", None)  # LAMB counts for a group, from the first moments on
+        kept = [bool(group["params"]) for group in groups]
+        groups[:] = compress(groups, kept)
+        for schedule in runner.param_schedulers or ():
+            # mmengine's learning rate of the whole model comes last.
+            schedule.base_values[:] = compress(schedule.base_values, [*kept, True])
     for average in averages:
         whole, inner = average.update_buffers, average.module
         average.avg_parameters = inner.state_dict() if whole else dict(inner.named_parameters())

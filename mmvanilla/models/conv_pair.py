@@ -191,6 +191,14 @@ class ConvPair(FusableLayer):
         else:
             super().__setattr__(name, value)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if not {f"{prefix}weight", f"{prefix}conv.weight"}.isdisjoint(state_dict):
+            raise RuntimeError(  # mmengine would leave the pair's weights random
+                f"{prefix[:-1]}: these weights are of a single convolution, which no pair loads; "
+                "build the network without pairs, or with deploy=True"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @property
     def out_channels(self) -> int:
         """Number of output channels, which the second convolution has."""

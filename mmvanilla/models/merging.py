@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvanilla.models.conv_pair import ConvNorm, ConvPair
-from mmvanilla.models.fusion import build_measured, conv_geometry, find_layers, replace_layer
+from mmvanilla.models.conv_pair import ConvPair
+from mmvanilla.models.fusion import build_measured, find_layers, replace_layer
 from mmvanilla.models.fusion_algebra import merge_pointwise
 
 
@@ -76,19 +76,12 @@ def _merge(pair: ConvPair, scales: dict[str, Tensor], path: str) -> nn.Module:
 
 
 def _single_form(pair: ConvPair) -> nn.Module:
-    """Build what a network of single convolutions has in place of a pair, with zeros as weights."""
-    with torch.device("meta"):
-        geometry = conv_geometry(pair.geometry)
-        layer = ConvNorm(pair.in_channels, pair.out_channels, norm_cfg=None, **geometry)
-    second, conv = pair.second, layer.conv
-    bias: Any = pair.first.conv.bias if second.conv.bias is None else second.conv.bias
-    for name, kept in dict(weight=second.conv.weight, bias=bias).items():
+    """Make of a pair, which is used up, its second part with the geometry of the first; zeros."""
+    second, conv = pair.second.conv, pair.first.conv
+    bias: Any = conv.bias if second.bias is None else second.bias
+    for kept, shape in ((second.weight, conv.weight.shape[1:]), (bias, ())):
         kept.grad = None
-        kept.data = kept.data.new_zeros(getattr(conv, name).shape)
-        setattr(conv, name, kept)
-    layer.train(pair.training)
-    layer.norm = second.norm
-    if hasattr(pair, "_params_init_info"):  # mmengine's notes, while a model is initialised
-        for module in layer.modules():
-            module._params_init_info = pair._params_init_info
-    return conv if layer.norm is None else layer
+        kept.data = kept.data.new_zeros(second.out_channels, *shape)
+    conv.weight, conv.bias, conv.out_channels = second.weight, bias, second.out_channels
+    pair.second.conv = conv
+    return conv if pair.second.norm is None else pair.second

@@ -3,8 +3,11 @@
 import sys
 
 import pytest
+from mmengine.config import Config
+from torch import nn
 
-from mmvanilla.apis.config import load_config
+from mmvanilla.apis import config as module
+from mmvanilla.apis.config import load_config, toolbox_of
 
 GOOD = "model = dict(type='X')\n"
 # name: content, and what the message says behind the name.
@@ -62,3 +65,8 @@ def test_options_that_do_not_fit_are_named(tmp_path, options):
     path.write_text(GOOD + "hooks = [dict(type='A')]\n")
     with pytest.raises((ValueError, ImportError), match=f"--cfg-options {next(iter(options))} "):
         load_config(str(path), options)
+
+
+def test_pure_python_configs_and_those_without_a_test():
+    cfg = Config(dict(model=dict(type=nn.Conv2d), default_scope=None, test_dataloader=None))
+    assert toolbox_of(cfg) == "torch" and module.tested_dataset(cfg) == {}

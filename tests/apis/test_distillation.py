@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import build_model, load_model
-from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from tests.fashion_files import write_fashion_mnist
-from tests.helpers import CONFIGS, randomise
+from tests.helpers import CONFIGS, randomise, release
 
 pytestmark = pytest.mark.toolbox("mmpretrain")
 CONFIG = str(CONFIGS / "small" / "vanillanet_fashion_mnist_distilled.py")

@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import build_model
 from mmvanilla.apis.options import set_mixed_precision, set_pictures, set_tta
-from mmvanilla.apis.runners import build_test_runner, release
+from mmvanilla.apis.runners import build_test_runner
 from mmvanilla.datasets.shapes import make_shapes
-from tests.helpers import CONFIGS, randomise
+from tests.helpers import CONFIGS, randomise, release
 
 
 def test_mixed_precision():
@@ -22,6 +22,9 @@ def test_mixed_precision():
     set_mixed_precision(cfg, None)
     set_mixed_precision(cfg, False)
     assert cfg.optim_wrapper == plain
+    cfg.optim_wrapper.type = "BFloat16OptimWrapper"
+    set_mixed_precision(cfg, False)
+    assert cfg.optim_wrapper == plain
 
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmpretrain"])
@@ -30,11 +33,8 @@ def test_pictures_are_in_the_folder_that_is_named(scope, tmp_path, monkeypatch):
     cfg = Config(dict(default_scope=scope, default_hooks=dict(visualization=dict(type="X"))))
     set_pictures(cfg, "show")
     hook = cfg.default_hooks.visualization
-    places = [
-        hook.get("test_out_dir"),
-        hook.get("out_dir"),
-        cfg.get("visualizer", {}).get("save_dir"),
-    ]
+    drawn = cfg.get("visualizer", {}).get("save_dir")
+    places = [hook.get("test_out_dir"), hook.get("out_dir"), drawn]
     assert [place for place in places if place] == [str(tmp_path / "show")]
     assert hook.get("draw") or hook.get("enable")
 

@@ -148,6 +148,7 @@ def test_clocks_do_not_matter(tmp_path):
 def test_a_damaged_file_is_refused_with_the_one_before_it(tmp_path, is_there):
     for number in (1, 2, 10):
         torch.save(dict(w=torch.ones(99)), tmp_path / f"epoch_{number}.pth")
+    torch.save(dict(w=torch.ones(99)), tmp_path / "best_epoch_9.pth")  # without an optimiser
     newest = tmp_path / "epoch_10.pth"
     (tmp_path / "last_checkpoint").write_text(str(newest))
     newest.write_bytes(newest.read_bytes()[:300]) if is_there else newest.unlink()

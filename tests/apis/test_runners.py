@@ -11,9 +11,9 @@ import torch
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import build_model
-from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from mmvanilla.datasets.shapes import make_shapes
-from tests.helpers import ROOT
+from tests.helpers import ROOT, release
 from tests.toy_training import train, write_config
 
 MODEL = "model = dict(type='X')\n"

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mmvanilla import SqrtLRRunner
 from tests.fashion_files import write_fashion_mnist
-from tests.helpers import CONFIGS
+from tests.helpers import CONFIGS, release
 
 pytestmark = pytest.mark.toolbox("mmpretrain")
 
@@ -140,7 +140,7 @@ def test_configs_of_unpublished_recipes_only_test(name):
 @pytest.mark.parametrize("name", ["vanillanet", "resnet"])
 def test_fashion_mnist_trains_and_fuses(name, tmp_path, monkeypatch):
     from mmvanilla.apis.model import load_model
-    from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+    from mmvanilla.apis.runners import build_test_runner, build_train_runner
     from mmvanilla.deploy.fuse_checkpoint import fuse_checkpoint
 
     monkeypatch.chdir(tmp_path)

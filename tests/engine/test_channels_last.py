@@ -8,10 +8,10 @@ from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
 from mmvanilla import VanillaNet, fuse_model
-from mmvanilla.apis.runners import build_test_runner, release
+from mmvanilla.apis.runners import build_test_runner
 from mmvanilla.engine.channels_last import ChannelsLastHook, to_channels_last
 from tests import toy_training
-from tests.helpers import TINY, randomise, relative_difference
+from tests.helpers import TINY, randomise, relative_difference, release
 
 HOOK = dict(type="ChannelsLastHook")
 

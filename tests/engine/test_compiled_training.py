@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mmvanilla import VanillaNet, get_act_lambda, set_act_lambda
-from mmvanilla.apis.runners import build_test_runner, release
+from mmvanilla.apis.runners import build_test_runner
 from tests import toy_training
+from tests.helpers import release
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,10 +12,13 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from mmvanilla import ConvPair
-from mmvanilla.apis.runners import build_test_runner, release
+from mmvanilla.apis.runners import build_test_runner
+from mmvanilla.engine.merging import check_merging
 from mmvanilla.models.conv_pair import ConvNorm
+from mmvanilla.models.merging import merge_pairs
 from tests import toy_training
 from tests.engine.test_deep_training_hook import ToyModel, make_runner
+from tests.helpers import release
 
 MERGE = {"custom_hooks.0.merge": True}
 SINGLE = {"model.backbone.deep_training": False}
@@ -193,6 +196,42 @@ def test_a_layer_that_cannot_be_merged_is_refused_at_the_start(tmp_path):
     with pytest.raises(RuntimeError, match=r"cannot fuse backbone\.0: .*something else"):
         make_runner(tmp_path, hooks, model=model).train()
     assert model.seen == []
+
+
+def test_an_optimiser_that_is_spread_over_processes_is_refused():
+    optimizer = SimpleNamespace(consolidate_state_dict=None)
+    runner = SimpleNamespace(model=ToyModel(), optim_wrapper=SimpleNamespace(optimizer=optimizer))
+    with pytest.raises(TypeError, match="the whole of it in each process"):
+        check_merging(runner)
+
+
+def test_pairs_that_are_left_beside_merged_weights_are_merged_too(tmp_path):
+    merged = ToyModel()
+    merge_pairs(merged.backbone)
+    torch.save(merged.state_dict(), tmp_path / "x.pth")
+    hooks = [dict(type="DeepTrainingHook", decay_epochs=0, merge=True), CountPairs()]
+    make_runner(tmp_path, hooks, load_from=str(tmp_path / "x.pth")).train()
+    assert hooks[1].seen == [0] * 12
+
+
+@pytest.mark.toolbox("mmpretrain")
+def test_lamb_with_a_group_for_each_parameter(tmp_path):
+    """As in the authors' recipe: it takes no empty group, and counts the steps of a group."""
+    options = {
+        **MERGE,
+        "optim_wrapper.optimizer": dict(type="mmpretrain.Lamb", lr=5e-3),
+        "optim_wrapper.constructor": "DefaultOptimWrapperConstructor",
+        "optim_wrapper.paramwise_cfg": dict(_delete_=True, norm_decay_mult=0.0),
+        "param_scheduler": [dict(type="CosineAnnealingLR", T_max=5)],
+    }
+    found = train(tmp_path, "found", options)
+    groups = found.runner.optim_wrapper.optimizer.param_groups
+    assert all(group["params"] for group in groups)
+    assert {group["step"] for group in groups} == {4, 10}
+    assert len({group["lr"] for group in groups}) == 1
+    for epoch in (3, 4):
+        path = found.folder / f"epoch_{epoch}.pth"
+        assert_same_end(train(tmp_path, f"resumed{epoch}", options, path), found)
 
 
 def test_lambda_does_not_rise_again_in_merged_weights(run, tmp_path):

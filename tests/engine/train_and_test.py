@@ -11,8 +11,9 @@ from mmengine.dist import get_rank
 from mmengine.hooks import EMAHook
 
 from mmvanilla import get_act_lambda
-from mmvanilla.apis.runners import build_test_runner, build_train_runner, release
+from mmvanilla.apis.runners import build_test_runner, build_train_runner
 from mmvanilla.engine import cpu_distributed
+from tests.helpers import release
 
 
 def train(config: str, folder: Path, resume: str | None = None) -> dict:

@@ -164,3 +164,9 @@ def test_init_cfg_takes_merged_weights_into_a_training_form(tmp_path):
 def test_weights_of_pairs_do_not_fit_a_network_without_them():
     with pytest.raises(RuntimeError, match="check arch and deep_training"):
         VanillaNet(TINY, deep_training=False).load_state_dict(net().state_dict())
+
+
+@pytest.mark.parametrize("key", ["0.weight", "0.conv.weight"])
+def test_a_pair_of_any_network_refuses_weights_of_a_single_convolution(key, tmp_path):
+    with pytest.raises(RuntimeError, match="^0: these weights are of a single convolution"):
+        mmengines(nn.Sequential(ConvPair(2, 2, 1)), {key: torch.zeros(2, 2, 1, 1)}, tmp_path / "x")

@@ -6,9 +6,9 @@ from mmengine.config import ConfigDict
 
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.model import build_model
-from mmvanilla.apis.runners import build_test_runner, release
+from mmvanilla.apis.runners import build_test_runner
 from mmvanilla.datasets.shapes import make_shapes
-from tests.helpers import ROOT, randomise
+from tests.helpers import ROOT, randomise, release
 
 pytest.importorskip("mmdet")
 
