@@ -1,6 +1,6 @@
 """Train, test, fuse and test a small Mask R-CNN on made-up images.
 
-Takes about five minutes on two CPU cores.
+Takes six to nine minutes on two CPU cores.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Predict with an exported model, without its config and without PyTorch.
 
-MODEL is an .onnx or .xml file of export; all settings come from its metadata. On a device without
-PyTorch run the predict.py that `export --with-runner` writes beside the model: it is the same.
+MODEL is a file of export (.onnx, .xml, .param, .tflite or .pte), whose metadata has all settings.
+On a device without PyTorch run predict.py, the same program, of `export --with-runner`.
 """
 
 import sys

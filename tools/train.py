@@ -43,14 +43,14 @@ def check(args: Namespace) -> None:
             f"{args.config} cannot be trained: {'. Also: '.join(certain)}. "
             f"`{tool_command('check')} {args.config}` shows the rest; --no-check trains anyway"
         )
-    if all(os.environ.get(name, "0") == "0" for name in _RANKS):
-        for item in findings:
-            if item.status == FAULT:
-                print_log(f"{args.config}: {item}", logger="current", level=logging.WARNING)
+    for item in findings:
+        if item.status == FAULT:
+            print_log(f"{args.config}: {item}", logger="current", level=logging.WARNING)
 
 
 def train(args: Namespace) -> None:
-    if not args.no_check:
+    is_first = all(os.environ.get(name, "0") == "0" for name in _RANKS)
+    if is_first and not args.no_check:
         check(args)
     runner = build_train_runner(
         args.config,

@@ -29,7 +29,7 @@ class ImageReader:
                 f"{cfg.filename or 'the config'} has no test_dataloader.dataset.pipeline, which "
                 "loads the images; add one"
             )
-        self.steps = [s for s in dataset["pipeline"] if "LoadAnnotations" not in s["type"]]
+        self.steps = [s for s in dataset["pipeline"] if "LoadAnnotations" not in str(s["type"])]
 
     def batch(self, path: str | Path) -> tuple[Tensor, list[Any]]:
         """Load an image as the network's input, (1, C, H, W), and the toolbox's data samples.

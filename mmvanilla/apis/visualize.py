@@ -15,7 +15,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from mmvanilla.apis.config import load_config, tested_dataset
+from mmvanilla.apis.config import load_config, tested_dataset, toolbox_of
 from mmvanilla.apis.images import ImageReader
 from mmvanilla.apis.model import TensorModel, load_model
 from mmvanilla.checkpoints.writing import check_writable, write_whole
@@ -57,16 +57,16 @@ def draw_predictions(
         RuntimeError: The weights do not fit.
     """
     cfg = load_config(config)
-    scope = cfg.get("default_scope")
+    scope = toolbox_of(cfg)
     if scope not in DRAWERS:
-        raise ValueError(f"{config} is of {scope!r}; give a config of {', '.join(DRAWERS)}")
+        raise ValueError(f"{config} is of {scope}; give a config of {', '.join(DRAWERS)}")
     pictures = [Path(out_dir) / f"{image.stem}.png" for image in images]
     check_writable(pictures, overwrite, [config, checkpoint, *images])
     model: Any
     model, meta = load_model(cfg, checkpoint, device)
     reader = ImageReader(model, cfg)
     visualizer: Any = VISUALIZERS.build(dict(type=DRAWERS[scope], name="visualize"))
-    known = tested_dataset(cfg).get("metainfo", {})  # the classes' names and colours
+    known = tested_dataset(cfg).get("metainfo") or {}  # the classes' names and colours
     visualizer.dataset_meta = {**known, **(meta.get("dataset_meta") or {})}
     for image, picture in zip(images, pictures, strict=True):
         inputs, samples = reader.batch(image)

@@ -12,9 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import FUNCTIONS, MODELS, VISUALIZERS
+from mmengine.registry import VISUALIZERS
 from torch import Tensor
 
+from mmvanilla.apis.config import toolbox_of
 from mmvanilla.apis.visualize import DRAWERS
 from mmvanilla.checkpoints.writing import write_whole
 from mmvanilla.checks.data_sets import build, check_part, disagree, leaves, listed, spaced
@@ -54,12 +55,10 @@ def check_data(
         findings += found
         if not found:
             findings += _describe(subject, dataset, samples, classes, heads, thorough, unused)
-        if samples and split == "train":
-            findings.append(_batch(cfg, loader, samples[:_SHOWN]))
-            if show_dir is not None:
-                out = Path(show_dir, "train.png")
-                _draw(cfg, metainfo, samples[:_SHOWN], out)
-                findings.append(Finding(OK, subject, f"{out} shows the first samples"))
+        if samples and split == "train" and show_dir is not None:
+            out = Path(show_dir, "train.png")
+            _draw(cfg, metainfo, samples[:_SHOWN], out)
+            findings.append(Finding(OK, subject, f"{out} shows the first samples"))
     return [*findings, *_check_classes(heads, names)]
 
 
@@ -225,26 +224,9 @@ def _check_classes(
             yield Finding(status, "classes", text, remedy, certain=found < count)
 
 
-def _batch(cfg: Config, loader: Any, samples: list[Any]) -> Finding:
-    """Join training samples as the loader does, and prepare them as the model does."""
-    kind = "ClsDataPreprocessor" if cfg.get("default_scope") == "mmpretrain" else None
-    node = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
-    collate = (loader.get("collate_fn") or {}).get("type", "pseudo_collate")
-    try:
-        batch = FUNCTIONS.get(collate)(copy.deepcopy(samples))
-        node = {"type": kind or "BaseDataPreprocessor", **copy.deepcopy(node)}
-        inputs = MODELS.build(node)(batch, True)["inputs"]
-        low, high = inputs.aminmax()
-    except Exception as error:
-        remedy = "make the images equally large in the pipeline, or pad them in data_preprocessor"
-        return Finding(FAULT, "train data", f"no batch: {words(error)}", remedy, certain=True)
-    text = f"a batch is {tuple(inputs.shape)}, with values {low:.3g} to {high:.3g}"
-    return Finding(OK, "train data", text)
-
-
 def _draw(cfg: Config, metainfo: dict[str, Any], samples: list[Any], out: Path) -> None:
     """Draw samples side by side with their toolbox's visualizer."""
-    kind = DRAWERS.get(cfg.get("default_scope") or "", "Visualizer")
+    kind = DRAWERS.get(toolbox_of(cfg) or "", "Visualizer")
     visualizer: Any = VISUALIZERS.build(dict(type=kind, name="samples"))
     visualizer.dataset_meta = metainfo
     drawn = []

@@ -17,6 +17,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmvanilla.apis.complexity import region_shape
 from mmvanilla.apis.model import build_model, fixed_input_size, input_channels
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 from mmvanilla.models.vanillanet import VanillaNet
@@ -223,18 +224,13 @@ def _consumers(core: Any, features: Any, device: Any) -> Iterator[tuple[str, Cal
         decoder: Any = getattr(head, "pixel_decoder", None)
         if _takes_one(decoder):
             yield f"{name}.pixel_decoder", partial(decoder, features)
-    regions: Any = getattr(core, "roi_head", None)
-    for kind in ("bbox", "mask"):
-        head = getattr(regions, f"{kind}_head", None)
-        extractor: Any = getattr(regions, f"{kind}_roi_extractor", None)
-        extractor = extractor or getattr(regions, "bbox_roi_extractor", None)
-        extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
+    for name in ("bbox_head", "mask_head"):
+        head = getattr(getattr(core, "roi_head", None), name, None)
+        shared = getattr(getattr(core, "roi_head", None), "shared_head", None) or nn.Identity()
         for each in head if isinstance(head, nn.ModuleList) else [head]:
-            if _takes_one(each) and hasattr(extractor, "roi_layers"):
-                shape = (2, extractor.out_channels, *extractor.roi_layers[0].output_size)
-                shared = getattr(regions, "shared_head", None) or nn.Identity()
-                maps = torch.zeros(shape, device=device)
-                yield f"roi_head.{kind}_head", partial(nn.Sequential(shared, each), maps)
+            if _takes_one(each) and (shape := region_shape(core.roi_head, name)):
+                maps = torch.zeros(2, *shape, device=device)
+                yield f"roi_head.{name}", partial(nn.Sequential(shared, each), maps)
 
 
 def _cascade(heads: Any, features: Any) -> None:

@@ -30,7 +30,8 @@ def check_types(cfg: Config) -> Iterator[Finding]:
     registries = (x for x in vars(registry).values() if isinstance(x, registry.Registry))
     kinds = [(*item, each) for each in registries for item in each.module_dict.items()]
     ours = {name: each for name, kind, each in kinds if kind.__module__.startswith("mmvanilla")}
-    used = re.findall(rf"'((?:\w+\.)?(?:{'|'.join(ours)})|vanillanet://.*?)'", str(cfg.to_dict()))
+    names = rf"'((?:(?!mmvanilla)\w+\.)?(?:{'|'.join(ours)})|vanillanet://.*?)'"  # or classes
+    used = re.findall(names, str(cfg.to_dict()))
     named = (cfg.get("custom_imports") or {}).get("imports") or []
     named = [named] if isinstance(named, str) else list(named)
     if used and not any(name.split(".")[0] == "mmvanilla" for name in named):

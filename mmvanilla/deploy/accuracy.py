@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Subset
 
+from mmvanilla.apis.config import innermost, tested_dataset, toolbox_of
+from mmvanilla.apis.model import build_model
 from mmvanilla.apis.timing import Timing, time_interleaved
 
 _SCOPE = "mmpretrain"
@@ -52,21 +55,18 @@ class Samples:
     def __init__(self, cfg: Config, split: str, count: int | None) -> None:
         if count is not None and count < 1:
             raise ValueError(f"take at least one image of the {split} split, found {count}")
-        if cfg.get("default_scope") != _SCOPE:
+        if toolbox_of(cfg) != _SCOPE:
             raise ValueError(
-                "only classifiers can be quantised; default_scope of this config is "
-                f"{cfg.get('default_scope')!r}, expected {_SCOPE!r}"
+                f"only classifiers can be quantised, this config is of {toolbox_of(cfg)}"
             )
-        init_default_scope(_SCOPE)
-        dataset = dict(cfg[f"{split}_dataloader"].dataset)
-        dataset["pipeline"] = cfg.test_dataloader.dataset.pipeline
+        self._preprocessor: Any = build_model(cfg).data_preprocessor
+        dataset = copy.deepcopy(cfg[f"{split}_dataloader"].dataset)
+        innermost(dataset)["pipeline"] = tested_dataset(cfg)["pipeline"]
         built = DATASETS.build(dataset)
         total = len(built)
         # Data sets are often sorted by class, so choose images from all parts.
         chosen = np.linspace(0, total - 1, min(count or total, total)).round().astype(int)
         self._dataset = Subset(built, chosen.tolist())
-        preprocessor = {"type": "ClsDataPreprocessor", **cfg.get("data_preprocessor", {})}
-        self._preprocessor = MODELS.build(preprocessor)
 
     def batches(self, size: int = 100) -> Iterator[tuple[np.ndarray, list[int]]]:
         """Yield images, (N, C, H, W), with their labels, in order; smaller ones are padded."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from mmvanilla.checkpoints.writing import (
     write_text,
 )
 from mmvanilla.deploy.comparison import compare_forms, first_mismatch, typical_size
+from mmvanilla.engine.plain_checkpoints import plain_value
 from mmvanilla.models.fusion import count_fusable, fuse_model
 from mmvanilla.version import __version__
 
@@ -106,7 +106,7 @@ def fuse_checkpoint(
         cfg=deploy_config(cfg).pretty_text,  # where the toolboxes' inferencers look
         mmvanilla_version=__version__,
         fused_from=Path(checkpoint).name,
-        **json.loads(json.dumps(kept, default=str)),  # plain values, which any safe reader accepts
+        **plain_value(kept, "meta", []),  # which any safe reader accepts
     )
     state_dict = {key: value.contiguous() for key, value in fused.state_dict().items()}
     with appearing_together(outputs, overwrite, inputs) as aside:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Classify or segment with an exported model, without PyTorch: predict.py MODEL IMAGES.
 
-MODEL is an .onnx file or OpenVINO's .xml file that mmvanilla exported; IMAGES are files or folders.
-All settings come from the model's metadata. `export --with-runner` writes this program as one file,
-predict.py, which needs numpy, OpenCV and onnxruntime (or openvino), and Pillow for a model whose
+MODEL is a file that mmvanilla exported (.onnx, .xml, .param, .tflite or .pte), whose metadata has
+all settings; IMAGES are files or folders. `export --with-runner` writes this program as one file,
+predict.py, which needs numpy, OpenCV, the runtime of the file, and Pillow for a model whose
 pipeline resizes by it.
 """
 

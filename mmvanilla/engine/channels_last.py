@@ -24,9 +24,6 @@ class ChannelsLastHook(Hook):
     format. Activations follow the weights; results differ by rounding only. The averages of an
     ``EMAHook`` and the state of the optimiser have the same format, so a resumed run gives the same
     weights bit for bit. Saved checkpoints have the usual strides.
-
-    Examples:
-        >>> default_hooks = dict(channels_last=dict(type="ChannelsLastHook"))
     """
 
     priority = "LOWEST"  # it changes what all other hooks have put into a checkpoint

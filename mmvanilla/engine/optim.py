@@ -22,9 +22,6 @@ class BFloat16OptimWrapper(OptimWrapper):
     Weights, gradients and the optimiser's state stay in float32. Where the device has no
     instructions for bfloat16, the model trains in float32, and a warning says so. The compiled
     operators of ``mmcv.ops`` do not take bfloat16 on CPUs, so it is for classifiers and segmenters.
-
-    Examples:
-        >>> optim_wrapper = dict(type="BFloat16OptimWrapper", optimizer=dict(type="AdamW"))
     """
 
     @contextmanager

@@ -47,7 +47,7 @@ class PlainCheckpointHook(Hook):
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Replace each value of the checkpoint by a plain one."""
         left_out: list[str] = []
-        checkpoint.update({k: _plain(value, k, left_out) for k, value in checkpoint.items()})
+        checkpoint.update({k: plain_value(value, k, left_out) for k, value in checkpoint.items()})
         news = [name for name in left_out if name not in self._told]
         self._told.update(news)
         if news:
@@ -78,7 +78,8 @@ class _WholeFiles(LocalBackend):
         write_whole(obj, filepath, overwrite=True)
 
 
-def _plain(value: Any, name: str, left_out: list[str]) -> Any:
+def plain_value(value: Any, name: str, left_out: list[str]) -> Any:
+    """Make plain values of a value; ``left_out`` gets the names of what has none."""
     if type(value) in _PLAIN or isinstance(value, Tensor):
         return value
     if isinstance(value, np.generic):
@@ -89,14 +90,14 @@ def _plain(value: Any, name: str, left_out: list[str]) -> Any:
         log, count = value.data
         return dict(log=log.tolist(), count=count.tolist())
     if isinstance(value, Mapping):
-        pairs = ((key, _plain(item, f"{name}.{key}", left_out)) for key, item in value.items())
+        pairs = ((key, plain_value(item, f"{name}.{key}", left_out)) for key, item in value.items())
         kept = OrderedDict((key, item) for key, item in pairs if item is not _LEFT_OUT)
         if not isinstance(value, OrderedDict):
             return dict(kept)
         vars(kept).update(vars(value))  # a state dict has its versions there
         return kept
     if isinstance(value, list | tuple | set):
-        items = [_plain(item, f"{name}.{index}", left_out) for index, item in enumerate(value)]
+        items = [plain_value(item, f"{name}.{index}", left_out) for index, item in enumerate(value)]
         items = [item for item in items if item is not _LEFT_OUT]
         return tuple(items) if isinstance(value, tuple) else items
     left_out.append(name)

@@ -93,13 +93,14 @@ class TestOneFile:
 
 
 class TestSeveralFiles:
-    def test_none_appears_when_a_check_fails(self, tmp_path):
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_none_appears_when_a_check_fails_or_ctrl_c_comes(self, tmp_path, error):
         write_pair(tmp_path, "old")
-        with pytest.raises(RuntimeError, match="differ"), together(tmp_path, True) as aside:
+        with pytest.raises(error, match="differ"), together(tmp_path, True) as aside:
             for path in aside:
                 path.write_text("new")
             (aside[0].parent / "__pycache__").mkdir()
-            raise RuntimeError("they differ")
+            raise error("they differ")
         with (
             pytest.raises(RuntimeError, match=r"out\.pth was not written"),
             together(tmp_path, True) as aside,
@@ -181,15 +182,6 @@ def test_processes_that_write_at_once(tmp_path, overwrite):
         assert config == checkpoint and config in succeeded[folder.name]
         assert len(succeeded[folder.name]) == (3 if overwrite else 1)
         assert names(folder) == ["out.pth", "out.py"]
-
-
-def test_ctrl_c_during_the_work_leaves_the_old_pair(tmp_path):
-    write_pair(tmp_path, "old")
-    with pytest.raises(KeyboardInterrupt), together(tmp_path, overwrite=True) as aside:
-        aside[0].write_text("new")
-        raise KeyboardInterrupt
-    assert read_pair(tmp_path) == ("old", "old")
-    assert names(tmp_path) == ["out.pth", "out.py"]
 
 
 def test_ctrl_c_while_files_appear_leaves_the_new_pair(tmp_path, monkeypatch):

@@ -78,12 +78,6 @@ def resize_before_the_labels(cfg: Any) -> None:
     steps[1:3] = [dict(type="mmcv.Resize", scale=(32, 32)), steps[1]]
 
 
-def no_batch(cfg: Any) -> None:
-    resize = dict(type="RandomResize", scale=(32, 32), ratio_range=(0.5, 2.0))
-    steps = [dict(type="LoadImageFromFile"), resize, dict(type="PackInputs")]
-    cfg.train_dataloader.dataset.pipeline = steps
-
-
 def listed_from_1(cfg: Any) -> None:
     """A list of files with labels, as MMPretrain's CustomDataset reads it without names."""
     root = Path("data/shapes/imagenet/train")

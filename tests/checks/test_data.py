@@ -23,7 +23,6 @@ from tests.checks.spoiling import (
     for_both,
     labels,
     listed_from_1,
-    no_batch,
     option,
     remove,
     resize_before_the_labels,
@@ -143,7 +142,6 @@ CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "no files": (CLS, [remove("imagenet/train/*/*")], "Found 0 files in subfolders", True),
     "no data": (SEG, [remove("ade20k")], "train data: FileNotFoundError", True),
     "an empty folder": (CLS, [remove("imagenet/train/ring/*")], "in this split: ring", False),
-    "different sizes": (CLS, [no_batch], "no batch: ", True),
     "few outputs": (CLS, [FIVE], "num_classes is 5, but the", True),
 }
 
@@ -170,8 +168,8 @@ def test_what_fits_is_described_and_drawn(data, name):
     texts = "\n".join(item.text for item in found if item.subject == "train data")
     for text in {
         COCO: ("8 of 8 images, 48x48", "objects arrive", "whole split: circle", "0 ignored"),
-        SEG: ("pixels arrive, 0% ignored; whole split: background", "a batch is (4, 3, 128, 128)"),
-        CLS: ("8 labels arrive", "whole split: circle 2", "with values -1.95 to 2.64"),
+        SEG: ("pixels arrive, 0% ignored; whole split: background",),
+        CLS: ("8 labels arrive", "whole split: circle 2"),
     }[name]:
         assert text in texts
     picture = cv2.imread("shown/train.png")

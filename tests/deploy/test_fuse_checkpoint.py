@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -45,7 +46,7 @@ def setup(tmp_path, monkeypatch):
     )
     model = randomise(MODELS.build(Config.fromfile(str(config)).model)).eval()
     checkpoint = tmp_path / "epoch_1.pth"
-    data = dict(classes=("a", "b"), palette=[(1, 2, 3)])
+    data = dict(classes=("a", "b"), palette=np.array([(1, 2, 3)]))
     meta = dict(dataset_meta=data, epoch=3, cfg="secret", hook=set())
     optimizer = dict(lr=torch.ones(9))
     torch.save(dict(meta=meta, state_dict=model.state_dict(), optimizer=optimizer), checkpoint)
@@ -88,7 +89,7 @@ def test_fused_checkpoint_and_config_give_the_same_outputs(setup, tmp_path):
     written = torch.load(arguments["out"], weights_only=True)
     assert set(written) == {"meta", "state_dict"}
     assert written["meta"].pop("cfg") == report.config.read_text()
-    assert written["meta"].pop("dataset_meta") == dict(classes=["a", "b"], palette=[[1, 2, 3]])
+    assert written["meta"].pop("dataset_meta") == dict(classes=("a", "b"), palette=[[1, 2, 3]])
     assert set(written["meta"]) == {"epoch", "fused_from", "mmvanilla_version"}
     for value in written["state_dict"].values():
         assert value.stride() == torch.empty(value.shape).stride()

@@ -114,6 +114,15 @@ def exported(tmp_path_factory):
     return cfg, folder / "net.onnx", net
 
 
+def test_images_are_those_of_the_model_and_of_wrapped_data_sets(exported):
+    cfg = copy.deepcopy(exported[0])
+    expected = next(Samples(cfg, "train", 1).images())
+    cfg.model.data_preprocessor = cfg.pop("data_preprocessor")
+    wrapped = dict(type="RepeatDataset", times=2, dataset=cfg.train_dataloader.dataset)
+    cfg.train_dataloader = dict(dataset=wrapped)
+    np.testing.assert_array_equal(next(Samples(cfg, "train", 1).images()), expected)
+
+
 def int8_weights(path):
     """The numbers of int8 weights, and of scales of each, in an ONNX file."""
     graph = onnx.load(str(path)).graph

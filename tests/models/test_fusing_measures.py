@@ -128,30 +128,6 @@ def test_computed_weights_are_those_of_now(change, inplace):
     assert relative_difference(expected, fused(images)) < 1e-5
 
 
-class Listed(nn.Module):
-    """Calls a layer twice: by its name, and from a plain list."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pair = ConvPair(4, 6, 3, bias=False)
-        self.norm = nn.BatchNorm2d(6)
-        self.layers = [self.pair, self.norm]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers[1](self.layers[0](x)) + self.pair(x)
-
-
-@torch.no_grad()
-def test_a_layer_that_is_kept_in_a_list_as_well_is_right():
-    model = randomise(Listed()).double().eval()
-    expected = model(IMAGES)
-    for inplace in (False, True):
-        fused = fuse_model(model, inplace=inplace)
-        assert type(fused.pair) is nn.Conv2d
-        assert (fused.layers[0] is fused.pair) is not inplace
-        assert relative_difference(expected, fused(IMAGES)) < 1e-9
-
-
 @torch.no_grad()
 def test_a_shared_layer_is_fused_once_and_stays_shared():
     shared = ConvPair(4, 4, 1)
