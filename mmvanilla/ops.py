@@ -58,28 +58,14 @@ def _roi_align(input: Tensor, rois: Tensor, **settings: Any) -> Tensor:
     return torch.ops.torchvision.roi_align(input, rois, *cells, *samples)
 
 
-def roi_pool_forward(*tensors: Tensor, **settings: Any) -> None:
-    """Take the largest value of each cell of each region of interest, and its place."""
-    cells = (settings[name] for name in ("spatial_scale", "pooled_height", "pooled_width"))
-    values, places = torch.ops.torchvision.roi_pool(*map(_wide, tensors[:2]), *cells)
-    tensors[2].copy_(values)
-    tensors[3].copy_(places)
-
-
-def roi_pool_backward(*tensors: Tensor, **settings: Any) -> None:
-    """Bring the gradient of each cell to the place of its largest value."""
-    grad, rois, places, result = tensors
-    cells = (settings[name] for name in ("spatial_scale", "pooled_height", "pooled_width"))
-    backward = torch.ops.torchvision._roi_pool_backward
-    result.copy_(backward(_wide(grad), _wide(rois), places, *cells, *result.shape))
-
-
 def _focal_loss(
     logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
 ) -> Tensor:
     # A target beyond the classes is background: no class is right.
     right = target[:, None] == torch.arange(logits.shape[1], device=logits.device)
-    loss = torchvision.ops.sigmoid_focal_loss(logits, right.to(logits), alpha, gamma)
+    away = torch.where(right, -logits, logits).clamp(min=-80)  # sure enough: all is finite there
+    share = 1 - alpha + (2 * alpha - 1) * right.to(logits)
+    loss = share * away.sigmoid() ** gamma * torch.nn.functional.softplus(away)
     return loss * weight[target, None] if len(weight) else loss
 
 
@@ -149,7 +135,7 @@ _REFUSED = {
     "images that are generated": "bias filtered fused_bias upfirdn",
     "videos": "corr tin",
     "guided anchoring": "masked",
-    "border, deformable or precise pooling": "border deform_roi prroi",
+    "border, deformable or precise pooling, or RoIPool": "border deform_roi prroi roi_pool",
     "FPN_CARAFE": "carafe",
     "PSANet": "psa",
     "what PyTorch does, too": "bbox softmax sync",
@@ -181,14 +167,15 @@ def _derive(name: str, *tensors: Tensor, **settings: Any) -> None:
 
 def _refuse(name: str, *_: object, **settings: object) -> None:
     uses = (use for use, starts in _REFUSED.items() if name.startswith(tuple(starts.split())))
+    before = ""
     try:
         package = f"onedl-mmcv=={metadata.version('onedl-mmcv')}"
     except metadata.PackageNotFoundError:
-        package = "mmcv==2.1.0"
+        before, package = "pip uninstall -y mmcv-lite && ", "mmcv==2.1.0"
     raise NotImplementedError(
         f"{name}, an operator of MMCV for {next(uses, 'other networks')}, is not in torchvision. "
-        "With a C++ compiler, MMCV can be compiled: pip install 'setuptools<81' wheel ninja psutil "
-        "&& MMCV_WITH_OPS=1 pip install --no-build-isolation --no-deps --no-cache-dir "
+        f"With a C++ compiler, MMCV can be compiled: {before}pip install 'setuptools<81' wheel "
+        "ninja psutil && MMCV_WITH_OPS=1 pip install --no-build-isolation --no-deps --no-cache-dir "
         f"--force-reinstall {package}"
     )
 

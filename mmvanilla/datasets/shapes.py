@@ -38,9 +38,7 @@ _STENCILS: dict[str, Stencil] = {
 }
 
 CLASSES: tuple[str, ...] = tuple(_STENCILS)  #: of the imagenet layout
-SCENE_CLASSES: tuple[str, ...] = CLASSES[:3]  #: of the coco layout
-#: Of the ade20k layout without label 0, which ``reduce_zero_label`` removes.
-SEG_CLASSES: tuple[str, ...] = ("background", *SCENE_CLASSES)
+SCENE_CLASSES: tuple[str, ...] = CLASSES[:3]  #: of coco, and behind the background of ade20k
 LAYOUTS = ("coco", "ade20k", "imagenet")
 RECIPE_VERSION = 2  # increase it with every change to the pixels
 

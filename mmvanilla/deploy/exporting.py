@@ -151,7 +151,6 @@ def export_model(
         "part": exportable.part,
         "outputs": ",".join(exportable.output_names),
         "input_size": "any" if dynamic else f"{height}x{width}",
-        "precision": "fp32",
         "equalised": exportable.equalised,
         "preprocessing": json.dumps(describe_preprocessing(model)),
         **(metadata or {}),

@@ -80,7 +80,7 @@ def read_rt_info(model: Any) -> dict[str, str]:
 
 
 def open_ncnn(path: Path, device: str = "cpu", threads: int = 0) -> tuple[RunFile, dict[str, str]]:
-    """Open a ``.param`` file with ``.bin`` and ``.json`` beside it, as :func:`open_onnx` does."""
+    """Open a ``.param`` file, with its ``.param.bin`` and ``.param.json``, as :func:`open_onnx`."""
     import ncnn
 
     net = ncnn.Net()
@@ -88,8 +88,8 @@ def open_ncnn(path: Path, device: str = "cpu", threads: int = 0) -> tuple[RunFil
     net.opt.use_bf16_storage = False
     net.opt.num_threads = threads or net.opt.num_threads
     with _loading(path):
-        if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
-            raise ValueError("ncnn does not know a layer, or the .bin file is missing")
+        if net.load_param(str(path)) or net.load_model(f"{path}.bin"):
+            raise ValueError("ncnn does not know a layer, or the .param.bin file is missing")
 
     def run(image: np.ndarray) -> list[np.ndarray]:
         with net.create_extractor() as extractor:
@@ -102,7 +102,7 @@ def open_ncnn(path: Path, device: str = "cpu", threads: int = 0) -> tuple[RunFil
 def open_litert(
     path: Path, device: str = "cpu", threads: int = 0
 ) -> tuple[RunFile, dict[str, str]]:
-    """Open a ``.tflite`` file, beside which a ``.json`` file lies, as :func:`open_onnx` does."""
+    """Open a ``.tflite`` file, with its ``.tflite.json``, as :func:`open_onnx` does."""
     from ai_edge_litert.interpreter import Interpreter
 
     with _loading(path):
@@ -122,7 +122,7 @@ def open_litert(
 def open_executorch(
     path: Path, device: str = "cpu", threads: int = 0
 ) -> tuple[RunFile, dict[str, str]]:
-    """Open a ``.pte`` file, beside which a ``.json`` file lies; it uses the threads it likes."""
+    """Open a ``.pte`` file, with its ``.pte.json``; it uses the threads it likes."""
     import torch
     from executorch.runtime import Runtime
 
@@ -141,7 +141,7 @@ def _one_by_one(
     """Make of a function of one image, (C, H, W), what :func:`open_onnx` returns."""
     if device != "cpu":
         raise ValueError(f"{path} can only be run on the CPU here; leave the device out")
-    beside = path.with_suffix(".json")
+    beside = Path(f"{path}.json")
     metadata = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     return lambda images: [np.stack(each) for each in zip(*map(run, images))], metadata
 

@@ -171,7 +171,6 @@ def _copy_with_metadata(
         "part": "detector",
         "outputs": ",".join(names),
         "input_size": "any",
-        "precision": "fp32",
         "preprocessing": json.dumps(describe_preprocessing(model)),
         **described,
     }

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 from mmvanilla.apis.config import load_config
-from mmvanilla.datasets.shapes import SEG_CLASSES, make_shapes
+from mmvanilla.datasets.shapes import SCENE_CLASSES, make_shapes
 from tests.checks import swaps
 from tests.helpers import CONFIGS
 
@@ -61,8 +61,8 @@ def test_ade20k_configs(name):
 def shapes_cfg(tmp_path) -> Config:
     make_shapes(tmp_path, ["ade20k"], num_train=NUM_IMAGES, num_val=NUM_IMAGES, image_size=64)
     cfg = narrow(load("shapes/upernet_vanillanet_shapes.py"))
-    assert cfg.metainfo.classes == SEG_CLASSES
-    assert cfg.model.decode_head.num_classes == len(SEG_CLASSES)
+    assert cfg.metainfo.classes == ("background", *SCENE_CLASSES)
+    assert cfg.model.decode_head.num_classes == len(cfg.metainfo.classes)
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         cfg[name].dataset.data_root = str(tmp_path / "ade20k")
         cfg[name].update(num_workers=0, persistent_workers=False, batch_size=1)

@@ -1,6 +1,7 @@
 """All formats: each file computes what the model does, carries its metadata, or does not appear."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,13 +56,18 @@ def read_metadata(path):
 
         return openvino.Core().read_model(str(path)).get_rt_info(["mmvanilla"]).value
     if path.suffix in (".param", ".tflite", ".pte"):
-        return json.loads(path.with_suffix(".json").read_text())
+        return json.loads(path.with_name(f"{path.name}.json").read_text())
     files = {"mmvanilla.json": ""}
     if path.suffix == ".pt":
         torch.jit.load(str(path), _extra_files=files)
     else:
         torch.export.load(str(path), extra_files=files)
     return json.loads(files["mmvanilla.json"])
+
+
+def test_no_two_formats_have_a_file_in_common():
+    files = [path for each in FORMATS.values() for path in each.files(Path(f"net{each.suffix}"))]
+    assert len(files) == len({*files})
 
 
 def test_every_format_runs_open_batches_and_tells_its_preprocessing(target, tmp_path):

@@ -17,7 +17,6 @@ MODULES = [
         "multi_scale_deform_attn",
         "nms",
         "roi_align",
-        "roi_pool",
     )
 ]
 COMPILED = MODULES[0].ext_module

@@ -1,5 +1,7 @@
 """The configs for toolboxes beside the three: read where their toolbox is installed."""
 
+import re
+
 import pytest
 
 from mmvanilla.apis.config import load_config
@@ -20,5 +22,7 @@ FOLDER = ROOT / "projects" / "family" / "configs"
 
 @pytest.mark.parametrize("name", TOOLBOXES)
 def test_the_model_is_built_with_pairs(name):
+    text = (FOLDER / f"{name}.py").read_text()
+    assert all((FOLDER / base).is_file() for base in re.findall(r'"(\.\./.*?)"', text))
     pytest.importorskip(TOOLBOXES[name])
     assert count_fusable(build_on_meta(load_config(str(FOLDER / f"{name}.py")))) > 0

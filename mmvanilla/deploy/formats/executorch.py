@@ -43,7 +43,7 @@ def quantize_executorch(job: QuantizeJob, path: Path) -> None:
         for sample in samples:
             prepared(sample)
     write_program(convert_pt2e(prepared), samples[0], path)
-    path.with_suffix(".json").write_text(files[METADATA_FILE] or "{}", encoding="utf-8")
+    Path(f"{path}.json").write_text(files[METADATA_FILE] or "{}", encoding="utf-8")
 
 
 EXECUTORCH = Format(
@@ -53,7 +53,7 @@ EXECUTORCH = Format(
     ("executorch",),
     write_executorch,
     open_executorch,
-    companions=(".json",),
+    companions=(".pte.json",),
     has_open_size=False,
     has_open_batch=False,
     quantize=quantize_executorch,

@@ -31,7 +31,7 @@ def quantize_litert(job: QuantizeJob, path: Path) -> None:
     quantizer = Quantizer(str(job.model), steps)
     ranges = quantizer.calibrate({signature: [{ends["inputs"][0]: image} for image in job.images]})
     quantizer.quantize(ranges, str(path), enable_progress_bar=False, enable_progress_report=False)
-    shutil.copy(job.model.with_suffix(".json"), path.with_suffix(".json"))
+    shutil.copy(f"{job.model}.json", f"{path}.json")
 
 
 LITERT = Format(
@@ -41,7 +41,7 @@ LITERT = Format(
     ("litert_torch", "ai_edge_litert"),
     write_litert,
     open_litert,
-    companions=(".json",),
+    companions=(".tflite.json",),
     has_open_size=False,
     has_open_batch=False,
     quantize=quantize_litert,

@@ -14,7 +14,7 @@ from mmvanilla.deploy.runner_runtimes import open_ncnn
 
 
 def write_ncnn(job: Job, path: Path) -> None:
-    """Write a ``.param`` file, and its weights in a ``.bin`` file."""
+    """Write a ``.param`` file, and its weights in a ``.param.bin`` file."""
     import pnnx
 
     (_, *shape), one = job.example.shape, job.example[:1]
@@ -29,7 +29,7 @@ def write_ncnn(job: Job, path: Path) -> None:
         if done.returncode or not Path(folder, "net.ncnn.bin").is_file():
             raise RuntimeError(f"pnnx failed with {done.returncode}: {done.stderr[-200:]}")
         shutil.copy(f"{folder}/net.ncnn.param", path)
-        shutil.copy(f"{folder}/net.ncnn.bin", path.with_suffix(".bin"))
+        shutil.copy(f"{folder}/net.ncnn.bin", f"{path}.bin")
 
 
 NCNN = Format(
@@ -39,6 +39,6 @@ NCNN = Format(
     ("ncnn", "pnnx"),
     write_ncnn,
     open_ncnn,
-    companions=(".bin", ".json"),
+    companions=(".param.bin", ".param.json"),
     has_open_batch=False,
 )
