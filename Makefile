@@ -85,7 +85,7 @@ reproduce-fashion: env
 	$(PY) -m projects.studies.compare_trainings small/vanillanet_fashion_mnist.py small/resnet_fashion_mnist.py \
 	    --jobs 2 --rounds 100 --write docs/fashion_mnist.md classification
 	$(PY) -m projects.studies.compare_precisions small/vanillanet_fashion_mnist.py \
-	    work_dirs/studies/vanillanet_fashion_mnist_seed0_*/epoch_15.pth --write docs/fashion_mnist.md bits
+	    work_dirs/studies/vanillanet_fashion_mnist_seed0_*/epoch_15.pth --rounds 0 --write docs/fashion_mnist.md bits
 	$(PY) -m mmvanilla train small/resnet_wide_fashion_mnist.py
 	$(PY) -m projects.studies.compare_trainings small/vanillanet_fashion_mnist_distilled.py \
 	    projects/studies/configs/resnet_fashion_mnist_distilled.py --jobs 2 --write docs/fashion_mnist.md teacher

@@ -1,7 +1,7 @@
 # Rotated RetinaNet of MMRotate with VanillaNet-13 on DOTA; not run in full
 # MMRotate's last releases come without their configs, so this one inherits MMDetection's RetinaNet
 # and changes what a rotated box needs. The schedule is that of the VanillaNet authors' RetinaNet.
-_base_ = ["mmdet::_base_/models/retinanet_r50_fpn.py", "../_base_/coco_recipe.py"]
+_base_ = ["mmdet::_base_/models/retinanet_r50_fpn.py", "../../../configs/_base_/coco_recipe.py"]
 default_scope = "mmrotate"  # what is inherited by `mmdet::` keeps its own
 
 _base_.pop("multi_scale_resize")  # DOTA is cut into tiles of one size
