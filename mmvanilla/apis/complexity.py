@@ -26,8 +26,8 @@ from mmvanilla.apis.model import (
 FORMS = ("training", "deploy")
 # Height and width in pixels that the tables of each toolbox are for.
 _SIZES = {"mmdet": (800, 1280), "mmseg": (512, 512)}
-# The inputs of an RoI head if the config does not say otherwise: the defaults of the toolbox.
 _UNKNOWN = ", MACs unknown"
+# The inputs of an RoI head if the config does not say otherwise: the defaults of the toolbox.
 _REGIONS = {"bbox_head": ("rpn", 1000), "mask_head": ("rcnn", 100)}
 
 
