@@ -54,8 +54,8 @@ def measure_complexity(model: nn.Module, size: tuple[int, int] = (224, 224)) -> 
         model: A model of any toolbox, or a bare backbone, in eval mode; on the meta device, too.
         size: Height and width in pixels.
     """
-    device = next(model.parameters()).device
-    images = torch.zeros(1, input_channels(model), *size, device=device)
+    like = next(model.parameters())
+    images = like.new_zeros(1, input_channels(model), *size)
     return Complexity(_count_params(model), count_macs(TensorModel(model), images))
 
 

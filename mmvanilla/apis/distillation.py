@@ -39,8 +39,8 @@ class DistilledClassifier(ImageClassifier):
         kwargs: As for MMPretrain's ``ImageClassifier``.
 
     Raises:
-        TypeError: ``teacher`` has other keys, or the head is not one with the loss of ``ClsHead``,
-            such as ``ArcFaceClsHead``, whose logits have a margin in training.
+        TypeError: ``teacher`` has other keys, or the head has another loss than ``ClsHead``: that
+            of ``ArcFaceClsHead`` has a margin, that of a ``RegressionHead`` no classes.
         ValueError: Temperature or weight is out of its range; when training begins, the teacher
             cannot be built, has other classes, or was trained with other means, deviations or
             colour order of the images.
@@ -54,7 +54,8 @@ class DistilledClassifier(ImageClassifier):
         super().__init__(**kwargs)
         if set(teacher) != {"config", "checkpoint"}:
             raise TypeError(f"teacher is a dict of config and checkpoint, found {sorted(teacher)}")
-        if getattr(type(self.head), "loss", None) is not ClsHead.loss:
+        names = ("loss", "_get_loss", "_get_predictions")
+        if any(getattr(type(self.head), name, None) is not vars(ClsHead)[name] for name in names):
             raise TypeError(
                 f"{type(self.head).__name__} has a loss of its own, which a teacher does not know; "
                 "take a head with that of ClsHead, such as LinearClsHead"

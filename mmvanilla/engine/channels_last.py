@@ -35,6 +35,7 @@ class ChannelsLastHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 to_channels_last(hook.ema_model)
+                find_tensors_again(hook.ema_model)
         wrapper = runner.optim_wrapper
         for each in wrapper.values() if hasattr(wrapper, "values") else [wrapper]:
             for parameter, state in each.optimizer.state.items():
@@ -93,9 +94,16 @@ def _has_compiled_ops(model: nn.Module) -> bool:
     return any(kind.__module__.startswith("mmcv.ops.") for kind in kinds)
 
 
+def find_tensors_again(average: Any) -> None:
+    """Let an average of mmengine forget the tensors that its module had."""
+    inner = average.module
+    whole = average.update_buffers
+    average.avg_parameters = inner.state_dict() if whole else dict(inner.named_parameters())
+
+
 def wrap_again(runner: Any) -> None:
     """Let DistributedDataParallel forget the shapes and strides that the parameters had."""
-    if not any(isinstance(module, DistributedDataParallel) for module in runner.model.modules()):
+    if not isinstance(runner.model, DistributedDataParallel):
         return
     is_compiled = "train_step" in vars(runner.model)
     module = runner.model.module

@@ -94,6 +94,7 @@ class DeepTrainingHook(Hook):
         self.decay_epochs, self.decay_iters = decay_epochs, decay_iters
         self.schedule, self.begin, self.merge = schedule, begin, merge
         self.by_epoch = decay_iters is None if by_epoch is None else by_epoch
+        self.counts_parts = decay_iters is None and not self.by_epoch
         self._settings = dict(vars(self))
         self._current: float | None = None
         self._is_merged = False
@@ -102,7 +103,8 @@ class DeepTrainingHook(Hook):
         """Set λ for the epoch or iteration at which the run starts or resumes.
 
         Raises:
-            RuntimeError: No module of the model has a λ, or the pairs cannot be merged.
+            RuntimeError: No module of the model has a λ, or the pairs cannot be merged; or the
+                Runner's ``efficient_conv_bn_eval`` is on, which keeps the graph of a single λ.
             TypeError: As above, see :func:`mmvanilla.engine.merging.check_merging`.
             ValueError: Epochs are given, but the loop counts iterations.
         """
@@ -112,8 +114,10 @@ class DeepTrainingHook(Hook):
                 f"decay_epochs={self.decay_epochs}, but this training counts iterations "
                 "(IterBasedTrainLoop has one epoch only); give decay_iters"
             )
+        if runner.cfg.get("efficient_conv_bn_eval"):
+            raise RuntimeError("λ cannot change under efficient_conv_bn_eval; leave that out")
         runner.message_hub.update_info(_SETTINGS, self._settings)  # for who resumes from it
-        start = self._lambda_at(runner.epoch, runner.iter, runner)
+        start = self._lambda_at(runner.epoch, runner.iter)
         if not self._set(runner, start) and not (self._is_merged and start == 1.0):
             raise RuntimeError(
                 f"DeepTrainingHook: no module of {type(runner.model).__name__} has a λ: it is "
@@ -123,7 +127,8 @@ class DeepTrainingHook(Hook):
             )
         if self.merge and not self._is_merged:
             check_merging(runner)
-        last = self._lambda_at(runner.max_epochs - 1, runner.max_iters - 1, runner)
+        part = 1 / len(runner.train_dataloader) if self.counts_parts else 1
+        last = self._lambda_at(runner.max_epochs - part, runner.max_iters - 1)
         if last < 1.0:
             runner.logger.warning(
                 f"this training ends at λ = {last:g}, and its model cannot be fused before λ is 1; "
@@ -147,7 +152,8 @@ class DeepTrainingHook(Hook):
             return
         values = (float(weights[name]) for name in weights if name.endswith("act_lambda"))
         saved = max(values, default=float(self._is_merged))
-        start = self._lambda_at(meta["epoch"], meta["iter"], runner)
+        # In parts, λ may fall within the epoch that was broken off, and begins anew.
+        start = self._lambda_at(meta["epoch"] + self.counts_parts, meta["iter"])
         if start < saved - 1e-6:
             raise ValueError(
                 f"λ would fall from {saved:g} to {start:g}: this DeepTrainingHook is longer, or "
@@ -164,12 +170,13 @@ class DeepTrainingHook(Hook):
 
     def before_train_epoch(self, runner: Any) -> None:
         """Set λ for this epoch."""
-        self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
+        self._set(runner, self._lambda_at(runner.epoch, runner.iter))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Set λ for this iteration, unless λ changes once per epoch; log it; merge in time."""
         if not self.by_epoch:
-            self._set(runner, self._lambda_at(runner.epoch, runner.iter, runner))
+            part = batch_idx / len(runner.train_dataloader) if self.counts_parts else 0
+            self._set(runner, self._lambda_at(runner.epoch + part, runner.iter))
         # Gradients that are still accumulated would be lost.
         is_due = self.merge and not self._is_merged and self._current == 1.0
         if is_due and runner.optim_wrapper.should_update():
@@ -180,15 +187,13 @@ class DeepTrainingHook(Hook):
             )
         runner.message_hub.update_scalar(_LOG_NAME, self._current)
 
-    def _lambda_at(self, epoch: int, iteration: int, runner: Any) -> float:
-        begin, length = self.begin, self.decay_epochs or self.decay_iters or 0
-        done = epoch if self.by_epoch else iteration
-        if self.decay_iters is None and not self.by_epoch:
-            num_batches = len(runner.train_dataloader)
-            begin, length = begin * num_batches, length * num_batches
+    def _lambda_at(self, epoch: float, iteration: int) -> float:
+        done, length = iteration, self.decay_iters
+        if length is None:
+            done, length = epoch, self.decay_epochs
         if not length:
-            return 0.0 if done < begin else 1.0
-        return SCHEDULES[self.schedule]((done - begin) / length)
+            return 0.0 if done < self.begin else 1.0
+        return SCHEDULES[self.schedule]((done - self.begin) / length)
 
     def _set(self, runner: Any, value: float) -> int:
         self._current = value

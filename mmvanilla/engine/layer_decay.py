@@ -17,7 +17,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     The stem has the id 0; the neck and heads have the id ``num_layers + 1`` and keep the full
     learning rate. Some module of the model tells the depth of its parameters by a method
-    ``get_layer_depth(param_name, prefix) -> (depth, number of depths)``, as VanillaNet and the
+    ``get_layer_depth(param_name, prefix) -> (depth, number of depths)``, as VanillaNet and some
     backbones of MMPretrain do. Biases and other 1-d parameters have no weight decay. In MMPose,
     where another class has the name, it is ``mmvanilla.LayerDecayOptimWrapperConstructor``.
 
@@ -110,7 +110,7 @@ def _depth_counters(model: nn.Module) -> dict[str, Any]:
     if not found:
         raise TypeError(
             f"layer-wise decay: no module of this {type(model).__name__} has "
-            "get_layer_depth(param_name, prefix); take a backbone that has it (VanillaNet, most of "
+            "get_layer_depth(param_name, prefix); take a backbone that has it (VanillaNet, some of "
             "MMPretrain's), or remove constructor and paramwise_cfg from optim_wrapper"
         )
     # MMPretrain's ImageClassifier has the method too, but only calls that of its backbone.

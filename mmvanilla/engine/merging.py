@@ -9,12 +9,17 @@ from typing import Any
 
 from mmengine.dist import broadcast
 from mmengine.hooks import EMAHook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.model import BaseAveragedModel, is_model_wrapper
 from torch import compiler, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
-from mmvanilla.engine.channels_last import ChannelsLastHook, to_channels_last, wrap_again
+from mmvanilla.engine.channels_last import (
+    ChannelsLastHook,
+    find_tensors_again,
+    to_channels_last,
+    wrap_again,
+)
 from mmvanilla.models.act_lambda import set_act_lambda
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.merging import adopt_single_form, merge_pairs
@@ -25,7 +30,7 @@ def check_merging(runner: Any) -> None:
 
     Raises:
         RuntimeError, TypeError: As :func:`mmvanilla.models.merging.merge_pairs`; or the model's
-            wrapper, or the optimiser's, cannot be changed.
+            wrapper, the optimiser, a schedule or an average cannot be changed.
     """
     wrapped = is_model_wrapper(runner.model)
     if wrapped and not isinstance(runner.model, DistributedDataParallel):
@@ -33,6 +38,12 @@ def check_merging(runner: Any) -> None:
     optimizer = getattr(runner.optim_wrapper, "optimizer", None)
     if optimizer is None or hasattr(optimizer, "consolidate_state_dict"):
         raise TypeError("merge=True needs one optimiser, the whole of it in each process")
+    if not all(hasattr(each, "base_values") for each in runner.param_schedulers or ()):
+        raise TypeError("merge=True does not work with schedules that depend on a metric")
+    averages = (each for each in runner.model.modules() if isinstance(each, BaseAveragedModel))
+    kinds = (kind.__name__ for hook in runner.hooks for kind in type(hook).__mro__)
+    if any(averages) or "MeanTeacherHook" in kinds:  # each network would find other sizes
+        raise TypeError("merge=True knows the averages of EMAHook, none inside the model")
     twin = copy.deepcopy(runner.model.module if wrapped else runner.model)
     set_act_lambda(twin, 1.0)
     merge_pairs(twin)
@@ -76,8 +87,8 @@ def _exchange(runner: Any, exchange: Callable[[list[nn.Module]], Any]) -> int:
     pairs = before.keys() - {*model.modules()}
     if not pairs:
         return 0
-    if isinstance(runner.optim_wrapper, OptimWrapper):
-        optimizer = runner.optim_wrapper.optimizer
+    optimizer = getattr(runner.optim_wrapper, "optimizer", None)
+    if isinstance(optimizer, Optimizer):
         changed = {parameter for pair in pairs for parameter in before[pair]}
         for parameter in changed:
             optimizer.state.pop(parameter, None)
@@ -92,12 +103,11 @@ def _exchange(runner: Any, exchange: Callable[[list[nn.Module]], Any]) -> int:
         for schedule in runner.param_schedulers or ():
             # mmengine's learning rate of the whole model comes last.
             schedule.base_values[:] = compress(schedule.base_values, [*kept, True])
-    for average in averages:
-        whole, inner = average.update_buffers, average.module
-        average.avg_parameters = inner.state_dict() if whole else dict(inner.named_parameters())
     if any(isinstance(hook, ChannelsLastHook) for hook in runner.hooks):
         for each in models:
             to_channels_last(each)
+    for average in averages:
+        find_tensors_again(average)
     wrap_again(runner)
     if runner.cfg.get("compile"):
         compiler.reset()  # not every version of torch sees that layers were exchanged

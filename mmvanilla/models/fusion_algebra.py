@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.utils import fusion
 
 
 def fuse_conv_bn(
@@ -33,22 +34,18 @@ def fuse_conv_bn(
     Raises:
         ValueError: The length of a vector is not C_out.
     """
-    channels = weight.shape[0]
     for name, vector in dict(bias=bias, mean=mean, var=var, gamma=gamma, beta=beta).items():
-        if vector is not None and tuple(vector.shape) != (channels,):
+        if vector is not None and vector.shape != weight.shape[:1]:
             raise ValueError(
-                f"fuse_conv_bn: {name} has shape {tuple(vector.shape)}, expected ({channels},) "
-                f"for a weight of shape {tuple(weight.shape)}"
+                f"fuse_conv_bn: {name} has shape {tuple(vector.shape)}, expected "
+                f"{tuple(weight.shape[:1])} for a weight of shape {tuple(weight.shape)}"
             )
-    scale = (var.double() + eps).rsqrt()
-    if gamma is not None:
-        scale = scale * gamma.double()
-    shift = -mean.double() if bias is None else bias.double() - mean.double()
-    shift = shift * scale
-    if beta is not None:
-        shift = shift + beta.double()
-    fused_weight = weight.double() * scale[:, None, None, None]
-    return contiguous_copy(fused_weight, weight.dtype), contiguous_copy(shift, weight.dtype)
+    conv = weight.double(), None if bias is None else bias.double()
+    affine = [None if each is None else each.double() for each in (gamma, beta)]
+    fused = fusion.fuse_conv_bn_weights(*conv, mean.double(), var.double(), eps, *affine)
+    return contiguous_copy(fused[0].data, weight.dtype), contiguous_copy(
+        fused[1].data, weight.dtype
+    )
 
 
 def merge_pointwise(

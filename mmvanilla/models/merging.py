@@ -61,7 +61,7 @@ def _merge(pair: ConvPair, scales: dict[str, Tensor], path: str) -> nn.Module:
     if getattr(norm, "weight", None) is not None:
         sizes = [each.flatten(1).square().mean(1).sqrt() for each in (second.weight, weight)]
         scale = torch.where(sizes[0] * sizes[1] > 0, sizes[0] / sizes[1], 1.0)
-        scale = scales.setdefault(path, scale)
+        scale = scales.setdefault(path, scale).to(weight)  # an average may be on the CPU
         weight, bias = weight * scale[:, None, None, None], bias * scale
         deviation = (norm.running_var + norm.eps).sqrt()
         norm.running_mean.mul_(scale)

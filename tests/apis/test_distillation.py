@@ -20,6 +20,7 @@ pytestmark = pytest.mark.toolbox("mmpretrain")
 CONFIG = str(CONFIGS / "small" / "vanillanet_fashion_mnist_distilled.py")
 TEACHER = str(CONFIGS / "small" / "resnet_fashion_mnist.py")
 ARC_FACE = dict(type="mmpretrain.ArcFaceClsHead", num_classes=9, in_channels=9)
+CONFORMER = dict(type="mmpretrain.ConformerHead", num_classes=9, in_channels=[9, 9])
 PAIRS = {"model.backbone.deep_training": True, "model.head.deep_training": True}
 
 
@@ -112,6 +113,7 @@ def test_with_merging_and_averages_it_resumes_and_is_tested_without_the_teacher(
     [
         (dict(teacher=dict(config=TEACHER)), TypeError, "dict of config and checkpoint"),
         (dict(head=ARC_FACE), TypeError, "a loss of its own"),
+        (dict(head=CONFORMER), TypeError, "a loss of its own"),
         (dict(temperature=0), ValueError, "temperature must be above 0"),
         (dict(weight=-1), ValueError, "weight at least 0"),
     ],

@@ -160,6 +160,22 @@ class TestHook:
         model.backbone[0].act.act_lambda = 0.3  # whatever it was
         assert self.train(tmp_path, model=model, **arguments).model.seen == pytest.approx(expected)
 
+    def test_resumed_with_another_batch_size(self, tmp_path):
+        """λ is a matter of epochs, also where it rises within them."""
+        hook = dict(type="DeepTrainingHook", decay_epochs=4, by_epoch=False)
+        keeping = dict(checkpoint=dict(type="CheckpointHook", interval=1))
+        make_runner(tmp_path, [hook], default_hooks=keeping).train()
+        loader = dict(batch_size=3, dataset=Numbers(), sampler=dict(type="DefaultSampler"))
+        resumed = make_runner(
+            tmp_path,
+            [hook],
+            train_dataloader=loader,
+            load_from=str(tmp_path / "epoch_2.pth"),
+            resume=True,
+        )
+        resumed.train()
+        assert resumed.model.seen == [0.5, 0.625, 0.75, 0.875]
+
     def test_loop_that_counts_iterations(self, tmp_path):
         runner = make_runner(
             tmp_path,

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import ExponentialMovingAverage
+from mmengine.optim import ReduceOnPlateauLR
 from torch import Tensor
 
 from mmvanilla import ConvPair
@@ -135,7 +137,10 @@ def test_its_checkpoint_is_tested_with_configs_of_both_forms(run, tmp_path, opti
         {"model.backbone.with_cp": True},
         {"default_hooks.channels_last": dict(type="ChannelsLastHook")},
         {"model.backbone.frozen_stages": 1},
-        {"custom_hooks.1.update_buffers": True},
+        {
+            "default_hooks.channels_last": dict(type="ChannelsLastHook"),
+            "custom_hooks.1.update_buffers": True,
+        },
     ],
 )
 def test_with(run, tmp_path, options):
@@ -146,6 +151,9 @@ def test_with(run, tmp_path, options):
         assert found.seen["losses"] == run.seen["losses"]
     stem = found.runner.model.backbone.stem.conv.conv.weight
     assert stem.requires_grad == ("model.backbone.frozen_stages" not in options)
+    average = next(hook.ema_model for hook in found.runner.hooks if isinstance(hook, EMAHook))
+    kept = average.avg_parameters["backbone.stem.conv.conv.weight"]
+    assert kept.data_ptr() == average.module.backbone.stem.conv.conv.weight.data_ptr()
     has_format = stem.is_contiguous(memory_format=torch.channels_last)
     assert has_format == ("default_hooks.channels_last" in options)
 
@@ -198,11 +206,28 @@ def test_a_layer_that_cannot_be_merged_is_refused_at_the_start(tmp_path):
     assert model.seen == []
 
 
-def test_an_optimiser_that_is_spread_over_processes_is_refused():
-    optimizer = SimpleNamespace(consolidate_state_dict=None)
-    runner = SimpleNamespace(model=ToyModel(), optim_wrapper=SimpleNamespace(optimizer=optimizer))
+def test_what_could_not_follow_a_merge_is_refused():
+    def check(model=None, optimizer=None, schedules=(), hooks=()) -> None:
+        model, optimizer = model or ToyModel(), optimizer or torch.optim.SGD(model.parameters(), 1)
+        wrapper = SimpleNamespace(optimizer=optimizer)
+        check_merging(
+            SimpleNamespace(
+                model=model, optim_wrapper=wrapper, param_schedulers=schedules, hooks=hooks
+            )
+        )
+
+    model, teacher = ToyModel(), type("MeanTeacherHook", (Hook,), {})
+    check(model)
     with pytest.raises(TypeError, match="the whole of it in each process"):
-        check_merging(runner)
+        check(model, SimpleNamespace(consolidate_state_dict=None))
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    with pytest.raises(TypeError, match="depend on a metric"):
+        check(model, optimizer, [ReduceOnPlateauLR(optimizer, "accuracy")])
+    with pytest.raises(TypeError, match="averages of EMAHook"):
+        check(model, optimizer, hooks=[teacher()])
+    model.average = ExponentialMovingAverage(ToyModel())
+    with pytest.raises(TypeError, match="averages of EMAHook"):
+        check(model, optimizer)
 
 
 def test_pairs_that_are_left_beside_merged_weights_are_merged_too(tmp_path):
