@@ -31,7 +31,7 @@ def build_parser() -> ArgumentParser:
 
 def demo(args: Namespace) -> None:
     start = time.monotonic()
-    console = Console()
+    console = Console(markup=False, emoji=False)
     work_dir = Path(args.work_dir)
     fused = work_dir / "fused.pth"
 

@@ -40,7 +40,7 @@ def build_parser() -> ArgumentParser:
 
 
 def fuse(args: Namespace) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False)
     with console.status("fusing"):
         report = fuse_checkpoint(
             args.config,

@@ -21,6 +21,10 @@ from rich.table import Table
 _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
 
 
+# The handlers from before, while a tool runs.
+_before: dict[int, Any] = {}
+
+
 class _Stopped(KeyboardInterrupt):
     """A signal asked the tool to end; its first argument is the number of the signal."""
 
@@ -65,16 +69,25 @@ def _stopped_by_signals() -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        for each in before:
+        for each in _before:
             signal.signal(each, signal.SIG_DFL)
         raise _Stopped(number)
 
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    _before.update((each, signal.signal(each, stop)) for each in (signal.SIGINT, signal.SIGTERM))
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        _give_back()
+
+
+def _give_back() -> None:
+    for each in list(_before):
+        signal.signal(each, _before.pop(each))
+
+
+# A process of a pool must end at once: one that waits for a lock would never see the exception.
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_give_back)
 
 
 def explain(error: BaseException, args: Namespace) -> str:
@@ -134,4 +147,4 @@ def show_table(
         table.add_column(column, justify="left" if index < left else "right")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

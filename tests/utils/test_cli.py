@@ -1,9 +1,12 @@
 """What every tool says when something goes wrong, and how it ends."""
 
 import errno
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from argparse import ArgumentParser, Namespace
 
@@ -34,6 +37,24 @@ def test_one_line_names_a_file(error, parts):
     # A message that names its file is left alone.
     error = ValueError("/somewhere/weights.pth is truncated; fetch it again")
     assert cli.explain(error, ARGS) == str(error)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_forked_processes_end_at_once_as_without_our_tools():
+    """A worker of a pool that waits for a lock would never see an exception."""
+    with cli._stopped_by_signals():
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        time.sleep(1)  # Python itself loses signals while it forks
+        child.terminate()
+        child.join(30)
+    assert child.exitcode == -signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_table_shows_texts_as_they_are(capsys):
+    cli.show_table("t", ["a"], [["car[parked], :car:, [/n]"]])
+    assert "car[parked], :car:, [/n]" in capsys.readouterr().out
 
 
 def test_an_error_is_one_line_and_debug_shows_where(capsys):
