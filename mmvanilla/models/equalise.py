@@ -29,11 +29,11 @@ _TOLERANCE = 1e-10
 def equalise(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Return a model whose VanillaNets have balanced weights, and give the same outputs.
 
-    For each channel between two convolutions, the largest absolute weights before and after it
-    become equal, and the bias of a depthwise convolution moves into the 1×1 convolution behind it.
-    The maps that leave a backbone at ``out_indices`` keep their values; a
-    :class:`~mmvanilla.models.cls_head.VanillaNetClsHead` is balanced with its backbone. The result
-    is measured in float64 on random images before it is returned.
+    For each channel between two convolutions, the largest absolute weight or bias before it and the
+    largest weight behind it become equal, and the bias of a depthwise convolution moves into the
+    1×1 convolution behind it. The maps that leave a backbone at ``out_indices`` keep their values;
+    a :class:`~mmvanilla.models.cls_head.VanillaNetClsHead` is balanced with its backbone. The
+    result is measured in float64 on random images before it is returned.
 
     Args:
         model: A fused VanillaNet, or a detector, segmenter or classifier with one inside.
@@ -106,12 +106,14 @@ def _balance(links: list[tuple[nn.Conv2d, nn.Conv2d]]) -> None:
     for _ in range(_SWEEPS):
         largest = 1.0
         for first, second in links:
-            before = first.weight.abs().amax(dim=(1, 2, 3))
+            # With its bias: a channel of tiny weights may be a constant, and would grow with them.
+            bias: Any = first.bias
+            before = torch.maximum(first.weight.abs().amax(dim=(1, 2, 3)), bias.abs())
             after = _by_input_channel(second).abs().amax(dim=(1, 2, 3))
             factor = torch.sqrt(after / before)
             factor[~(torch.isfinite(factor) & (factor > 0))] = 1.0  # a channel of zeros
             first.weight *= factor[:, None, None, None]
-            first.bias *= factor  # type: ignore[operator]
+            bias *= factor
             _by_input_channel(second).div_(factor[:, None, None, None])
             largest = max(largest, float(factor.max()), float(1 / factor.min()))
         if largest < 1 + _BALANCED:

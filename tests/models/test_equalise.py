@@ -65,6 +65,13 @@ def test_every_form_keeps_its_outputs(form):
     )
 
 
+def test_a_channel_of_tiny_weights_that_is_a_constant_does_not_grow():
+    net = fused()
+    net.blocks[0].conv.weight.data[0] *= 1e-9
+    net.blocks[0].conv.bias.data[0] = 1.0
+    assert abs(equalise(net).blocks[0].conv.bias[0]) < 10
+
+
 def with_a_scale_a_layer(net):
     """A copy whose weights have 8 bits, with one scale for each layer."""
     net = copy.deepcopy(net)
