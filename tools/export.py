@@ -74,7 +74,7 @@ def build_parser() -> ArgumentParser:
 
 def export(args: Namespace) -> None:
     target = find_format(args.out, args.format)
-    out = Path(args.out)
+    out = Path(args.out).expanduser()
     if args.with_runner and target.suffix not in RUNTIMES:
         raise ValueError(
             f"{RUNNER_NAME} runs {', '.join(RUNTIMES)}, not {out}; leave --with-runner out"

@@ -80,7 +80,8 @@ def quantize(args: Namespace) -> None:
             overwrite=args.overwrite,
         )
     print(to_markdown(forms))
-    _, entries = RUNTIMES[Path(args.out).suffix][0](Path(args.out))
+    out = Path(args.out).expanduser()
+    _, entries = RUNTIMES[out.suffix][0](out)
     equalised = entries.get("equalised", "no: export it anew")
     print(f"a weight scale for each {args.scheme}; weights equalised at export: {equalised}")
     print(f"written: {args.out}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ class ImageReader:
                 f"{cfg.filename or 'the config'} has no test_dataloader.dataset.pipeline, which "
                 "loads the images; add one"
             )
-        self.steps = [s for s in dataset["pipeline"] if "LoadAnnotations" not in str(s["type"])]
+        self.steps = [s for s in dataset["pipeline"] if "Annotations" not in str(s["type"])]
 
     def batch(self, path: str | Path) -> tuple[Tensor, list[Any]]:
         """Load an image as the network's input, (1, C, H, W), and the toolbox's data samples.
@@ -46,24 +45,6 @@ class ImageReader:
         batch = self.model.data_preprocessor(pseudo_collate([sample]), False)
         return batch["inputs"], batch["data_samples"]
 
-    def read(self, path: str | Path) -> tuple[Tensor, np.ndarray]:
-        """Load an image as :meth:`batch`, and the same pixels before normalisation.
-
-        Returns:
-            The network's input, (1, C, H, W), and the pixels, (H, W, C) uint8, as RGB if C is 3;
-            pixels of 16 bits become 8.
-        """
-        inputs, _ = self.batch(path)
-        preprocessing = describe_preprocessing(self.model)
-        pixels = inputs[0].permute(1, 2, 0).cpu().numpy()
-        if preprocessing["mean"] is not None:
-            pixels = pixels * np.array(preprocessing["std"]) + np.array(preprocessing["mean"])
-        if preprocessing["channel_order"] == "BGR":
-            pixels = pixels[..., ::-1]
-        if pixels.max() > 256:  # 16 bits
-            pixels = pixels / 257
-        return inputs, np.ascontiguousarray(pixels.round().clip(0, 255).astype(np.uint8))
-
 
 def describe_preprocessing(model: nn.Module) -> dict[str, Any]:
     """Describe for JSON how the model's data preprocessor makes the network's input of an image.
@@ -79,5 +60,6 @@ def describe_preprocessing(model: nn.Module) -> dict[str, Any]:
         "channel_order": "RGB" if swaps else "BGR",
         "mean": None if mean is None else [float(value) for value in mean.flatten()],
         "std": None if std is None else [float(value) for value in std.flatten()],
+        "not_described": "steps of the test pipeline, which may normalise, too",
         "formula": "(pixel - mean) / std, pixels from 0 to 255, then (N, C, H, W) float32",
     }

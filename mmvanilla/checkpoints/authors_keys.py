@@ -77,14 +77,16 @@ def convert_authors(state_dict: Mapping[str, Any], act_lambda: float = 1.0) -> C
     """Give the authors' weights our names, after every key and every shape has been checked.
 
     Args:
-        state_dict: The weights of a classifier, backbone or detector, also below ``module.``.
+        state_dict: The weights of a classifier, backbone or detector, also below ``module.`` or
+            ``_orig_mod.``.
         act_lambda: The λ at which the training form was saved. Default: 1, as after training.
 
     Raises:
         ValueError: The weights are of another network, have additional or missing keys or other
             shapes, or hold NaN or inf.
     """
-    given = {str(key).removeprefix("module."): value for key, value in state_dict.items()}
+    prefix = r"^(module\.|_orig_mod\.)+"
+    given = {re.sub(prefix, "", str(key)): value for key, value in state_dict.items()}
     wrong = [key for key, value in given.items() if not isinstance(value, Tensor)]
     if wrong:
         raise ValueError(f"expected a state dict of tensors; not tensors: {_listed(wrong)}")

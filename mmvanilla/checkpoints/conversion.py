@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -36,7 +37,8 @@ def convert_checkpoint(
     Raises:
         ValueError: As :func:`convert_authors`, or ``in_channels`` is below 1.
     """
-    key = next((key for key in _WEIGHTS_KEYS if isinstance(checkpoint.get(key), Mapping)), None)
+    full = (key for key in _WEIGHTS_KEYS if checkpoint.get(key))
+    key = next((key for key in full if isinstance(checkpoint[key], Mapping)), None)
     act_lambda = _read_act_lambda(checkpoint.get("epoch"), checkpoint.get("args"))
     found = convert_authors(checkpoint if key is None else checkpoint[key], act_lambda)
     stem = next(name for name in found.state_dict if name.endswith(_STEM))
@@ -144,8 +146,9 @@ def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
 
 def _read_act_lambda(epoch: Any, args: Any) -> float:
     """Compute λ from the epoch and the args of the authors' training."""
-    decay_epochs = getattr(args, "decay_epochs", None)
-    if not isinstance(epoch, int) or not isinstance(decay_epochs, int) or epoch >= decay_epochs:
+    options = args if isinstance(args, Mapping) else vars(args or SimpleNamespace())
+    decay_epochs = options.get("decay_epochs")
+    if epoch is None or not decay_epochs:
         return 1.0
-    is_linear = getattr(args, "decay_linear", True)
-    return SCHEDULES["linear" if is_linear else "cosine"](epoch / decay_epochs)
+    schedule = SCHEDULES["linear" if options.get("decay_linear", True) else "cosine"]
+    return schedule(float(epoch) / decay_epochs)

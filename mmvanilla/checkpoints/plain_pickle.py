@@ -31,7 +31,7 @@ class Unpickler(pickle.Unpickler):
         full_name = f"{module}.{name}".replace("__builtin__", "builtins")
         if full_name not in ALLOWED:
             raise pickle.UnpicklingError(
-                f"it names {full_name}, which weights do not need and which could run code"
+                f"it names {full_name}, which is not allowed here, as it could run code"
             )
         found = ALLOWED[full_name]
         # A function of its own each time, since a pickle can set attributes of what it names.
@@ -112,6 +112,7 @@ ALLOWED: dict[str, Any] = {
     "torch.Size": torch.Size,
     "torch.device": torch.device,
     "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": torch._utils._rebuild_parameter_with_state,
     "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
 }

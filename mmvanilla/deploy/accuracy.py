@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Subset
 
-from mmvanilla.apis.config import innermost, tested_dataset, toolbox_of
+from mmvanilla.apis.config import leaves, tested_dataset, toolbox_of
 from mmvanilla.apis.model import build_model
 from mmvanilla.apis.timing import Timing, time_interleaved
 
@@ -61,7 +61,8 @@ class Samples:
             )
         self._preprocessor: Any = build_model(cfg).data_preprocessor
         dataset = copy.deepcopy(cfg[f"{split}_dataloader"].dataset)
-        innermost(dataset)["pipeline"] = tested_dataset(cfg)["pipeline"]
+        for part in leaves(dataset):
+            part["pipeline"] = tested_dataset(cfg)["pipeline"]
         built = DATASETS.build(dataset)
         total = len(built)
         # Data sets are often sorted by class, so choose images from all parts.

@@ -101,7 +101,7 @@ def resolve_part(model: nn.Module, part: str | None = None) -> str:
     found = "backbone"
     if hasattr(model, "decode_head"):
         found = "segmenter"
-    elif gives_logits(model) and hasattr(model, "backbone"):
+    elif gives_logits(model) and hasattr(model, "backbone") and hasattr(model.head, "predict"):
         found = "classifier"
     if part not in (None, found, "backbone"):
         raise ValueError(f"{type(model).__name__} is not a {part}; choose backbone or {found}")
@@ -122,8 +122,12 @@ def score_function(model: nn.Module) -> str | None:
     """Measure how a classifier predicts scores: ``'softmax'``, ``'sigmoid'``, or None of both."""
     size = fixed_input_size(model) or (64, 64)
     images = random_images((2, input_channels(model), *size), seed=0)
+    head: Any = copy.deepcopy(model.head)
     with suppress(Exception), torch.no_grad():  # whatever a head raises that predicts other things
-        scores, logits = predicted_scores(model)(images), TensorModel(model, "logits")(images)
+        # Its own logits may be so large that both give ones and zeros.
+        logits = random_images(TensorModel(model, "logits")(images).shape, seed=0)
+        head.forward = lambda features: logits
+        scores = torch.stack([sample.pred_score for sample in head.predict((images,))])
         for name, function in _SCORES.items():
             if relative_difference(scores, function(logits)) < 1e-5:
                 return name

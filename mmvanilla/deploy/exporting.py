@@ -130,7 +130,7 @@ def export_model(
     Raises:
         FileExistsError: A file exists and ``overwrite`` is False.
         ImportError: Something that the format needs is not installed, or torch is too old.
-        ValueError: An option does not fit the model or the format, or a size is below 1.
+        ValueError: An option does not fit the model or the format, or the model not the sizes.
         RuntimeError: The model cannot be fused or exported, or the runtime disagrees with PyTorch.
     """
     files = target.files(Path(out))
@@ -155,6 +155,13 @@ def export_model(
         "preprocessing": json.dumps(describe_preprocessing(model)),
         **(metadata or {}),
     }
+    for shape in shapes:
+        try:
+            exportable.reference(random_images(shape, 0))
+        except Exception as error:  # whatever a model of any origin raises
+            text = f"the model takes no images of {shape[2]}x{shape[3]} pixels ({error}); "
+            text += "give its size by --shape, and --fixed-size if it is the only one"
+            raise ValueError(text) from error
     job = Job(exportable, random_images((2, channels, *size), seed=0), dynamic, entries)
     with appearing_together(files, overwrite) as aside:
         with _quiet(target):

@@ -149,8 +149,8 @@ def _read_back(fused: nn.Module, aside: Sequence[Path]) -> nn.Module:
         mismatch = " ".join(reason.split())[:300]
     if mismatch:
         raise RuntimeError(
-            "the fused config does not build the fused model, so nothing was written; it must say "
-            f"with type='ConvPair' where each pair is ({mismatch})"
+            f"the fused config does not build the fused model, so nothing was written: {mismatch}; "
+            "where pairs are meant, it must say so with type='ConvPair'"
         )
     return written
 

@@ -67,7 +67,7 @@ def quantize_classifier(
         RuntimeError: int8 loses more than ``max_drop`` points; nothing is written.
         ImportError: The runtime, or what quantises for it, is not installed.
     """
-    model, out = Path(model), Path(out)
+    model, out = Path(model).expanduser(), Path(out).expanduser()
     if not model.is_file():
         raise FileNotFoundError(f"no model at {model}; write one with `{tool_command('export')}`")
     target = find_format(out)
@@ -84,6 +84,8 @@ def quantize_classifier(
     files = target.files(out)
     check_writable(files, overwrite, find_format(model).files(model))
     require_packages(*target.quantize_packages)
+    if (part := find_format(model).open(model)[1].get("part", "classifier")) != "classifier":
+        raise ValueError(f"{model} has a {part}; only classifiers can be quantised")
     calibration = Samples(cfg, "train", calibration_images)
     test = Samples(cfg, "test", test_images)
     with appearing_together(files, overwrite) as aside:

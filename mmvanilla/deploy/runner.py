@@ -64,7 +64,7 @@ class Predictor:
             raise ValueError(f"{path} ends in none of {', '.join(RUNTIMES)}; export to one of them")
         open_file, package = RUNTIMES[path.suffix]
         try:
-            run, metadata = open_file(path, device)
+            run, metadata = open_file(path, device.lower())
         except ImportError as error:
             raise ImportError(f"{path} needs {package}; run `pip install {package}`") from error
         if "runner" not in metadata:
@@ -105,7 +105,8 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     for source in map(Path, sources):
         inside = [source]
         if source.is_dir():
-            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+            files = (path for path in source.iterdir() if path.is_file())
+            inside = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
         if not source.exists() or not inside:
             raise ValueError(f"no image ({', '.join(SUFFIXES)}) at {source}; check the path")
         found += inside
@@ -126,7 +127,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Do what the command line asks; no existing file is replaced, and each one appears whole."""
+    """Do what the command line asks; no existing file is replaced, and each one appears whole.
+
+    An image that cannot be read has an ``error`` in the JSON text, and a ValueError comes last.
+    """
     images = find_images(args.images)
     model = Predictor.load(args.model, args.device)
     endings = model.task.endings if args.out_dir else ()
@@ -137,19 +141,30 @@ def predict(args: argparse.Namespace) -> None:
     for output in outputs:
         if os.path.exists(output):
             raise FileExistsError(f"{output} exists already; choose another place")
-    results, targets = [], iter(pictures)
+    results, targets, unread = [], iter(pictures), []
     for path in images:
-        image = model.read(path)
+        try:
+            image = model.read(path)
+        except ValueError as error:
+            unread.append(str(error))
+            results.append(dict(image=str(path), error=unread[-1]))
+            for _ in endings:
+                next(targets)
+            continue
         result = model(image)
         found = model.task.to_json(model, result)
         results.append(dict(image=str(path), task=model.settings["task"], **found))
         for picture in model.task.draw(model, as_picture(image), result) if endings else ():
             _write(next(targets), cv2.imencode(".png", picture)[1].tobytes())
     text = json.dumps(results, indent=None if len(results) > 1 else 1)
+    if len(unread) == len(images):
+        raise ValueError(unread[0])
     if args.out:
         _write(Path(args.out), f"{text}\n".encode())
     else:
         print(text)
+    if unread:
+        raise ValueError(f"{unread[0]}; all others ({len(images) - len(unread)}) are done")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -108,6 +108,13 @@ def describe_reading(model: nn.Module, cfg: Config) -> dict[str, Any]:
     steps = []
     for step in rest:
         name = type(step).__name__
+        if (
+            getattr(step, "auto_pad", False)
+            or getattr(step, "padding_mode", "constant") != "constant"
+        ):
+            raise ValueError(
+                f"its {name} has auto_pad, or pads with something else than a constant"
+            )
         if name in _ATTRIBUTES:
             steps.append(dict(type=name, **{key: getattr(step, key) for key in _ATTRIBUTES[name]}))
             if "backend" in steps[-1]:
@@ -145,8 +152,9 @@ def _try_settings(settings: dict[str, Any], model: Any, cfg: Config) -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder, "image.png")
+        channels = settings["channels"] if settings["read_flag"] == cv2.IMREAD_UNCHANGED else 3
         for size in _TRIED_SIZES:
-            cv2.imwrite(str(path), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+            cv2.imwrite(str(path), rng.integers(0, 256, (*size, channels), dtype=np.uint8))
             inputs, samples = reader.batch(path)
             (expected,) = model(inputs, samples, mode="predict")
             image = predictor.read(path)

@@ -84,7 +84,10 @@ def _windows(size: int, crop: int, stride: int) -> list[int]:
 
 def _count_pixels(model: Any, result: dict[str, Any]) -> dict[str, Any]:
     labels, pixels = np.unique(result["labels"], return_counts=True)
-    shares = {model.class_name(int(each)): int(count) for each, count in zip(labels, pixels)}
+    shares: dict[str, int] = {}
+    for each, count in zip(labels, pixels):  # two labels may have one name
+        name = model.class_name(int(each))
+        shares[name] = shares.get(name, 0) + int(count)
     return dict(size=list(result["labels"].shape), pixels=shares)
 
 

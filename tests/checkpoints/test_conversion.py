@@ -27,7 +27,8 @@ def test_which_weights_of_a_file():
         assert checkpoint["meta"]["converted_from"] == expected
         converted = checkpoint["state_dict"]["stem.conv.first.conv.weight"]
         assert torch.equal(converted, weights[expected]["stem1.0.weight"])
-        weights[expected] = None  # as a file without averaged weights may have it
+        # As a file without averaged weights may have it.
+        weights[expected] = {} if expected == "model_ema" else None
     checkpoint, _ = convert_checkpoint(authors_weights(DIMS))
     assert checkpoint["meta"]["converted_from"] == "state dict"
 
@@ -45,6 +46,9 @@ def test_which_weights_of_a_file():
 def test_a_file_from_the_middle_of_training_keeps_its_lambda(epoch, args, expected):
     file = dict(model=authors_weights(DIMS), epoch=epoch, args=argparse.Namespace(**args))
     checkpoint, _ = convert_checkpoint(file)
+    compiled = {f"_orig_mod.{key}": value for key, value in file["model"].items()}
+    other, _ = convert_checkpoint(dict(model=compiled, epoch=torch.tensor(epoch), args=args))
+    assert other["meta"] == checkpoint["meta"]
     assert checkpoint["meta"]["act_lambda"] == pytest.approx(expected)
     model = VanillaNet(ARCH).eval()
     model.load_state_dict(checkpoint["state_dict"])

@@ -234,6 +234,7 @@ def test_a_collapse_is_refused_unless_it_is_allowed(exported, tmp_path, run_tool
         (dict(out="out.pt2"), ValueError, r"no int8 form here; end it with \.onnx or .* or \.pte"),
         (dict(out="out.pte"), ValueError, r"an int8 \.pte file is made of an \.pt2 file"),
         (dict(model="no.onnx"), FileNotFoundError, r"no model at .*write one with `.*export"),
+        (dict(model="features.onnx"), ValueError, "has a backbone; only classifiers can"),
         (dict(model="cfg.py"), ValueError, r"an int8 \.onnx file is made of an \.onnx file"),
         (dict(cfg=Config(dict(default_scope="mmdet"))), ValueError, "only classifiers"),
     ],
@@ -241,6 +242,9 @@ def test_a_collapse_is_refused_unless_it_is_allowed(exported, tmp_path, run_tool
 def test_refusals(exported, change, error, message):
     cfg, path, _ = exported
     (path.parent / "precious.onnx").write_text("precious")
+    other = onnx.load(str(path))
+    next(each for each in other.metadata_props if each.key == "part").value = "backbone"
+    onnx.save(other, str(path.parent / "features.onnx"))
     arguments = dict(cfg=cfg, model="net.onnx", out="out.onnx") | change
     for name in ("model", "out"):
         arguments[name] = path.parent / arguments[name]

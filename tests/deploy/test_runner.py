@@ -1,5 +1,6 @@
 """The runner: the inputs and answers of the toolboxes, without any of them, or a clear line."""
 
+import copy
 import json
 import os
 import re
@@ -20,6 +21,7 @@ pytest.importorskip("mmvanilla.cls_head")
 from mmvanilla.apis.config import load_config  # noqa: E402
 from mmvanilla.apis.images import ImageReader  # noqa: E402
 from mmvanilla.apis.model import build_model, load_model  # noqa: E402
+from mmvanilla.deploy.exportable import resolve_part, score_function  # noqa: E402
 from mmvanilla.deploy.exporting import export_model  # noqa: E402
 from mmvanilla.deploy.formats import find_format  # noqa: E402
 from mmvanilla.deploy.runner import Predictor  # noqa: E402
@@ -88,6 +90,9 @@ def test_several_labels_are_those_of_the_models_own_predict(softmax, rule, tmp_p
     cfg.model.neck = dict(type="GlobalAveragePooling")
     cfg.model.head = dict(type="MultiLabelLinearClsHead", in_channels=32, num_classes=6, **rule)
     config, _, model = save(cfg, tmp_path / "model")
+    certain = copy.deepcopy(model)  # of whose logits both functions make ones and zeros
+    certain.head.fc.bias.data[:] = torch.tensor([90.0] + [-90.0] * 5)
+    assert score_function(certain) == "sigmoid"
     predictor = export(model, config, tmp_path / "net.onnx", softmax)
     for image in write_images(tmp_path / "images", 4):
         inputs, samples = ImageReader(model, cfg).batch(image)
@@ -135,7 +140,7 @@ def test_maps_are_those_of_the_inferencer(size, test_cfg, padding, suffix, tmp_p
         (lambda steps: steps.insert(1, dict(type="RandomFlip", prob=1.0)), "the step RandomFlip"),
         (lambda steps: steps[0].update(imdecode_backend="pillow"), "LoadImageFromFile, by OpenCV"),
         (lambda steps: steps.pop(0), "does not begin with LoadImageFromFile"),
-        (lambda steps: steps[2].update(auto_pad=True, crop_size=200), "changes images in another"),
+        (lambda steps: steps[2].update(auto_pad=True, crop_size=64), "its CenterCrop has auto_pad"),
         (lambda steps: steps[0].update(to_float32=True), "Pillow backend only support uint8"),
     ],
 )
@@ -144,6 +149,28 @@ def test_what_the_runner_cannot_do_is_said_by_the_file(change, reason):
     change(cfg.test_dataloader.dataset.pipeline)
     found = refusal(describe_for_runner(build_model(cfg).eval(), cfg, {}))
     assert re.search(reason, found or "nothing"), found
+
+
+def test_images_of_four_channels_are_read_as_they_are():
+    cfg = classifier_config(STEPS, mean=[0.0] * 4, std=[255.0] * 4, to_rgb=False)
+    cfg.test_dataloader.dataset.pipeline[0].color_type = "unchanged"
+    cfg.test_dataloader.dataset.pipeline.pop(1)  # Pillow takes three
+    cfg.model.backbone.in_channels = 4
+    assert refusal(describe_for_runner(build_model(cfg).eval(), cfg, {})) is None
+
+
+def test_what_is_no_classifier_or_of_one_size_is_named(tmp_path):
+    def refuse(module, inputs):
+        if inputs[0].shape[2:] != (64, 64):
+            raise RuntimeError("other sizes")
+
+    model = build_model(classifier_config(STEPS)).eval()
+    model.backbone.register_forward_pre_hook(refuse)
+    out = tmp_path / "net.onnx"
+    with pytest.raises(ValueError, match=r"no images of 96x32 pixels \(other.*--fixed-size"):
+        export_model(model, out, find_format(out), size=(64, 64))
+    model.head = torch.nn.Identity()  # as one of self-supervised learning
+    assert resolve_part(model) == "backbone"
 
 
 @pytest.mark.toolbox("mmseg")
@@ -263,6 +290,18 @@ def test_bad_inputs_end_in_one_line_and_nothing_is_replaced(classifier, tmp_path
         assert found and (status, printed.out) == (1, ""), (arguments, printed.err)
     after = {path: path.read_bytes() for path in [*tmp_path.rglob("*.*"), model] if path.is_file()}
     assert after == files
+
+
+def test_images_behind_one_that_cannot_be_read_are_predicted(classifier, tmp_path, run_tool):
+    images = write_images(tmp_path / "images", 3)
+    images[1].write_text("no image")
+    (tmp_path / "images" / "folder.png").mkdir()
+    args = (classifier[3], tmp_path / "images", "--device", "CPU")
+    status, printed = run_tool("predict", *args, "--out", "all.json", "--out-dir", "pictures")
+    assert status == 1 and "give another one; all others (2) are done" in printed.err
+    answers = json.loads((tmp_path / "all.json").read_text())
+    assert ["error" in answer for answer in answers] == [False, True, False]
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
