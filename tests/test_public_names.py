@@ -3,7 +3,6 @@
 import pytest
 
 import mmvanilla
-from tests.helpers import CONFIGS, ROOT
 
 NAMES = {
     "ARCHS",
@@ -38,13 +37,3 @@ def test_custom_imports_of_older_configs_work():
     from mmvanilla.models.cls_head import VanillaNetClsHead
 
     assert old.VanillaNetClsHead is VanillaNetClsHead
-
-
-@pytest.mark.parametrize("name", ["fuse_backbone", "train", "test"])
-def test_tools_are_where_they_were(name):
-    assert (ROOT / "tools" / f"{name}.py").is_file()
-
-
-@pytest.mark.parametrize("name", ["maskrcnn", "upernet", "retinanet"])
-def test_configs_are_where_they_were(name):
-    assert (CONFIGS / f"{name}_vanillanet.py").is_file()

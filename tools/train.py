@@ -36,8 +36,8 @@ def build_parser() -> ArgumentParser:
 
 def check(args: Namespace) -> None:
     """Refuse a config with which training cannot work, and log its other faults as warnings."""
-    cfg, is_alone = load_config(args.config, args.cfg_options), args.launcher == "none"
-    findings = check_config(cfg, images=_FEW, thorough=False, one_process=is_alone)
+    cfg = load_config(args.config, args.cfg_options)
+    findings = check_config(cfg, images=_FEW, thorough=False)
     if certain := [str(item) for item in findings if item.certain]:
         raise ValueError(
             f"{args.config} cannot be trained: {'. Also: '.join(certain)}. "

@@ -1,5 +1,5 @@
-# The network beside vanillanet_fashion_mnist.py: a ResNet-18 for small images, as wide as the same
-# number of MACs allows, with the same data and schedule.
+# A ResNet-18 for small images, with as many MACs as the VanillaNet of vanillanet_fashion_mnist.py.
+# Data and schedule are the same.
 _base_ = ["../_base_/datasets/fashion_mnist.py", "../_base_/schedules/fashion_mnist_15e.py"]
 custom_imports = dict(imports=["mmvanilla"], allow_failed_imports=False)
 

@@ -1,6 +1,7 @@
-# A teacher for vanillanet_fashion_mnist_distilled.py: the ResNet of resnet_fashion_mnist.py, three
-# times as wide, with the same data and schedule. Its labels are not smoothed, since smoothing takes
-# away what a student learns from the wrong classes (Müller et al., 2019).
+# A teacher: the ResNet of resnet_fashion_mnist.py, three times as wide.
+# Its student is vanillanet_fashion_mnist_distilled.py; data and schedule are the same. Its labels
+# are not smoothed, since smoothing takes away what a student learns from the wrong classes (Müller
+# et al., 2019).
 _base_ = ["resnet_fashion_mnist.py"]
 
 model = dict(

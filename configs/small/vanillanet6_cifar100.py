@@ -1,5 +1,5 @@
-# A small VanillaNet-6 on CIFAR-100: a start for small images, not run to its end. MMPretrain
-# downloads the data. The authors publish no such recipe.
+# A small VanillaNet-6 on CIFAR-100: a start for small images, not run to its end.
+# MMPretrain downloads the data. The authors publish no such recipe.
 #
 # Carried over from Fashion-MNIST, where it was measured (docs/fashion_mnist.md, docs/ablations.md):
 # a stem of stride 1, which keeps the pixels; a 3×3 series activation; single convolutions, since

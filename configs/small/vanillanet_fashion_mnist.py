@@ -1,5 +1,6 @@
-# A narrow VanillaNet-8 on Fashion-MNIST, trained on two CPU cores. Its stem keeps the pixels, and
-# each convolution is trained as a single one: docs/fashion_mnist.md says what either gives.
+# A narrow VanillaNet-8 on Fashion-MNIST, trained on two CPU cores.
+# Its stem keeps the pixels, and each convolution is trained as a single one: docs/fashion_mnist.md
+# says what either gives.
 _base_ = ["../_base_/datasets/fashion_mnist.py", "../_base_/schedules/fashion_mnist_15e.py"]
 custom_imports = dict(imports=["mmvanilla", "mmvanilla.cls_head"], allow_failed_imports=False)
 

@@ -1,4 +1,5 @@
-# The VanillaNet of vanillanet_fashion_mnist.py with a teacher, which is trained first:
+# The VanillaNet of vanillanet_fashion_mnist.py with a teacher.
+# The teacher is trained first:
 #   mmvanilla train small/resnet_wide_fashion_mnist.py
 # Testing and fusing need the student's checkpoint alone.
 _base_ = ["vanillanet_fashion_mnist.py"]

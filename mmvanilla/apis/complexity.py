@@ -5,6 +5,7 @@ mmengine's get_model_complexity_info traces the model, which fails on the meta d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -61,7 +62,8 @@ def measure_complexity(model: nn.Module, size: tuple[int, int] = (224, 224)) -> 
 
 def count_macs(module: nn.Module, *inputs: Any) -> int:
     """Count the multiply-accumulates of convolutions and matrix products in ``module(*inputs)``."""
-    counter = FlopCounterMode(display=False)
+    deform = getattr(torch.ops.torchvision, "deform_conv2d", None)
+    counter = FlopCounterMode(display=False, custom_mapping=deform and {deform: _conv_flops})
     with torch.no_grad(), counter:
         module(*inputs)
     return counter.get_total_flops() // 2  # torch counts a multiplication and an addition as two
@@ -114,30 +116,49 @@ def _heads(model: Any, size: tuple[int, int]) -> Iterator[tuple[str, int, int]]:
     with torch.no_grad():
         features = TensorModel(model)(torch.zeros(1, input_channels(model), *size, device="meta"))
     roi_head: Any = getattr(model, "roi_head", None) or nn.Module()
+    regions = list(region_heads(roi_head))
     for name, head in [*model.named_children(), *roi_head.named_children()]:
-        params, label, inputs = _count_params(head), name, features
+        params, label, number, inputs = _count_params(head), name, 1, features
         if name in ("backbone", "neck", "roi_head") or not params:
             continue
+        parts = list(head) if isinstance(head, nn.ModuleList) else [head]
+        if head is getattr(roi_head, name, None):
+            source, usual = _REGIONS.get(name, ("", 0))
+            number = ((model.test_cfg or {}).get(source) or {}).get("max_per_img", usual)
+            parts = [part for kind, part, _ in regions if kind == name]
+            inputs = next((region for kind, _, region in regions if kind == name), features)
+            label = f"{name}, {number} regions" if parts else name
         try:
-            if head is getattr(roi_head, name, None):
-                source, usual = _REGIONS[name]
-                number = ((model.test_cfg or {}).get(source) or {}).get("max_per_img", usual)
-                inputs = torch.zeros(number, *(region_shape(roi_head, name) or ()), device="meta")
-                label = f"{name}, {number} regions"
-            stages = head if isinstance(head, nn.ModuleList) else [head]
-            yield label, params, sum([count_macs(stage, inputs) for stage in stages])
+            macs = number * sum([count_macs(part, inputs) for part in parts])
+            is_known = bool(parts) or name == "shared_head"  # counted with the heads behind it
         except Exception:  # whatever a head raises that takes queries, for one
-            yield f"{name}{_UNKNOWN}", params, 0
+            macs, is_known = 0, False
+        yield label if is_known else f"{name}{_UNKNOWN}", params, macs
 
 
-def region_shape(roi_head: Any, name: str) -> tuple[int, ...] | None:
-    """Return the (C, H, W) of a region of an RoI head's ``bbox_head`` or ``mask_head``, or None."""
-    # Masks may share the extractor of the boxes; the stages of a cascade have one each.
-    extractor: Any = getattr(roi_head, f"{name[:4]}_roi_extractor", None)
-    extractor = extractor or getattr(roi_head, "bbox_roi_extractor", None)
-    extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
-    layers = getattr(extractor, "roi_layers", None)
-    return layers and (extractor.out_channels, *layers[0].output_size)
+def region_heads(
+    roi_head: Any, device: Any = "meta"
+) -> Iterator[tuple[str, nn.Sequential, torch.Tensor]]:
+    """List the box and mask heads of an RoI head, each stage behind the head that they share.
+
+    With each comes its name and the maps of a region, (1, C, H, W).
+    """
+    shared = getattr(roi_head, "shared_head", None) or nn.Identity()
+    for name in _REGIONS:
+        head = getattr(roi_head, name, None)
+        # Masks may share the extractor of the boxes; the stages of a cascade have one each.
+        extractor: Any = getattr(roi_head, f"{name[:4]}_roi_extractor", None)
+        extractor = extractor or getattr(roi_head, "bbox_roi_extractor", None)
+        extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
+        layers = getattr(extractor, "roi_layers", None)
+        if head is not None and layers:
+            region = torch.zeros(1, extractor.out_channels, *layers[0].output_size, device=device)
+            for stage in head if isinstance(head, nn.ModuleList) else [head]:
+                yield name, nn.Sequential(shared, stage), region
+
+
+def _conv_flops(x: Any, weight: Any, *settings: Any, out_shape: Any, **ignored: Any) -> int:
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
 def _count_params(module: nn.Module) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -61,15 +61,15 @@ def toolbox_of(cfg: Config) -> str | None:
 
 
 def tested_dataset(cfg: Config) -> Any:
-    """Return the config of the data set that is tested on, out of any wrappers; {} without one."""
-    return innermost((cfg.get("test_dataloader") or {}).get("dataset", {}))
+    """Return the config of the (first) data set that is tested on; {} without one."""
+    return next(leaves((cfg.get("test_dataloader") or {}).get("dataset") or {}))
 
 
-def innermost(dataset: Any) -> Any:
-    """Return the config of a data set out of wrappers such as RepeatDataset."""
-    while "dataset" in dataset:
-        dataset = dataset["dataset"]
-    return dataset
+def leaves(dataset: Any) -> Iterator[Any]:
+    """List the data sets inside of wrappers such as ConcatDataset: built ones, or configs."""
+    entries = dataset if isinstance(dataset, Mapping) else vars(dataset)
+    for part in entries.get("datasets") or [entries.get("dataset")]:
+        yield from [dataset] if part is None else leaves(part)
 
 
 def _read(name: str, read: Any, argument: Any) -> Any:

@@ -35,6 +35,7 @@ def deploy_config(cfg: Config) -> Config:
             node["deploy"] = True
         if "init_cfg" in node:
             node["init_cfg"] = _without_pretrained(node["init_cfg"])
+    cfg.model.pop("pretrained", None)
     if cfg.get("default_hooks"):
         hooks = cfg.default_hooks.items()
         cfg.default_hooks = {name: hook for name, hook in hooks if not _is_deep_training(hook)}

@@ -42,8 +42,8 @@ class DistilledClassifier(ImageClassifier):
         TypeError: ``teacher`` has other keys, or the head has another loss than ``ClsHead``: that
             of ``ArcFaceClsHead`` has a margin, that of a ``RegressionHead`` no classes.
         ValueError: Temperature or weight is out of its range; when training begins, the teacher
-            cannot be built, has other classes, or was trained with other means, deviations or
-            colour order of the images.
+            cannot be built, has another number of classes, or was trained with other means,
+            deviations or colour order of the images.
         FileNotFoundError, RuntimeError: When training begins, the teacher's weights are missing,
             or do not fit.
     """

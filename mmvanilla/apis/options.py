@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmvanilla.apis.config import tested_dataset, toolbox_of
+from mmvanilla.apis.config import leaves, toolbox_of
 
 # What the visualization hooks of the toolboxes call the switch and the folder. MMSegmentation's
 # draws into the folder of the visualizer.
@@ -19,11 +19,17 @@ _HOOKS = {
 
 
 def set_mixed_precision(cfg: Config, amp: bool | None) -> None:
-    """Let a config train with automatic mixed precision, without it, or as it says (None)."""
+    """Let a config train with automatic mixed precision, without it, or as it says (None).
+
+    Raises:
+        ValueError: The config has an optimiser wrapper of another kind.
+    """
     wrapper = cfg.optim_wrapper
-    kind = str(getattr(wrapper.get("type"), "__name__", wrapper.get("type")))
-    is_amp = kind.rpartition(".")[2] in ("AmpOptimWrapper", "BFloat16OptimWrapper")
+    kind = str(getattr(wrapper.get("type"), "__name__", wrapper.get("type"))).rpartition(".")[2]
+    is_amp = kind in ("AmpOptimWrapper", "BFloat16OptimWrapper")
     if amp and not is_amp:
+        if kind not in ("None", "OptimWrapper"):
+            raise ValueError(f"--amp would replace the {kind} of {cfg.filename}; leave it out")
         wrapper.type = "AmpOptimWrapper"
         wrapper.setdefault("loss_scale", "dynamic")
     elif amp is False and is_amp:
@@ -38,7 +44,7 @@ def set_pictures(cfg: Config, show_dir: str) -> None:
     Raises:
         ValueError: The config has no hook of a toolbox that draws.
     """
-    hook: Any = cfg.get("default_hooks", {}).get("visualization")
+    hook: Any = (cfg.get("default_hooks") or {}).get("visualization")
     toolbox = toolbox_of(cfg)
     if hook is None or toolbox not in _HOOKS:
         raise ValueError(
@@ -66,10 +72,11 @@ def set_tta(cfg: Config) -> None:
     """
     if "tta_model" not in cfg or "tta_pipeline" not in cfg:
         raise ValueError(f"{cfg.filename} has no tta_model and tta_pipeline, which --tta needs")
-    if cfg.get("default_hooks", {}).get("visualization", {}).get("enable"):
+    if ((cfg.get("default_hooks") or {}).get("visualization") or {}).get("enable"):
         raise ValueError(
             "MMPretrain's hook cannot draw the augmented images of --tta; leave it out"
         )
-    tested_dataset(cfg).pipeline = cfg.tta_pipeline
+    for part in leaves(cfg.test_dataloader.dataset):
+        part.pipeline = cfg.tta_pipeline
     cfg.tta_model.module = cfg.model
     cfg.model = cfg.tta_model

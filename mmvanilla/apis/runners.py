@@ -15,7 +15,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import Runner
 
-from mmvanilla.apis.config import load_config
+from mmvanilla.apis.config import load_config, toolbox_of
 from mmvanilla.apis.options import set_mixed_precision, set_pictures, set_tta
 from mmvanilla.apis.resuming import ResumeCheckHook, last_checkpoint
 from mmvanilla.checkpoints.reading import use_safe_loaders
@@ -104,7 +104,7 @@ def build_test_runner(
         set_tta(cfg)
     runner = _build_runner(cfg, _Testing)
     if out is not None:
-        dump = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
+        dump = "mmdet.DumpDetResults" if toolbox_of(cfg) == "mmdet" else "DumpResults"
         metric: Any = METRICS.build(dict(type=dump, out_file_path=out))
         runner.test_evaluator.metrics.append(metric)
     return runner

@@ -1,4 +1,4 @@
-"""Draw what a model predicts, and what its backbone gives at each level, as PNG files."""
+"""Draw what a model predicts, as PNG files."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv
 import numpy as np
 import torch
 from mmengine.registry import VISUALIZERS
-from mmengine.visualization import Visualizer
-from torch import nn
 
 from mmvanilla.apis.config import load_config, tested_dataset, toolbox_of
 from mmvanilla.apis.images import ImageReader
-from mmvanilla.apis.model import TensorModel, load_model
+from mmvanilla.apis.model import load_model
 from mmvanilla.checkpoints.writing import check_writable, write_whole
 
 #: What draws in each toolbox.
@@ -90,35 +87,3 @@ def _draw(
         return
     options = dict(pred_score_thr=threshold) if scope == "mmdet" else {}
     visualizer.add_datasample("", pixels, sample, draw_gt=False, out_file=out, **options)
-
-
-def draw_features(
-    config: str,
-    checkpoint: str,
-    image: Path,
-    out: str | Path,
-    device: str = "cpu",
-    overwrite: bool = False,
-) -> None:
-    """Draw the mean of the channels of each level of a backbone over an image, as a ``.png`` file.
-
-    The arguments and errors are those of :func:`draw_predictions`.
-    """
-    if Path(out).suffix != ".png":
-        raise ValueError(f"the picture must be a .png file, found {out}")
-    check_writable([out], overwrite, [config, checkpoint, image])
-    cfg = load_config(config)
-    model, _ = load_model(cfg, checkpoint, device)
-    inputs, pixels = ImageReader(model, cfg).read(image)
-    if pixels.shape[2] != 3:  # gray images and those with more channels are shown in gray
-        pixels = np.repeat(pixels.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
-    height, width = pixels.shape[:2]
-    with torch.no_grad():
-        levels = TensorModel(model, "backbone")(inputs)
-    rows = []
-    for level in levels:
-        level = nn.functional.interpolate(level.cpu(), size=(height, width))[0]
-        drawn = Visualizer.draw_featmap(level, pixels, "squeeze_mean", alpha=0.4)
-        rows.append(cv2.resize(drawn, (width, height)))
-    _, encoded = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
-    write_whole(encoded.tobytes(), out, overwrite)

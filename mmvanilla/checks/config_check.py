@@ -29,7 +29,6 @@ def check_config(
     images: int = 50,
     show_dir: str | None = None,
     thorough: bool = True,
-    one_process: bool = True,
 ) -> list[Finding]:
     """Check a config: its model without weights, its training, and what the model will be fed.
 
@@ -44,10 +43,13 @@ def check_config(
             model = build_on_meta(cfg)
         except ValueError as error:
             text = str(error).removeprefix(f"{cfg.filename}: ")
-            remedy = "correct it; _delete_=True in a dict lets it inherit nothing"
+            remedy = (
+                "correct it; types of ours have no toolbox in front, as type='VanillaNet', and "
+            )
+            remedy += "_delete_=True in a dict lets it inherit nothing"
             findings.append(Finding(FAULT, "model", text, remedy, certain=True))
         else:
-            findings += check_model(cfg, model, one_process)
+            findings += check_model(cfg, model)
             findings += [*check_optimiser(cfg, model), check_lambda(cfg, model)]
             findings += check_weights(cfg, model)
         findings += check_data(cfg, images, show_dir, thorough)

@@ -15,10 +15,10 @@ from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
 from torch import Tensor
 
-from mmvanilla.apis.config import toolbox_of
+from mmvanilla.apis.config import leaves, toolbox_of
 from mmvanilla.apis.visualize import DRAWERS
 from mmvanilla.checkpoints.writing import write_whole
-from mmvanilla.checks.data_sets import build, check_part, disagree, leaves, listed, spaced
+from mmvanilla.checks.data_sets import build, check_part, disagree, listed, spaced
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 
 _SHOWN, _SIDE = 4, 320  # samples on a picture, and pixels of each, so that names can be read
@@ -57,8 +57,9 @@ def check_data(
             findings += _describe(subject, dataset, samples, classes, heads, thorough, unused)
         if samples and split == "train" and show_dir is not None:
             out = Path(show_dir, "train.png")
-            _draw(cfg, metainfo, samples[:_SHOWN], out)
-            findings.append(Finding(OK, subject, f"{out} shows the first samples"))
+            shown = [samples[index] for index in spaced(len(samples), _SHOWN)]
+            _draw(cfg, metainfo, shown, out)
+            findings.append(Finding(OK, subject, f"{out} shows {len(shown)} samples"))
     return [*findings, *_check_classes(heads, names)]
 
 
@@ -86,16 +87,15 @@ def _take(subject: str, dataset: Any, images: int) -> tuple[list[Any], list[Find
 def _count_labels(dataset: Any) -> Counter[int] | None:
     """Count the labels of a whole split; None if they are not known without images."""
     counts: Counter[int] = Counter()
-    for part in leaves(dataset):
-        for index in range(len(part)):
-            try:
-                objects = part.get_data_info(index).get("instances")
-                if objects is None:
-                    counts.update(part.get_cat_ids(index))
-                else:  # without crowds, from which no model learns
-                    counts.update(x["bbox_label"] for x in objects if not x.get("ignore_flag"))
-            except (AttributeError, KeyError, NotImplementedError):
-                return None
+    for index in range(len(dataset)):
+        try:
+            objects = dataset.get_data_info(index).get("instances")
+            if objects is None:
+                counts.update(dataset.get_cat_ids(index))
+            else:  # without crowds, from which no model learns
+                counts.update(x["bbox_label"] for x in objects if not x.get("ignore_flag"))
+        except (AttributeError, KeyError, NotImplementedError):
+            return None
     return counts
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.fileio import load
 from mmengine.registry import DATASETS
 
+from mmvanilla.apis.config import leaves
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 
 _ROUNDING = 2  # pixels by which a box may reach out of its image
@@ -20,26 +21,10 @@ def build(node: Mapping[str, Any]) -> tuple[Any, Finding | None]:
     try:
         return DATASETS.build(copy.deepcopy(node)), None
     except Exception as error:  # whatever a data set of any origin raises
-        text, parts = words(error), list(leaves(node))
-        files = listed([part["ann_file"] for part in parts if part.get("ann_file")])
-        remedy = "put the data there, or correct data_root, ann_file and data_prefix"
-        if isinstance(error, KeyError) and files:
-            remedy = f"add it to every entry of {files}"
-        elif not isinstance(error, OSError) and files:
-            remedy = f"correct the data set's config, or {files}"
-        if "need at least one array" in text:  # NumPy, about a list without images
-            places = ", ".join(
-                f"{part.get('data_root')}{part.get('data_prefix')}" for part in parts
-            )
-            text = f"no image in {places}, or with another img_suffix, or filter_cfg leaves none"
-        return None, Finding(FAULT, "", text, remedy, certain=True)
-
-
-def leaves(dataset: Any) -> Iterator[Any]:
-    """List the data sets inside of wrappers such as ConcatDataset: built ones, or configs."""
-    entries = dataset if isinstance(dataset, Mapping) else vars(dataset)
-    for part in entries.get("datasets") or [entries.get("dataset")]:
-        yield from [dataset] if part is None else leaves(part)
+        files = listed([part["ann_file"] for part in leaves(node) if part.get("ann_file")])
+        remedy = "put the data there, or correct data_root, ann_file, data_prefix, img_suffix or "
+        remedy += "filter_cfg" + f", or the entries of {files}" * bool(files)
+        return None, Finding(FAULT, "", words(error), remedy, certain=True)
 
 
 def spaced(length: int, count: int | None) -> list[int]:

@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmvanilla.apis.complexity import region_shape
+from mmvanilla.apis.complexity import region_heads
 from mmvanilla.apis.model import build_model, fixed_input_size, input_channels
 from mmvanilla.checks.findings import FAULT, OK, WARNING, Finding, words
 from mmvanilla.models.vanillanet import VanillaNet
@@ -42,11 +42,10 @@ class Pass:
     failures: list[tuple[str, Exception]] = field(default_factory=list)  #: and their modules
 
 
-def check_model(cfg: Config, model: nn.Module, one_process: bool = True) -> list[Finding]:
+def check_model(cfg: Config, model: nn.Module) -> list[Finding]:
     """Run a model on an image and compare what each part gets with what it was built for.
 
     It is on torch's meta device, where an error counts only if it also happens with real numbers.
-    ``one_process`` tells whether training will run in one process.
     """
     if not hasattr(find_core(model)[1], "extract_feat"):
         return []  # a model of no toolbox, of which nobody knows how it runs
@@ -56,8 +55,6 @@ def check_model(cfg: Config, model: nn.Module, one_process: bool = True) -> list
         run = run_parts(build_model(cfg), only or _SMALL)
     findings = [_explain(model, run, *failure) for failure in run.failures]
     findings += _check_strides(model, run)
-    if not (cfg.get("model_wrapper_cfg") or cfg).get("find_unused_parameters"):
-        findings += _check_unused(model, run, one_process)
     if not any(item.subject == CHANNELS for item in findings):
         shapes = [list(shape[1:]) for shape in run.features]
         text = f"backbone and neck give {shapes} of {run.size}, which the heads take"
@@ -78,10 +75,11 @@ def _explain(model: nn.Module, run: Pass, running: str, error: Exception) -> Fin
         shapes = [tuple(shape[1:]) for shape in run.shapes[outer]]
         text += f" (model.{outer}: {known}gets {shapes})"
     remedy = "correct in_channels or in_index there, or out_indices of the backbone"
-    # A backbone of others may be made for one size of images, which is not known here.
+    if isinstance(error, NotImplementedError):
+        remedy = "take another layer there, or install what it needs"
+    # A network of others may be made for one size of images, which is not known here.
     is_ours = any(isinstance(module, VanillaNet) for module in model.modules())
-    is_certain = is_ours or "backbone" not in running
-    return Finding(FAULT if is_certain else WARNING, CHANNELS, text, remedy, is_certain)
+    return Finding(FAULT if is_ours else WARNING, CHANNELS, text, remedy, is_ours)
 
 
 def _check_strides(model: nn.Module, run: Pass) -> Iterator[Finding]:
@@ -133,20 +131,6 @@ def _fit(strides: Sequence[Any], maps: Sequence[torch.Size], size: tuple[int, in
         for shape, stride in zip(maps, strides, strict=True)
         for pixels, count, step in zip(size, shape[2:], stride, strict=True)
     )
-
-
-def _check_unused(model: nn.Module, run: Pass, one_process: bool) -> Iterator[Finding]:
-    """Find layers that no output needs: several processes wait for their gradients."""
-    prefix = f"{find_core(model)[0]}backbone"
-    learned = [name.rpartition(".")[0] for name, x in model.named_parameters() if x.requires_grad]
-    inside = [name for name in dict.fromkeys(learned) if name.startswith(f"{prefix}.")]
-    unused = [name for name in inside if name not in run.shapes]
-    if unused and run.features and prefix in run.shapes:
-        text = f"{len(unused)} layers of the backbone ({unused[0]}, …) reach no output, on which "
-        text += "training in several processes fails"
-        remedy = "add the last level to out_indices, or set find_unused_parameters=True"
-        status = WARNING if one_process else FAULT
-        yield Finding(status, "unused layers", text, remedy, certain=not one_process)
 
 
 def _anchors_size(model: nn.Module) -> tuple[int, int] | None:
@@ -224,13 +208,9 @@ def _consumers(core: Any, features: Any, device: Any) -> Iterator[tuple[str, Cal
         decoder: Any = getattr(head, "pixel_decoder", None)
         if _takes_one(decoder):
             yield f"{name}.pixel_decoder", partial(decoder, features)
-    for name in ("bbox_head", "mask_head"):
-        head = getattr(getattr(core, "roi_head", None), name, None)
-        shared = getattr(getattr(core, "roi_head", None), "shared_head", None) or nn.Identity()
-        for each in head if isinstance(head, nn.ModuleList) else [head]:
-            if _takes_one(each) and (shape := region_shape(core.roi_head, name)):
-                maps = torch.zeros(2, *shape, device=device)
-                yield f"roi_head.{name}", partial(nn.Sequential(shared, each), maps)
+    for name, part, region in region_heads(getattr(core, "roi_head", None), device):
+        if _takes_one(part[1]):
+            yield f"roi_head.{name}", partial(part, region)
 
 
 def _cascade(heads: Any, features: Any) -> None:

@@ -28,8 +28,8 @@ _OPTIONS_OF_AMP = ("loss_scale", "dtype", "use_fsdp", "cache_enabled")
 def check_types(cfg: Config) -> Iterator[Finding]:
     """Check that ``custom_imports`` names the package: tools of a toolbox import what it names."""
     registries = (x for x in vars(registry).values() if isinstance(x, registry.Registry))
-    kinds = [(*item, each) for each in registries for item in each.module_dict.items()]
-    ours = {name: each for name, kind, each in kinds if kind.__module__.startswith("mmvanilla")}
+    kinds = (item for each in registries for item in each.module_dict.items())
+    ours = [name for name, kind in kinds if kind.__module__.startswith("mmvanilla")]
     names = rf"'((?:(?!mmvanilla)\w+\.)?(?:{'|'.join(ours)})|vanillanet://.*?)'"  # or classes
     used = re.findall(names, str(cfg.to_dict()))
     named = (cfg.get("custom_imports") or {}).get("imports") or []
@@ -38,11 +38,6 @@ def check_types(cfg: Config) -> Iterator[Finding]:
         text = f"the config uses {', '.join(dict.fromkeys(used))} and does not import mmvanilla"
         remedy = f"add custom_imports = dict(imports={[*named, 'mmvanilla']}) for other tools"
         yield Finding(FAULT, "custom_imports", text, remedy)
-    for name in dict.fromkeys(used):
-        if name.count(".") == 1 and "://" not in name and ours[_bare(name)].get(name) is None:
-            text = f"type={name!r}: not found in this toolbox"
-            remedy = f"write type={_bare(name)!r}, which every toolbox finds"
-            yield Finding(FAULT, "types", text, remedy, certain=True)
 
 
 def check_topk(cfg: Config) -> Iterator[Finding]:
@@ -61,10 +56,13 @@ def check_optimiser(cfg: Config, model: nn.Module) -> Iterator[Finding]:
     wrapper = cfg.get("optim_wrapper")
     if not isinstance(wrapper, Mapping):
         return
-    # AmpOptimWrapper refuses CPUs, and only the constructor is of interest.
-    plain = {key: value for key, value in wrapper.items() if key not in _OPTIONS_OF_AMP}
+    plain: dict[str, Any] = dict(copy.deepcopy(wrapper))
+    if _bare(plain.get("type")) in ("AmpOptimWrapper", "BFloat16OptimWrapper"):
+        # The first one refuses CPUs, and only the constructor is of interest.
+        plain = {key: value for key, value in plain.items() if key not in _OPTIONS_OF_AMP}
+        plain["type"] = "OptimWrapper"
     try:
-        built = build_optim_wrapper(model, copy.deepcopy({**plain, "type": "OptimWrapper"}))
+        built = build_optim_wrapper(model, plain)
     except Exception as error:  # whatever a constructor of any origin raises
         remedy = "correct its entries"
         if isinstance(error, NotImplementedError) or "constructor registry" in str(error):
@@ -74,12 +72,14 @@ def check_optimiser(cfg: Config, model: nn.Module) -> Iterator[Finding]:
         text = f"optim_wrapper cannot be built: {words(error)}"
         yield Finding(FAULT, "optimiser", text, remedy, certain=True)
         return
-    name = type(built.optimizer).__name__
+    if (optimizer := getattr(built, "optimizer", None)) is None:
+        return  # a constructor of several
+    name = type(optimizer).__name__
     is_ours = any(isinstance(module, VanillaNet) for module in model.modules())
     if name == "SGD" and is_ours and not _trained_weights(cfg):
         text = "a VanillaNet that trains from scratch with SGD does not learn"
         yield Finding(WARNING, "optimiser", text, "take AdamW or LAMB, or name trained weights")
-    yield Finding(OK, "optimiser", f"{name}, {len(built.optimizer.param_groups)} groups")
+    yield Finding(OK, "optimiser", f"{name}, {len(optimizer.param_groups)} groups")
 
 
 def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
@@ -117,7 +117,7 @@ def check_lambda(cfg: Config, model: nn.Module) -> Finding | None:
         text = f"λ is 1 after {end} of {length} {unit}, so it never is"
         remedy = f"set begin + decay_{unit} below max_{unit}, about a third of it"
         return fault(text, remedy, certain=False)
-    if source is not None and end:
+    if source is not None and end and not cfg.get("resume"):
         text = f"DeepTrainingHook begins at λ = 0, but {source} was trained at λ = 1"
         remedy = "remove the hook, unless these weights are from the middle of deep training"
         return Finding(WARNING, "λ", text, remedy)
@@ -142,7 +142,11 @@ def check_weights(cfg: Config, model: nn.Module) -> Iterator[Finding]:
             remedy = "correct the path; write it without file://"
             yield Finding(FAULT, "weights", f"{place}: {path} is not there", remedy)
         elif prefix is not None or isinstance(module, VanillaNet):
-            content = read_checkpoint(source)
+            try:
+                content = read_checkpoint(source)
+            except ValueError as error:
+                yield Finding(FAULT, "weights", f"{place}: {error}", certain=True)
+                continue
             keys = list(content.get("state_dict", content))
             starts = ["stem.", "module.stem."] if prefix is None else [prefix.rstrip(".") + "."]
             if not any(key.startswith(tuple(starts)) for key in keys):
@@ -160,4 +164,5 @@ def _trained_weights(cfg: Config) -> str | None:
     """Return what a training starts from; None from scratch."""
     if cfg.get("load_from") or cfg.get("resume"):
         return str(cfg.get("load_from") or "the resumed checkpoint")
-    return "init_cfg" if "'Pretrained" in str(cfg.get("model")) else None
+    is_named = cfg.model.get("pretrained") or "Pretrained" in str(cfg.model)
+    return "init_cfg" if is_named else None

@@ -35,7 +35,7 @@ class ChannelsLastHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 to_channels_last(hook.ema_model)
-                find_tensors_again(hook.ema_model)
+                rebind(hook.ema_model)
         wrapper = runner.optim_wrapper
         for each in wrapper.values() if hasattr(wrapper, "values") else [wrapper]:
             for parameter, state in each.optimizer.state.items():
@@ -94,7 +94,7 @@ def _has_compiled_ops(model: nn.Module) -> bool:
     return any(kind.__module__.startswith("mmcv.ops.") for kind in kinds)
 
 
-def find_tensors_again(average: Any) -> None:
+def rebind(average: Any) -> None:
     """Let an average of mmengine forget the tensors that its module had."""
     inner = average.module
     whole = average.update_buffers

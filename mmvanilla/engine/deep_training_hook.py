@@ -94,8 +94,8 @@ class DeepTrainingHook(Hook):
         self.decay_epochs, self.decay_iters = decay_epochs, decay_iters
         self.schedule, self.begin, self.merge = schedule, begin, merge
         self.by_epoch = decay_iters is None if by_epoch is None else by_epoch
-        self.counts_parts = decay_iters is None and not self.by_epoch
         self._settings = dict(vars(self))
+        self._counts_parts = decay_iters is None and not self.by_epoch
         self._current: float | None = None
         self._is_merged = False
 
@@ -127,7 +127,7 @@ class DeepTrainingHook(Hook):
             )
         if self.merge and not self._is_merged:
             check_merging(runner)
-        part = 1 / len(runner.train_dataloader) if self.counts_parts else 1
+        part = 1 / len(runner.train_dataloader) if self._counts_parts else 1
         last = self._lambda_at(runner.max_epochs - part, runner.max_iters - 1)
         if last < 1.0:
             runner.logger.warning(
@@ -153,7 +153,7 @@ class DeepTrainingHook(Hook):
         values = (float(weights[name]) for name in weights if name.endswith("act_lambda"))
         saved = max(values, default=float(self._is_merged))
         # In parts, λ may fall within the epoch that was broken off, and begins anew.
-        start = self._lambda_at(meta["epoch"] + self.counts_parts, meta["iter"])
+        start = self._lambda_at(meta["epoch"] + self._counts_parts, meta["iter"])
         if start < saved - 1e-6:
             raise ValueError(
                 f"λ would fall from {saved:g} to {start:g}: this DeepTrainingHook is longer, or "
@@ -175,7 +175,7 @@ class DeepTrainingHook(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Set λ for this iteration, unless λ changes once per epoch; log it; merge in time."""
         if not self.by_epoch:
-            part = batch_idx / len(runner.train_dataloader) if self.counts_parts else 0
+            part = batch_idx / len(runner.train_dataloader) if self._counts_parts else 0
             self._set(runner, self._lambda_at(runner.epoch + part, runner.iter))
         # Gradients that are still accumulated would be lost.
         is_due = self.merge and not self._is_merged and self._current == 1.0
@@ -188,9 +188,9 @@ class DeepTrainingHook(Hook):
         runner.message_hub.update_scalar(_LOG_NAME, self._current)
 
     def _lambda_at(self, epoch: float, iteration: int) -> float:
-        done, length = iteration, self.decay_iters
+        done, length = epoch, self.decay_epochs
         if length is None:
-            done, length = epoch, self.decay_epochs
+            done, length = iteration, self.decay_iters
         if not length:
             return 0.0 if done < self.begin else 1.0
         return SCHEDULES[self.schedule]((done - self.begin) / length)

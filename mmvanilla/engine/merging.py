@@ -14,12 +14,7 @@ from torch import compiler, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mmvanilla.engine.channels_last import (
-    ChannelsLastHook,
-    find_tensors_again,
-    to_channels_last,
-    wrap_again,
-)
+from mmvanilla.engine.channels_last import ChannelsLastHook, rebind, to_channels_last, wrap_again
 from mmvanilla.models.act_lambda import set_act_lambda
 from mmvanilla.models.conv_pair import ConvPair
 from mmvanilla.models.merging import adopt_single_form, merge_pairs
@@ -107,7 +102,7 @@ def _exchange(runner: Any, exchange: Callable[[list[nn.Module]], Any]) -> int:
         for each in models:
             to_channels_last(each)
     for average in averages:
-        find_tensors_again(average)
+        rebind(average)
     wrap_again(runner)
     if runner.cfg.get("compile"):
         compiler.reset()  # not every version of torch sees that layers were exchanged

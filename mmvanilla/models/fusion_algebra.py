@@ -30,19 +30,10 @@ def fuse_conv_bn(
         gamma: The norm's weight, (C_out,); None for ones.
         beta: The norm's bias, (C_out,); None for zeros.
         eps: Number that the norm adds to the variance.
-
-    Raises:
-        ValueError: The length of a vector is not C_out.
     """
-    for name, vector in dict(bias=bias, mean=mean, var=var, gamma=gamma, beta=beta).items():
-        if vector is not None and vector.shape != weight.shape[:1]:
-            raise ValueError(
-                f"fuse_conv_bn: {name} has shape {tuple(vector.shape)}, expected "
-                f"{tuple(weight.shape[:1])} for a weight of shape {tuple(weight.shape)}"
-            )
     conv = weight.double(), None if bias is None else bias.double()
-    affine = [None if each is None else each.double() for each in (gamma, beta)]
-    fused = fusion.fuse_conv_bn_weights(*conv, mean.double(), var.double(), eps, *affine)
+    gamma, beta = (None if each is None else each.double() for each in (gamma, beta))
+    fused = fusion.fuse_conv_bn_weights(*conv, mean.double(), var.double(), eps, gamma, beta)
     return contiguous_copy(fused[0].data, weight.dtype), contiguous_copy(
         fused[1].data, weight.dtype
     )
@@ -50,7 +41,7 @@ def fuse_conv_bn(
 
 def merge_pointwise(
     weight1: Tensor,
-    bias1: Tensor | None,
+    bias1: Tensor,
     weight2: Tensor,
     bias2: Tensor | None,
     groups: int = 1,
@@ -62,7 +53,7 @@ def merge_pointwise(
 
     Args:
         weight1: Weight of the first convolution, (C_mid, C_in / groups, kh, kw).
-        bias1: Bias of the first convolution, (C_mid,); None if it has none.
+        bias1: Bias of the first convolution, (C_mid,).
         weight2: Weight of the second convolution, (C_out, C_mid / groups, 1, 1).
         bias2: Bias of the second convolution, (C_out,); None if it has none.
         groups: Number of groups of both convolutions.
@@ -79,9 +70,8 @@ def merge_pointwise(
     second = weight2.double().reshape(groups, out // groups, mid // groups)
     first = weight1.double().reshape(groups, mid // groups, -1)
     weight = torch.bmm(second, first).reshape(out, *weight1.shape[1:])
-    bias = weight.new_zeros(out) if bias2 is None else bias2.double()
-    if bias1 is not None:
-        bias = bias + torch.bmm(second, bias1.double().reshape(groups, -1, 1)).reshape(out)
+    bias = torch.bmm(second, bias1.double().reshape(groups, -1, 1)).reshape(out)
+    bias = bias if bias2 is None else bias + bias2.double()
     return contiguous_copy(weight, weight1.dtype), contiguous_copy(bias, weight1.dtype)
 
 

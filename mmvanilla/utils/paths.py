@@ -59,8 +59,8 @@ def config_path(name: str) -> str:
 
 
 def resolve_config(name: str) -> str:
-    """Return a path that exists as it is, and of any other name what :func:`config_path` finds."""
-    return name if Path(name).exists() else config_path(name)
+    """Return the path of a file as it is, and of any other name what :func:`config_path` finds."""
+    return name if Path(name).is_file() else config_path(name)
 
 
 def tool_command(name: str) -> str:

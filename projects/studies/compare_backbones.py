@@ -21,7 +21,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
-from mmvanilla.apis.config import innermost, load_config, tested_dataset
+from mmvanilla.apis.config import leaves, load_config, tested_dataset
 from mmvanilla.apis.runners import build_test_runner
 from mmvanilla.deploy.runner_runtimes import RUNTIMES
 from mmvanilla.utils import cli
@@ -84,7 +84,7 @@ def compare_backbones(
 
 
 def _calibration_images(cfg: Config, model: Any, count: int) -> Iterator[np.ndarray]:
-    dataset = innermost(cfg.train_dataloader.dataset)
+    dataset = next(leaves(cfg.train_dataloader.dataset))
     built = DATASETS.build({**dataset, "pipeline": tested_dataset(cfg).pipeline})
     for index in np.linspace(0, len(built) - 1, min(count, len(built))).round().astype(int):
         batch = pseudo_collate([built[int(index)]])

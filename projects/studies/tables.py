@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmvanilla.apis.timing import Timing
 from mmvanilla.checkpoints.writing import write_text
+from mmvanilla.utils.numerics import largest
 from projects.studies.training import Result
 from projects.studies.trainings import RowState
 
@@ -87,7 +88,7 @@ def _metric(results: Sequence[Result], name: str) -> str:
 
 
 def _most_changed(results: Sequence[Result]) -> float:
-    return max(
+    return largest(
         abs(value - result.trained[name])
         for result in results
         for name, value in (result.fused or {}).items()

@@ -51,10 +51,12 @@ class Choice:
                 or there are fewer than two values.
         """
         table, other = row.load(), row.load(self.options)
-        if other.val_dataloader.dataset == table.val_dataloader.dataset:
+        used, chosen = (dict(cfg.val_dataloader.dataset) for cfg in (table, other))
+        if all(used.get(key) == chosen.get(key) for key in {*used, *chosen} - {"indices"}):
             raise ValueError(
                 f"{row.name}: a value would be chosen on the data whose results are reported; hold "
-                "training images out by --choose-on, as val_dataloader.dataset.indices=-10000"
+                "training images out by --choose-on, as val_dataloader.dataset.split=train and "
+                "val_dataloader.dataset.indices=-10000"
             )
         node: Any = table
         for part in self.key.split("."):

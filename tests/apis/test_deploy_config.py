@@ -53,7 +53,9 @@ NORMAL = dict(type="Normal", layer="Conv2d")
 )
 def test_nothing_is_fetched(init_cfg, left):
     cfg = Config(dict(model=dict(type="VanillaNet", arch="5", init_cfg=init_cfg), load_from="x"))
+    cfg.model.pretrained = "x"
     assert deploy_config(cfg).model.init_cfg == left and deploy_config(cfg).load_from is None
+    assert "pretrained" not in deploy_config(cfg).model
 
 
 @pytest.mark.parametrize("kind", ["DeepTrainingHook", DeepTrainingHook])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmvanilla.apis.config import load_config
+from mmvanilla.apis.config import leaves, load_config
 from mmvanilla.apis.model import build_model
 from mmvanilla.apis.options import set_mixed_precision, set_pictures, set_tta
 from mmvanilla.apis.runners import build_test_runner
@@ -25,6 +25,9 @@ def test_mixed_precision():
     cfg.optim_wrapper.type = "BFloat16OptimWrapper"
     set_mixed_precision(cfg, False)
     assert cfg.optim_wrapper == plain
+    cfg.optim_wrapper.type = "MyOptimWrapper"
+    with pytest.raises(ValueError, match="--amp would replace the MyOptimWrapper"):
+        set_mixed_precision(cfg, True)
 
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmpretrain"])
@@ -43,6 +46,14 @@ def test_augmented_images_are_not_drawn_where_the_hook_cannot():
     draws = dict(default_hooks=dict(visualization=dict(enable=True)))
     with pytest.raises(ValueError, match="cannot draw the augmented images"):
         set_tta(Config(dict(model={}, tta_model={}, tta_pipeline=[], **draws)))
+
+
+def test_tta_reaches_every_data_set():
+    node = dict(type="ConcatDataset", datasets=[dict(pipeline=[]), dict(dataset=dict(pipeline=[]))])
+    loader = dict(test_dataloader=dict(dataset=node), default_hooks=None)
+    cfg = Config(dict(model={}, tta_model={}, tta_pipeline=["x"], **loader))
+    set_tta(cfg)
+    assert [part.pipeline for part in leaves(cfg.test_dataloader.dataset)] == [["x"], ["x"]]
 
 
 # The pictures below the folder that --show-dir names, and what is measured.

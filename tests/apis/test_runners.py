@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-from mmvanilla.apis.config import load_config
-from mmvanilla.apis.model import build_model
 from mmvanilla.apis.runners import build_test_runner, build_train_runner
-from mmvanilla.datasets.shapes import make_shapes
+from tests.checkpoints import hostile
 from tests.helpers import ROOT, release
 from tests.toy_training import train, write_config
 
@@ -95,30 +92,6 @@ def test_weights_that_do_not_fit_are_not_tested(work, tmp_path, change, message)
         test(work.parent / "config.py", tmp_path / "changed.pth", tmp_path, custom_hooks=[])
 
 
-@pytest.mark.toolbox("mmdet")
-def test_a_detector_without_its_head_is_not_tested(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    make_shapes("data/shapes", layouts=("coco",), num_train=1, num_val=1, image_size=64)
-    loader = load_config("shapes/maskrcnn_vanillanet_shapes.py").test_dataloader
-    tiny = dict(type="VanillaNet", arch="6", width_mult=1 / 64, out_indices=(0, 1, 2, 3))
-    options = {
-        "model.backbone": tiny,
-        "model.neck.in_channels": [8, 16, 32, 64],
-        "model.bbox_head.num_classes": 3,
-        "test_dataloader": dict(loader, num_workers=0, persistent_workers=False),
-        "test_evaluator.ann_file": "data/shapes/coco/annotations/instances_val.json",
-    }
-    weights = build_model(load_config("retinanet_vanillanet.py", options)).state_dict()
-    for name, keys in (
-        ("whole", list(weights)),
-        ("headless", [key for key in weights if not key.startswith("bbox_head")]),
-    ):
-        torch.save(dict(state_dict={key: weights[key] for key in keys}), f"{name}.pth")
-    assert "coco/bbox_mAP" in test("retinanet_vanillanet.py", "whole.pth", "work", **options)
-    with pytest.raises(RuntimeError, match=r"headless\.pth cannot be loaded.*bbox_head\."):
-        test("retinanet_vanillanet.py", "headless.pth", "work", **options)
-
-
 def test_another_head_may_be_trained_from_older_weights(work, tmp_path):
     saved = torch.load(work / "epoch_1.pth", weights_only=True)
     del saved["state_dict"]["head.weight"]
@@ -159,16 +132,6 @@ def test_accumulated_batches_count_for_the_learning_rate(tmp_path, runner_type, 
     assert runner.optim_wrapper.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
-class Attack:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, victim: Path) -> None:
-        self.victim = victim
-
-    def __reduce__(self):
-        return (Path.mkdir, (self.victim,))
-
-
 @pytest.mark.parametrize("way", ["load_from", "resume", "auto", "init_cfg", "test"])
 def test_no_way_to_a_checkpoint_runs_code(work, tmp_path, way):
     config, victim, path = (
@@ -176,7 +139,8 @@ def test_no_way_to_a_checkpoint_runs_code(work, tmp_path, way):
         tmp_path / "victim",
         tmp_path / "evil.pth",
     )
-    torch.save(dict(state_dict=dict(w=torch.ones(1)), evil=Attack(victim)), path)
+    evil = hostile.attack("pathlib.Path.touch", victim, hostile.call_by_reduce)
+    hostile.checkpoint_with(evil, path)
     (tmp_path / "last_checkpoint").write_text(str(path))
     pretrained = dict(type="Pretrained", checkpoint=str(path))
     options = {

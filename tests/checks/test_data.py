@@ -105,7 +105,7 @@ def ignore(share: float, label: int = 255) -> Change:
 # The config, what is changed, what is said, and whether a training is refused.
 CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "texts as ids": (COCO, [TEXTS], "are dropped, as {'id': 1", True),
-    "texts as ids, filtered": (COCO, [TEXTS, FILTER], "filter_cfg leaves none", True),
+    "texts as ids, filtered": (COCO, [TEXTS, FILTER], "img_suffix or filter_cfg, or the", True),
     "all crowds": (COCO, [CROWDS], "are ignored; set iscrowd=0", True),
     "from 0 to 1": (COCO, [boxes(lambda *box: [x / 48 for x in box])], "are dropped", True),
     "corners": (COCO, [boxes(lambda x, y, w, h: [x, y, x + w, y + h])], "as two corners", False),
@@ -133,7 +133,7 @@ CASES: dict[str, tuple[str, list[Change], str, bool]] = {
     "beyond the classes": (SEG, [labels(lambda a: a + 2)], "[4, 5] are outside of the 4", True),
     "all ignored": (SEG, [labels(lambda a: a * 0)], "no pixels of any class arrive", True),
     "ignored elsewhere": (SEG, [ignore(0.4), IGNORES_9], "labels [255] are outside of", True),
-    "another suffix": (SEG, [for_both(img_suffix=".jpg")], "or with another img_suffix", True),
+    "another suffix": (SEG, [for_both(img_suffix=".jpg")], "img_suffix or filter_cfg", True),
     "no label map": (SEG, [remove("ade20k/annotations/*/*0.png")], "FileNotFoundError", True),
     "resized alone": (SEG, [resize_before_the_labels], "is 48x48, but its image is 32x32", True),
     "other folders": (CLS, [NO_RING], "of the val data are circle, cross", True),
@@ -174,8 +174,6 @@ def test_what_fits_is_described_and_drawn(data, name):
         assert text in texts
     picture = cv2.imread("shown/train.png")
     assert picture.shape[1] > 4 * 48
-    if name != CLS:  # four samples side by side, each with something drawn on it
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
 
 
 def second_part(cfg: Any) -> None:

@@ -114,22 +114,6 @@ def test_one_level():
     assert "strides 32, but gets 16" in faults(cfg)[0].text
 
 
-@pytest.mark.toolbox("mmdet")
-def test_layers_that_reach_no_output_stop_several_processes():
-    cfg = swapped(load("mmdet", FASTER), FOUR)
-    cfg.model.backbone.out_indices = (0, 1)
-    cfg.model.neck.update(in_channels=[8, 16], num_outs=5)
-    for alone, status in ((True, WARNING), (False, FAULT)):
-        found = [item for item in findings(cfg, one_process=alone) if item.status != OK]
-        assert [(item.subject, item.status) for item in found] == [("unused layers", status)]
-        assert "find_unused_parameters=True" in found[0].remedy
-        assert found[0].certain == (not alone)
-    parallel = dict(type="MMDistributedDataParallel", find_unused_parameters=True)
-    for entries in (dict(find_unused_parameters=True), dict(model_wrapper_cfg=parallel)):
-        found = findings(Config({**cfg.to_dict(), **entries}), one_process=False)
-        assert all(item.status == OK for item in found)
-
-
 def segmenter(base: str = "_base_/models/pspnet_r50-d8.py") -> Config:
     cfg = load("mmseg", base)
     cfg.model.pretrained = None

@@ -1,8 +1,13 @@
 """Types, the optimiser, the schedule of λ, and weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import PretrainedInit
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from mmvanilla import DeepTrainingHook, VanillaNet
@@ -42,6 +47,8 @@ CASES = {
     "by iterations": (config(None, ITERATIONS), WARNING, False, "decay_iters=...)]"),
     "fine-tuning": (config(backbone=PRETRAINED), OK, False, ""),
     "fine-tuning with the hook": (config(epochs(9), None, PRETRAINED), WARNING, False, "remove"),
+    "named otherwise": (config(backbone=dict(init_cfg=dict(type=PretrainedInit))), OK, False, ""),
+    "resumed": (config(epochs(9), resume=True, load_from="x.pth"), OK, False, ""),
     "λ set to 1": (config(epochs(0), backbone=PRETRAINED), OK, False, ""),
     "as long as the training": (config(epochs(30)), FAULT, False, "below max_epochs"),
     "one shorter": (config(epochs(29)), OK, False, ""),
@@ -109,6 +116,18 @@ def test_sgd_from_scratch(kind, status):
     assert not list(check_optimiser(config(), VanillaNet(ARCH)))
 
 
+class OwnWrapper(OptimWrapper):
+    def __init__(self, rho, **kwargs):
+        super().__init__(**kwargs)
+
+
+def test_a_wrapper_with_options_of_its_own(monkeypatch):
+    monkeypatch.setitem(OPTIM_WRAPPERS.module_dict, "OwnWrapper", OwnWrapper)
+    options = dict(type="OwnWrapper", rho=0.1, optimizer=dict(type="AdamW"))
+    (found,) = check_optimiser(config(optim_wrapper=options), VanillaNet(ARCH))
+    assert found.status == OK
+
+
 @pytest.mark.parametrize(
     ("imports", "fits"),
     [(None, False), ("mmvanilla", True), (["other", "mmvanilla.cls_head"], True)],
@@ -130,19 +149,6 @@ def test_mmvanilla_must_be_named(imports, fits):
 )
 def test_what_is_ours_beside_the_model(entries):
     assert [x.subject for x in check_types(Config(entries))] == ["custom_imports"]
-
-
-@pytest.mark.parametrize(("scope", "is_found"), [("mmengine", True), ("mmyolo", False)])
-@pytest.mark.parametrize(
-    "name", ["VanillaNet", HOOK, "LayerDecayOptimWrapperConstructor", "BFloat16OptimWrapper"]
-)
-def test_a_type_of_another_toolbox(name, scope, is_found):
-    imports = dict(imports=["mmvanilla"])
-    found = list(check_types(Config(dict(custom_imports=imports, part=f"{scope}.{name}"))))
-    assert [item.certain for item in found] == [True] * (not is_found)
-    for item in found:
-        assert item.text == f"type='{scope}.{name}': not found in this toolbox"
-        assert f"write type={name!r}" in item.remedy
 
 
 @pytest.mark.parametrize(
@@ -181,6 +187,10 @@ def test_weights_that_are_named_by_an_address(tmp_path, monkeypatch):
         init_cfg = dict(type="Pretrained", checkpoint="vanillanet://./authors.pth", prefix=prefix)
         found = list(check_weights(config(), VanillaNet(ARCH, init_cfg=init_cfg)))
         assert [item.certain for item in found] == [True] * (prefix is None)
+    Path("bad.pth").write_bytes(b"junk")
+    init_cfg = dict(type="Pretrained", checkpoint="bad.pth")
+    (found,) = check_weights(config(), VanillaNet(ARCH, init_cfg=init_cfg))
+    assert found.certain and "bad.pth cannot be read" in found.text
 
 
 @pytest.mark.parametrize("place", ["val_evaluator", "test_evaluator"])

@@ -105,15 +105,3 @@ def test_other_ways_to_store_a_file_stay(options, is_ours):
     hook = CheckpointHook(**options)
     PlainCheckpointHook().before_train(SimpleNamespace(hooks=[hook]))
     assert (hook.backend_args == dict(backend="mmvanilla_whole_files")) == is_ours
-
-
-def test_a_copied_folder_names_its_own_files(run, tmp_path):
-    """The best checkpoint of the folder that was copied would be deleted for a better one."""
-    hub = dict(
-        log_scalars={}, resumed_keys={}, runtime_info=dict(best_ckpt="/w/best.pth", last_ckpt=None)
-    )
-    runner = SimpleNamespace(_resume=True, hooks=[CheckpointHook()], work_dir=str(tmp_path))
-    PlainCheckpointHook().after_load_checkpoint(
-        runner, dict(meta=dict(config="x = 1"), message_hub=hub)
-    )
-    assert hub["runtime_info"] == dict(best_ckpt=str(tmp_path / "best.pth"), last_ckpt=None)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +10,6 @@ from mmengine.registry import HOOKS
 
 from mmvanilla.engine.reseed_hook import _seed_behind
 from tests import toy_training
-from tests.helpers import ROOT
 
 DRAWN: list[tuple[float, float]] = []
 OURS = dict(type="ReseedHook")
@@ -89,43 +83,3 @@ def test_seeds_behind_what_an_older_mmengine_reads_again():
 def test_what_it_cannot_control_is_refused(tmp_path, by_epoch, options, words):
     with pytest.raises(ValueError, match=words):
         train(tmp_path, "work", by_epoch, **options, **{"train_dataloader.num_workers": 1})
-
-
-KILLER = """
-import os, signal
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-@HOOKS.register_module()
-class Killer(Hook):
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if os.environ.get("KILL_AT") == f"{runner.epoch} {batch_idx}":
-            os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.exhaustive
-def test_a_killed_training_ends_with_the_same_weights(tmp_path):
-    """kill -9 in the middle of the decay, then --resume, as a user does it."""
-    (tmp_path / "killer.py").write_text(KILLER)
-    extra = 'custom_imports["imports"].append("killer")\n'
-    extra += 'custom_hooks += [dict(type="ReseedHook"), dict(type="Killer")]\n'
-    config = toy_training.write_config(tmp_path / "config.py", extra=extra)
-
-    def tool(work_dir, *options, kill_at=""):
-        paths = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-m", "mmvanilla", "train", config, "--work-dir"]
-        command += [str(tmp_path / work_dir), *options]
-        env = dict(os.environ, PYTHONPATH=paths, KILL_AT=kill_at)
-        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True).returncode
-
-    assert tool("whole") == 0
-    assert tool("cut", kill_at="2 1") == -signal.SIGKILL
-    assert not (tmp_path / "cut" / "epoch_3.pth").exists()
-    assert tool("cut", "--resume") == 0
-    whole, cut = (
-        torch.load(tmp_path / name / "epoch_4.pth", weights_only=True) for name in ("whole", "cut")
-    )
-    # With EMA, state_dict holds the averaged weights and ema_state_dict the raw ones.
-    assert same(whole["state_dict"], cut["state_dict"])
-    assert same(whole["ema_state_dict"], cut["ema_state_dict"])

@@ -18,14 +18,14 @@ conv2d = nn.functional.conv2d
     groups=st.integers(1, 3),
     channels=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
     kernel_size=st.integers(1, 4),
-    with_biases=st.booleans(),
+    with_bias=st.booleans(),
 )
-def test_merge_pointwise_is_both_convolutions(groups, channels, kernel_size, with_biases):
+def test_merge_pointwise_is_both_convolutions(groups, channels, kernel_size, with_bias):
     inside, mid, outside = (groups * count for count in channels)
     weight1 = torch.randn(mid, inside // groups, kernel_size, kernel_size, dtype=torch.float64)
     weight2 = torch.randn(outside, mid // groups, 1, 1, dtype=torch.float64)
-    bias1 = torch.randn(mid, dtype=torch.float64) if with_biases else None
-    bias2 = torch.randn(outside, dtype=torch.float64) if with_biases else None
+    bias1 = torch.randn(mid, dtype=torch.float64)
+    bias2 = torch.randn(outside, dtype=torch.float64) if with_bias else None
     x = torch.randn(2, inside, 7, 6, dtype=torch.float64)
 
     expected = conv2d(

@@ -12,6 +12,7 @@ from tests.helpers import CONFIGS
 )
 def test_a_config_has_a_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "vanillanet5_in1k").mkdir()  # a work dir, for one
     assert paths.resolve_config(name) == str(CONFIGS / "imagenet" / "vanillanet5_in1k.py")
 
 
