@@ -84,7 +84,7 @@ def quantize(args: Namespace) -> None:
     _, entries = RUNTIMES[out.suffix][0](out)
     equalised = entries.get("equalised", "no: export it anew")
     print(f"a weight scale for each {args.scheme}; weights equalised at export: {equalised}")
-    print(f"written: {args.out}")
+    print(f"written: {out}")
 
 
 main = partial(cli.run, build_parser, quantize)

@@ -63,7 +63,8 @@ def measure_complexity(model: nn.Module, size: tuple[int, int] = (224, 224)) -> 
 def count_macs(module: nn.Module, *inputs: Any) -> int:
     """Count the multiply-accumulates of convolutions and matrix products in ``module(*inputs)``."""
     deform = getattr(torch.ops.torchvision, "deform_conv2d", None)
-    counter = FlopCounterMode(display=False, custom_mapping=deform and {deform: _conv_flops})
+    flops = lambda x, weight, *_, out_shape, **__: 2 * math.prod(out_shape) * math.prod(weight[1:])  # noqa: E731
+    counter = FlopCounterMode(display=False, custom_mapping=deform and {deform: flops})
     with torch.no_grad(), counter:
         module(*inputs)
     return counter.get_total_flops() // 2  # torch counts a multiplication and an addition as two
@@ -155,10 +156,6 @@ def region_heads(
             region = torch.zeros(1, extractor.out_channels, *layers[0].output_size, device=device)
             for stage in head if isinstance(head, nn.ModuleList) else [head]:
                 yield name, nn.Sequential(shared, stage), region
-
-
-def _conv_flops(x: Any, weight: Any, *settings: Any, out_shape: Any, **ignored: Any) -> int:
-    return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
 def _count_params(module: nn.Module) -> int:

@@ -57,8 +57,8 @@ class DistilledClassifier(ImageClassifier):
         names = ("loss", "_get_loss", "_get_predictions")
         if any(getattr(type(self.head), name, None) is not vars(ClsHead)[name] for name in names):
             raise TypeError(
-                f"{type(self.head).__name__} has a loss of its own, which a teacher does not know; "
-                "take a head with that of ClsHead, such as LinearClsHead"
+                f"{type(self.head).__name__} has a loss or predictions of its own; a teacher needs "
+                "those of ClsHead, as LinearClsHead has them"
             )
         if not temperature > 0 or not weight >= 0:
             raise ValueError(

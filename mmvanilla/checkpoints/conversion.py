@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -146,9 +145,9 @@ def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
 
 def _read_act_lambda(epoch: Any, args: Any) -> float:
     """Compute λ from the epoch and the args of the authors' training."""
-    options = args if isinstance(args, Mapping) else vars(args or SimpleNamespace())
+    options = args if isinstance(args, Mapping) else getattr(args, "__dict__", {})
     decay_epochs = options.get("decay_epochs")
-    if epoch is None or not decay_epochs:
+    if not isinstance(epoch, int | float | Tensor) or not decay_epochs:
         return 1.0
     schedule = SCHEDULES["linear" if options.get("decay_linear", True) else "cosine"]
     return schedule(float(epoch) / decay_epochs)

@@ -89,11 +89,12 @@ def _count_labels(dataset: Any) -> Counter[int] | None:
     counts: Counter[int] = Counter()
     for index in range(len(dataset)):
         try:
-            objects = dataset.get_data_info(index).get("instances")
-            if objects is None:
-                counts.update(dataset.get_cat_ids(index))
+            info = dataset.get_data_info(index)
+            if "instances" not in info:
+                counts.update(np.atleast_1d(info["gt_label"]).tolist())
             else:  # without crowds, from which no model learns
-                counts.update(x["bbox_label"] for x in objects if not x.get("ignore_flag"))
+                objects = (item for item in info["instances"] if not item.get("ignore_flag"))
+                counts.update(item["bbox_label"] for item in objects)
         except (AttributeError, KeyError, NotImplementedError):
             return None
     return counts

@@ -157,7 +157,8 @@ def export_model(
     }
     for shape in shapes:
         try:
-            exportable.reference(random_images(shape, 0))
+            with torch.no_grad():
+                exportable.reference(random_images(shape, 0))
         except Exception as error:  # whatever a model of any origin raises
             text = f"the model takes no images of {shape[2]}x{shape[3]} pixels ({error}); "
             text += "give its size by --shape, and --fixed-size if it is the only one"

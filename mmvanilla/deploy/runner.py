@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
 def predict(args: argparse.Namespace) -> None:
     """Do what the command line asks; no existing file is replaced, and each one appears whole.
 
-    An image that cannot be read has an ``error`` in the JSON text, and a ValueError comes last.
+    Beside others, an unreadable image has an ``error`` in the JSON text; a ValueError comes last.
     """
     images = find_images(args.images)
     model = Predictor.load(args.model, args.device)
@@ -141,30 +141,30 @@ def predict(args: argparse.Namespace) -> None:
     for output in outputs:
         if os.path.exists(output):
             raise FileExistsError(f"{output} exists already; choose another place")
-    results, targets, unread = [], iter(pictures), []
+    results, unread = [], []
     for path in images:
         try:
             image = model.read(path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             unread.append(str(error))
             results.append(dict(image=str(path), error=unread[-1]))
-            for _ in endings:
-                next(targets)
             continue
         result = model(image)
         found = model.task.to_json(model, result)
         results.append(dict(image=str(path), task=model.settings["task"], **found))
-        for picture in model.task.draw(model, as_picture(image), result) if endings else ():
-            _write(next(targets), cv2.imencode(".png", picture)[1].tobytes())
+        drawn = model.task.draw(model, as_picture(image), result) if endings else ()
+        for end, picture in zip(endings, drawn):
+            _write(Path(args.out_dir, path.stem + end), cv2.imencode(".png", picture)[1].tobytes())
     text = json.dumps(results, indent=None if len(results) > 1 else 1)
+    wrong = "; ".join(unread)
     if len(unread) == len(images):
-        raise ValueError(unread[0])
+        raise ValueError(wrong)
     if args.out:
         _write(Path(args.out), f"{text}\n".encode())
     else:
         print(text)
     if unread:
-        raise ValueError(f"{unread[0]}; all others ({len(images) - len(unread)}) are done")
+        raise ValueError(f"{wrong}; all others ({len(images) - len(unread)}) are done")
 
 
 def _write(path: Path, data: bytes) -> None:

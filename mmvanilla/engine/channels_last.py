@@ -96,8 +96,7 @@ def _has_compiled_ops(model: nn.Module) -> bool:
 
 def rebind(average: Any) -> None:
     """Let an average of mmengine forget the tensors that its module had."""
-    inner = average.module
-    whole = average.update_buffers
+    inner, whole = average.module, average.update_buffers
     average.avg_parameters = inner.state_dict() if whole else dict(inner.named_parameters())
 
 

@@ -30,9 +30,6 @@ class DeepTrainingHook(Hook):
     :func:`mmvanilla.set_act_lambda` before they are used. λ is logged with the losses, as
     ``act_lambda``.
 
-    A compiled model follows λ, too. Where torch.compile does not guard modules (torch 2.1), each
-    new λ causes a recompilation, so change λ only once per epoch there.
-
     Fine-tuning needs no hook, since λ is 1 from the start, unless the weights come from the middle
     of deep training: then ``decay_epochs=0`` sets their λ to 1.
 
@@ -114,10 +111,10 @@ class DeepTrainingHook(Hook):
                 f"decay_epochs={self.decay_epochs}, but this training counts iterations "
                 "(IterBasedTrainLoop has one epoch only); give decay_iters"
             )
-        if runner.cfg.get("efficient_conv_bn_eval"):
-            raise RuntimeError("λ cannot change under efficient_conv_bn_eval; leave that out")
         runner.message_hub.update_info(_SETTINGS, self._settings)  # for who resumes from it
         start = self._lambda_at(runner.epoch, runner.iter)
+        if start < 1.0 and runner.cfg.get("efficient_conv_bn_eval"):
+            raise RuntimeError("λ cannot change under efficient_conv_bn_eval; leave that out")
         if not self._set(runner, start) and not (self._is_merged and start == 1.0):
             raise RuntimeError(
                 f"DeepTrainingHook: no module of {type(runner.model).__name__} has a λ: it is "
@@ -152,15 +149,15 @@ class DeepTrainingHook(Hook):
             return
         values = (float(weights[name]) for name in weights if name.endswith("act_lambda"))
         saved = max(values, default=float(self._is_merged))
-        # In parts, λ may fall within the epoch that was broken off, and begins anew.
-        start = self._lambda_at(meta["epoch"] + self._counts_parts, meta["iter"])
-        if start < saved - 1e-6:
+        start = self._lambda_at(meta["epoch"], meta["iter"])
+        info = checkpoint.get("message_hub", {}).get("runtime_info", {})
+        # With the same settings, λ falls only within an epoch that was broken off, and begins anew.
+        if start < saved - 1e-6 and info.get(_SETTINGS) != self._settings:
             raise ValueError(
                 f"λ would fall from {saved:g} to {start:g}: this DeepTrainingHook is longer, or "
                 "begins later, than the one that the checkpoint was trained with; give it the "
                 "lengths that it had"
             )
-        info = checkpoint.get("message_hub", {}).get("runtime_info", {})
         ours, theirs = self._settings.items(), info.get(_SETTINGS, self._settings).items()
         if ours != theirs:
             runner.logger.warning(

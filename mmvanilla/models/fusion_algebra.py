@@ -30,7 +30,13 @@ def fuse_conv_bn(
         gamma: The norm's weight, (C_out,); None for ones.
         beta: The norm's bias, (C_out,); None for zeros.
         eps: Number that the norm adds to the variance.
+
+    Raises:
+        ValueError: The length of a vector is not C_out.
     """
+    for vector in (bias, mean, var, gamma, beta):
+        if vector is not None and vector.shape != weight.shape[:1]:
+            raise ValueError(f"fuse_conv_bn: {tuple(vector.shape)} is not {weight.shape[0]} values")
     conv = weight.double(), None if bias is None else bias.double()
     gamma, beta = (None if each is None else each.double() for each in (gamma, beta))
     fused = fusion.fuse_conv_bn_weights(*conv, mean.double(), var.double(), eps, gamma, beta)

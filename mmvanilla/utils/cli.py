@@ -64,8 +64,9 @@ def run(
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
     """Raise an exception at the first SIGINT or SIGTERM; leave the second one to the system."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals in the main thread only
+    # Python handles signals in the main thread only; a tool inside of another is stopped by that.
+    if threading.current_thread() is not threading.main_thread() or _before:
+        yield
         return
 
     def stop(number: int, frame: object) -> None:

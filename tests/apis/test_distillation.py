@@ -112,8 +112,8 @@ def test_with_merging_and_averages_it_resumes_and_is_tested_without_the_teacher(
     ("changes", "error", "message"),
     [
         (dict(teacher=dict(config=TEACHER)), TypeError, "dict of config and checkpoint"),
-        (dict(head=ARC_FACE), TypeError, "a loss of its own"),
-        (dict(head=CONFORMER), TypeError, "a loss of its own"),
+        (dict(head=ARC_FACE), TypeError, "a loss or predictions of its own"),
+        (dict(head=CONFORMER), TypeError, "a loss or predictions of its own"),
         (dict(temperature=0), ValueError, "temperature must be above 0"),
         (dict(weight=-1), ValueError, "weight at least 0"),
     ],

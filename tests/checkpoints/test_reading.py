@@ -61,11 +61,10 @@ class TestWhatIsRead:
         )
         grid = np.arange(6).reshape(2, 3)
         arrays = [grid, np.array(["a", "bcd"]), grid.astype(">i4"), np.asfortranarray(grid)]
-        base, parameter = torch.arange(24.0).reshape(4, 6), torch.nn.Parameter(torch.ones(2))
-        tensors = [base, base[1:, ::2], base.T, torch.zeros(0, 3), base.bfloat16(), parameter]
-        named = torch.nn.Parameter(torch.ones(2))
-        named.about = "x"
-        tensors.append(named)
+        base = torch.arange(24.0).reshape(4, 6)
+        tensors = [base, base[1:, ::2], base.T, torch.zeros(0, 3), base.bfloat16()]
+        tensors += [torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))]
+        tensors[-1].about = "x"
         history = HistoryBuffer([1.0, 2.0], [1, 1])
         saved = dict(plain=plain, arrays=arrays, tensors=tensors, history=history)
         torch.save(saved, tmp_path / "epoch_3.pth")
@@ -77,8 +76,7 @@ class TestWhatIsRead:
             for found, tensor in zip(read["tensors"], tensors, strict=True):
                 assert torch.equal(found, tensor) and found.stride() == tensor.stride()
             # Views still share their memory.
-            pointers = {tensor.untyped_storage().data_ptr() for tensor in read["tensors"]}
-            assert len(pointers) == len(tensors) - 2
+            assert len({tensor.untyped_storage().data_ptr() for tensor in read["tensors"]}) == 5
             assert (read["history"].mean(), read["history"].current()) == (1.5, 2.0)
             torch.save(read, tmp_path / "epoch_3.pth")
 

@@ -176,6 +176,16 @@ def test_what_fits_is_described_and_drawn(data, name):
     assert picture.shape[1] > 4 * 48
 
 
+@pytest.mark.toolbox("mmpretrain")
+def test_labels_are_counted_as_often_as_they_are_repeated(data):
+    def repeat(cfg: Any) -> None:
+        dataset = cfg.train_dataloader.dataset
+        cfg.train_dataloader.dataset = dict(type="RepeatDataset", times=3, dataset=dataset)
+
+    texts = [item.text for item in look(CLS, repeat, images=4)]
+    assert any("whole split: circle 6" in text for text in texts), texts
+
+
 def second_part(cfg: Any) -> None:
     first = cfg.train_dataloader.dataset
     more = dict(ann_file="annotations/instances_val.json", data_prefix=dict(img="val/"))

@@ -19,6 +19,7 @@ from mmengine.registry import (
     init_default_scope,
 )
 
+from mmvanilla.apis.config import leaves
 from mmvanilla.apis.deploy_config import deploy_config
 from mmvanilla.models.fusion import FusableLayer
 from mmvanilla.utils.dependencies import has_toolbox
@@ -74,14 +75,12 @@ def test_model_and_its_deploy_form_build(cfg):
 
 def test_pipelines_evaluators_and_hooks_build(cfg):
     for name in ("train", "val", "test"):
-        dataset = cfg.get(f"{name}_dataloader", {}).get("dataset")
-        while dataset and "dataset" in dataset:
-            dataset = dataset.dataset
-        if dataset:
+        node = cfg.get(f"{name}_dataloader", {}).get("dataset")
+        for dataset in leaves(node) if node else ():
             assert find(DATASETS, dataset.type) is not None
-        for transform in dataset.pipeline if dataset else ():
-            if transform.type != "mmdet.Albu" or find_spec("albumentations"):
-                TRANSFORMS.build(transform)
+            for transform in dataset.pipeline:
+                if transform.type != "mmdet.Albu" or find_spec("albumentations"):
+                    TRANSFORMS.build(transform)
     for transform in cfg.get("tta_pipeline", ()):
         TRANSFORMS.build(transform)
     assert "tta_model" not in cfg or find(MODELS, cfg.tta_model.type) is not None

@@ -175,6 +175,15 @@ class TestHook:
         )
         resumed.train()
         assert resumed.model.seen == [0.5, 0.625, 0.75, 0.875]
+        start = dict(load_from=str(tmp_path / "epoch_2.pth"), resume=True)
+        with pytest.raises(ValueError, match="would fall from 0.41"):
+            make_runner(tmp_path, [dict(hook, decay_epochs=5)], **start).train()
+
+    def test_a_graph_of_one_lambda_is_refused(self, tmp_path):
+        runner = make_runner(tmp_path, [DeepTrainingHook(decay_epochs=2)])
+        runner.cfg.efficient_conv_bn_eval = ["backbone"]
+        with pytest.raises(RuntimeError, match="leave that out"):
+            runner.train()
 
     def test_loop_that_counts_iterations(self, tmp_path):
         runner = make_runner(

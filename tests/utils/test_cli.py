@@ -42,10 +42,12 @@ def test_one_line_names_a_file(error, parts):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
 def test_forked_processes_end_at_once_as_without_our_tools():
     """A worker of a pool that waits for a lock would never see an exception."""
-    with cli._stopped_by_signals():
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    ours, theirs = multiprocessing.Pipe()
+    with cli._stopped_by_signals(), cli._stopped_by_signals():
+        target = lambda: theirs.send("here") or time.sleep(60)  # noqa: E731
+        child = multiprocessing.get_context("fork").Process(target=target)
         child.start()
-        time.sleep(1)  # Python itself loses signals while it forks
+        ours.recv()  # Python itself loses signals while it forks
         child.terminate()
         child.join(30)
     assert child.exitcode == -signal.SIGTERM
