@@ -88,6 +88,7 @@ reproduce-fashion: env
 	    work_dirs/studies/vanillanet_fashion_mnist_seed0_*/epoch_15.pth --rounds 0 --write docs/fashion_mnist.md bits
 	$(PY) -m mmvanilla train small/resnet_wide_fashion_mnist.py
 	$(PY) -m projects.studies.compare_trainings small/vanillanet_fashion_mnist_distilled.py \
+	    small/vanillanet_fashion_mnist_distilled_30e.py \
 	    projects/studies/configs/resnet_fashion_mnist_distilled.py --jobs 2 --write docs/fashion_mnist.md teacher
 	$(PY) -m projects.studies.compare_trainings projects/toy_data/configs/*_garments.py \
 	    --seeds 0 --jobs 2 --rounds 100 --write docs/fashion_mnist.md garments
