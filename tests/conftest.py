@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from mmengine.visualization import Visualizer
 
@@ -66,7 +67,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture
 def run_tool(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[int, Any]]:
+) -> Iterator[Callable[..., tuple[int, Any]]]:
     """Run a tool in this process, in an empty folder: its status, and what it printed."""
     monkeypatch.chdir(tmp_path)
 
@@ -77,7 +78,11 @@ def run_tool(
             status = ended.code
         return status, capsys.readouterr()
 
-    return run
+    yield run
+    for logger in MMLogger._instance_dict.values():  # they would write to what capsys closes
+        for handler in list(logger.handlers):
+            handler.close()
+            logger.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)

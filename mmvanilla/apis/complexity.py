@@ -119,19 +119,19 @@ def _heads(model: Any, size: tuple[int, int]) -> Iterator[tuple[str, int, int]]:
     roi_head: Any = getattr(model, "roi_head", None) or nn.Module()
     regions = list(region_heads(roi_head))
     for name, head in [*model.named_children(), *roi_head.named_children()]:
-        params, label, number, inputs = _count_params(head), name, 1, features
+        params, label, number = _count_params(head), name, 1
         if name in ("backbone", "neck", "roi_head") or not params:
             continue
-        parts = list(head) if isinstance(head, nn.ModuleList) else [head]
+        stages = head if isinstance(head, nn.ModuleList) else [head]
+        calls = [(stage, features) for stage in stages]
         if head is getattr(roi_head, name, None):
             source, usual = _REGIONS.get(name, ("", 0))
             number = ((model.test_cfg or {}).get(source) or {}).get("max_per_img", usual)
-            parts = [part for kind, part, _ in regions if kind == name]
-            inputs = next((region for kind, _, region in regions if kind == name), features)
-            label = f"{name}, {number} regions" if parts else name
+            calls = [(part, region) for kind, part, region in regions if kind == name]
+            label = f"{name}, {number} regions" if calls else name
         try:
-            macs = number * sum([count_macs(part, inputs) for part in parts])
-            is_known = bool(parts) or name == "shared_head"  # counted with the heads behind it
+            macs = number * sum([count_macs(*call) for call in calls])
+            is_known = bool(calls) or name == "shared_head"  # counted with the heads behind it
         except Exception:  # whatever a head raises that takes queries, for one
             macs, is_known = 0, False
         yield label if is_known else f"{name}{_UNKNOWN}", params, macs
@@ -140,10 +140,7 @@ def _heads(model: Any, size: tuple[int, int]) -> Iterator[tuple[str, int, int]]:
 def region_heads(
     roi_head: Any, device: Any = "meta"
 ) -> Iterator[tuple[str, nn.Sequential, torch.Tensor]]:
-    """List the box and mask heads of an RoI head, each stage behind the head that they share.
-
-    With each comes its name and the maps of a region, (1, C, H, W).
-    """
+    """List the stages of box and mask heads behind their shared head: name, part, a region."""
     shared = getattr(roi_head, "shared_head", None) or nn.Identity()
     for name in _REGIONS:
         head = getattr(roi_head, name, None)

@@ -155,14 +155,6 @@ def export_model(
         "preprocessing": json.dumps(describe_preprocessing(model)),
         **(metadata or {}),
     }
-    for shape in shapes:
-        try:
-            with torch.no_grad():
-                exportable.reference(random_images(shape, 0))
-        except Exception as error:  # whatever a model of any origin raises
-            text = f"the model takes no images of {shape[2]}x{shape[3]} pixels ({error}); "
-            text += "give its size by --shape, and --fixed-size if it is the only one"
-            raise ValueError(text) from error
     job = Job(exportable, random_images((2, channels, *size), seed=0), dynamic, entries)
     with appearing_together(files, overwrite) as aside:
         with _quiet(target):
@@ -170,7 +162,8 @@ def export_model(
             for path in aside[1:]:
                 if path.suffix == ".json":
                     path.write_text(json.dumps(entries), encoding="utf-8")
-            difference = compare_with_torch(target.open(aside[0])[0], exportable.reference, shapes)
+            run = target.open(aside[0])[0]
+        difference = compare_with_torch(run, exportable.reference, shapes)
         if not difference <= tolerance:  # NaN is a disagreement, too
             raise RuntimeError(
                 f"{target.runtime}'s outputs differ from PyTorch's by {difference:.2g} of their "
@@ -202,12 +195,17 @@ def compare_with_torch(
 
     Raises:
         RuntimeError: The runtime cannot run one of the inputs.
-        ValueError: It gives another number of outputs, or other shapes.
+        ValueError: The model cannot; or the file gives another number of outputs, or other shapes.
     """
     differences = []
     for seed, shape in enumerate(shapes):
         images = random_images(shape, seed)
-        expected = reference(images)
+        try:
+            expected = reference(images)
+        except Exception as error:  # whatever a model of any origin raises
+            text = f"the model takes no images of {shape[2]}x{shape[3]} pixels ({error}); give its "
+            text += "size by --shape, and --fixed-size if it is the only one"
+            raise ValueError(text) from error
         try:
             found = run(images.numpy())
         except Exception as error:  # the runtimes' errors have no common class

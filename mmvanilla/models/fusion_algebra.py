@@ -37,12 +37,11 @@ def fuse_conv_bn(
     for vector in (bias, mean, var, gamma, beta):
         if vector is not None and vector.shape != weight.shape[:1]:
             raise ValueError(f"fuse_conv_bn: {tuple(vector.shape)} is not {weight.shape[0]} values")
-    conv = weight.double(), None if bias is None else bias.double()
-    gamma, beta = (None if each is None else each.double() for each in (gamma, beta))
-    fused = fusion.fuse_conv_bn_weights(*conv, mean.double(), var.double(), eps, gamma, beta)
-    return contiguous_copy(fused[0].data, weight.dtype), contiguous_copy(
-        fused[1].data, weight.dtype
-    )
+    bias, gamma, beta = (None if each is None else each.double() for each in (bias, gamma, beta))
+    statistics = mean.double(), var.double(), eps, gamma, beta
+    fused = fusion.fuse_conv_bn_weights(weight.double(), bias, *statistics)
+    found, shift = (contiguous_copy(each.data, weight.dtype) for each in fused)
+    return found, shift
 
 
 def merge_pointwise(

@@ -19,10 +19,7 @@ from rich.table import Table
 
 # What the user can mend: printed without the type of the exception.
 _EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
-
-
-# The handlers from before, while a tool runs.
-_before: dict[int, Any] = {}
+_before: dict[int, Any] = {}  # the handlers from before, while a tool runs
 
 
 class _Stopped(KeyboardInterrupt):
@@ -86,9 +83,18 @@ def _give_back() -> None:
         signal.signal(each, _before.pop(each))
 
 
-# A process of a pool must end at once: one that waits for a lock would never see the exception.
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_give_back)
+def _give_back_in_child() -> None:
+    held = list(_before)
+    _give_back()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+
+
+# Where a worker of a pool waits for a lock, or while it forks, Python would not raise anything.
+os.register_at_fork(
+    before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _before),
+    after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _before),
+    after_in_child=_give_back_in_child,
+)
 
 
 def explain(error: BaseException, args: Namespace) -> str:

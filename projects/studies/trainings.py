@@ -52,7 +52,8 @@ class Choice:
         """
         table, other = row.load(), row.load(self.options)
         used, chosen = (dict(cfg.val_dataloader.dataset) for cfg in (table, other))
-        if all(used.get(key) == chosen.get(key) for key in {*used, *chosen} - {"indices"}):
+        decisive = {*used, *chosen} - {"indices", "pipeline"}
+        if all(used.get(key) == chosen.get(key) for key in decisive):
             raise ValueError(
                 f"{row.name}: a value would be chosen on the data whose results are reported; hold "
                 "training images out by --choose-on, as val_dataloader.dataset.split=train and "

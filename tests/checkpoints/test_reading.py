@@ -218,7 +218,7 @@ class TestDamagedAndOtherFiles:
         path = tmp_path / "short.pth"
         for length in [0, 1, 3, 4, 5, 20, *range(50, len(whole) - 1, 97), len(whole) - 1]:
             path.write_bytes(whole[:length])
-            refuse(path)
+            assert "short.pth" in refuse(path)
 
     def test_what_is_no_checkpoint(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:

@@ -166,16 +166,10 @@ class TestHook:
         keeping = dict(checkpoint=dict(type="CheckpointHook", interval=1))
         make_runner(tmp_path, [hook], default_hooks=keeping).train()
         loader = dict(batch_size=3, dataset=Numbers(), sampler=dict(type="DefaultSampler"))
-        resumed = make_runner(
-            tmp_path,
-            [hook],
-            train_dataloader=loader,
-            load_from=str(tmp_path / "epoch_2.pth"),
-            resume=True,
-        )
+        start = dict(load_from=str(tmp_path / "epoch_2.pth"), resume=True)
+        resumed = make_runner(tmp_path, [hook], train_dataloader=loader, **start)
         resumed.train()
         assert resumed.model.seen == [0.5, 0.625, 0.75, 0.875]
-        start = dict(load_from=str(tmp_path / "epoch_2.pth"), resume=True)
         with pytest.raises(ValueError, match="would fall from 0.41"):
             make_runner(tmp_path, [dict(hook, decay_epochs=5)], **start).train()
 

@@ -135,7 +135,6 @@ def test_its_checkpoint_is_tested_with_configs_of_both_forms(run, tmp_path, opti
     "options",
     [
         {"model.backbone.with_cp": True},
-        {"default_hooks.channels_last": dict(type="ChannelsLastHook")},
         {"model.backbone.frozen_stages": 1},
         {
             "default_hooks.channels_last": dict(type="ChannelsLastHook"),
@@ -209,12 +208,9 @@ def test_a_layer_that_cannot_be_merged_is_refused_at_the_start(tmp_path):
 def test_what_could_not_follow_a_merge_is_refused():
     def check(model=None, optimizer=None, schedules=(), hooks=()) -> None:
         model, optimizer = model or ToyModel(), optimizer or torch.optim.SGD(model.parameters(), 1)
-        wrapper = SimpleNamespace(optimizer=optimizer)
-        check_merging(
-            SimpleNamespace(
-                model=model, optim_wrapper=wrapper, param_schedulers=schedules, hooks=hooks
-            )
-        )
+        runner = SimpleNamespace(model=model, param_schedulers=schedules, hooks=hooks)
+        runner.optim_wrapper = SimpleNamespace(optimizer=optimizer)
+        check_merging(runner)
 
     model, teacher = ToyModel(), type("MeanTeacherHook", (Hook,), {})
     check(model)

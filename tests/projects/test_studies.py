@@ -67,6 +67,9 @@ def test_rows_are_trained_once_and_tabulated(config, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "(from before)" not in said and "latency, ms" in said
     assert said.count("chose lr=") == 2
+    wrong = [arg for arg in args if not arg.endswith("split=train")]  # test images, but for ten
+    assert compare_trainings.main(wrong) == 1
+    assert "a value would be chosen on the data whose results" in capsys.readouterr().err
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("result.json")}
     assert len(times) == 8
     assert compare_trainings.main(args) == 0
