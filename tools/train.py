@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmvanilla.apis.config import load_config
 from mmvanilla.apis.runners import build_train_runner
 from mmvanilla.checks.config_check import check_config
-from mmvanilla.checks.findings import FAULT
+from mmvanilla.checks.findings import OK
 from mmvanilla.engine import cpu_distributed
 from mmvanilla.utils import cli
 from mmvanilla.utils.paths import tool_command
@@ -35,7 +35,7 @@ def build_parser() -> ArgumentParser:
 
 
 def check(args: Namespace) -> None:
-    """Refuse a config with which training cannot work, and log its other faults as warnings."""
+    """Refuse a config with which training cannot work, and log what else is wrong."""
     cfg = load_config(args.config, args.cfg_options)
     findings = check_config(cfg, images=_FEW, thorough=False)
     if certain := [str(item) for item in findings if item.certain]:
@@ -44,7 +44,7 @@ def check(args: Namespace) -> None:
             f"`{tool_command('check')} {args.config}` shows the rest; --no-check trains anyway"
         )
     for item in findings:
-        if item.status == FAULT:
+        if item.status != OK:
             print_log(f"{args.config}: {item}", logger="current", level=logging.WARNING)
 
 

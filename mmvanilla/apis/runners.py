@@ -55,12 +55,14 @@ def build_train_runner(
     cfg = _read(config, cfg_options, work_dir, launcher, *needed)
     set_mixed_precision(cfg, amp)
     if auto_scale_lr:
-        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
             raise ValueError(
                 f"{config} has no base to scale from; add auto_scale_lr=dict(base_batch_size=...)"
             )
         cfg.auto_scale_lr.enable = True
-    if resume is not None:
+    folder = Path(cfg.work_dir)
+    has_run = (folder / "last_checkpoint").is_file() or any(folder.glob("*.pth"))
+    if resume is not None and (resume != "auto" or has_run):  # the first start has its load_from
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     runner = _build_runner(cfg, _Training)
@@ -97,7 +99,7 @@ def build_test_runner(
         raise ValueError(f"--out is {out}; give a name that ends in .pkl")
     needed = ("test_dataloader", "test_evaluator")
     cfg = _read(config, cfg_options, work_dir, launcher, *needed)
-    cfg.load_from = checkpoint
+    cfg.load_from, cfg.resume = checkpoint, False
     if show_dir:
         set_pictures(cfg, show_dir)
     if tta:
@@ -127,14 +129,15 @@ def _read(
 
 
 def _build_runner(cfg: Config, mixin: type) -> Runner:
-    base = RUNNERS.get(cfg.runner_type) if cfg.get("runner_type") else Runner
+    kind = cfg.get("runner_type") or Runner
+    base: Any = RUNNERS.get(kind) if isinstance(kind, str) else kind
     if base is None:
         raise ValueError(f"{cfg.filename}: unknown runner_type {cfg.runner_type!r}")
     use_safe_loaders()
     # This comes last, after all other checks: a process that fails after joining the process group
     # leaves the others waiting.
     cpu_distributed.prepare(cfg)
-    return type(base.__name__, (mixin, base), {}).from_cfg(cfg)  # type: ignore[attr-defined]
+    return type(base.__name__, (mixin, base), {}).from_cfg(cfg)
 
 
 class _Testing:
@@ -211,4 +214,6 @@ def _lock(folder: str) -> IO[str]:
         raise RuntimeError(
             f"another training runs in {folder}; wait for its end, or choose another --work-dir"
         ) from error
+    except OSError:  # a file system without locks
+        pass
     return file

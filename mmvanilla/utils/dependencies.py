@@ -94,7 +94,7 @@ def require(*toolboxes: str) -> None:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ImportError(
                 f"{label or name} cannot be imported: {reason}; docs/setup.md has the versions "
-                f"that work together; reinstall it with {_command(name)}"
+                f"that work together; reinstall with {_command('mmengine', 'mmcv', name)}"
             ) from error
 
 
@@ -112,5 +112,5 @@ def _command(*names: str) -> str:
     """Return one command that installs toolboxes of the stack that is there, even if in part."""
     there = [entry for name in TOOLBOXES for entry, _ in _installed(name)]
     is_original = bool(there) and not any(entry.name.startswith("onedl-") for entry in there)
-    chosen = [TOOLBOXES[name][1 if is_original else 0] for name in names]
+    chosen = [(_installed(name) or [(TOOLBOXES[name][is_original], "")])[0][0] for name in names]
     return f"`pip install {' '.join(f'{entry.name}=={entry.tested}' for entry in chosen)}`"

@@ -93,11 +93,13 @@ def test_weights_that_do_not_fit_are_not_tested(work, tmp_path, change, message)
 
 
 def test_another_head_may_be_trained_from_older_weights(work, tmp_path):
+    """Also by a command that goes on from the last checkpoint: there is none at its first start."""
     saved = torch.load(work / "epoch_1.pth", weights_only=True)
     del saved["state_dict"]["head.weight"]
     torch.save(dict(state_dict=saved["state_dict"]), tmp_path / "start.pth")
     options = dict(load_from=str(tmp_path / "start.pth"))
-    train(str(work.parent / "config.py"), tmp_path / "work", cfg_options=options)
+    config = str(work.parent / "config.py")
+    assert train(config, tmp_path / "work", cfg_options=options, resume="auto")._has_loaded
     trained = torch.load(tmp_path / "work" / "epoch_1.pth", weights_only=True)["state_dict"]
     assert trained["head.weight"].isfinite().all()
 
@@ -149,6 +151,10 @@ def test_no_way_to_a_checkpoint_runs_code(work, tmp_path, way):
         "auto": dict(resume="auto"),
         "init_cfg": dict(cfg_options={"model.backbone.init_cfg": pretrained}),
     }
+    saved = torch.load(work / "epoch_1.pth", weights_only=True)
+    saved["meta"]["config"] = f"open({str(victim)!r}, 'w')"  # mmengine runs it on resuming
+    torch.save(saved, tmp_path / "texts.pth")
+    test(config, tmp_path / "texts.pth", tmp_path, resume=True)
     with pytest.raises((ValueError, RuntimeError), match=r"evil\.pth"):
         train(config, tmp_path, **options[way]) if way in options else test(config, path, tmp_path)
     assert not victim.exists()
