@@ -31,7 +31,6 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("config", help="config file, or the name of one that `configs` lists")
     parser.add_argument("checkpoint", help="checkpoint file, or an address such as vanillanet://13")
     parser.add_argument("out", help=f"file to write ({suffixes})")
-    parser.add_argument("--format", choices=list(FORMATS), help="default: by the suffix of OUT")
     parser.add_argument(
         "--part",
         choices=PARTS,
@@ -73,7 +72,7 @@ def build_parser() -> ArgumentParser:
 
 
 def export(args: Namespace) -> None:
-    target = find_format(args.out, args.format)
+    target = find_format(args.out)
     out = Path(args.out).expanduser()
     if args.with_runner and target.suffix not in RUNTIMES:
         raise ValueError(

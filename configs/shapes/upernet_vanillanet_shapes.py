@@ -37,6 +37,7 @@ model = dict(
     ),
 )
 
+custom_hooks = [dict(type="DeepTrainingHook", decay_iters=200)]
 max_iters = 600
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [

@@ -66,7 +66,7 @@ class Predictor:
         try:
             run, metadata = open_file(path, device.lower())
         except ImportError as error:
-            raise ImportError(f"{path} needs {package}; run `pip install {package}`") from error
+            raise ImportError(f"{path}: {error}; run `pip install {package}`") from error
         if "runner" not in metadata:
             raise ValueError(f"{path} does not say how it is used; use `mmvanilla export`")
         return cls(run, json.loads(metadata["runner"]), metadata["input_size"], str(path))
@@ -84,19 +84,19 @@ class Predictor:
         except cv2.error:
             image = None
         if image is None:
-            raise ValueError(f"{path} cannot be read as an image; give another one")
+            raise ValueError("it cannot be read as an image; give another one")
         return image
 
     def __call__(self, image: np.ndarray) -> dict[str, Any]:
         """Predict on an image that :meth:`read` gave; see ``TASKS`` for what it returns."""
-        inputs, shape, scale = prepare_image(image, self.settings)
+        inputs, shape = prepare_image(image, self.settings)
         found = f"{inputs.shape[2]}x{inputs.shape[3]}"
         if self.size not in ("any", found):
             raise ValueError(
                 f"{self.name} takes images of {self.size} pixels, and this one became {found}; "
                 "export the model with open sizes"
             )
-        return self.task.predict(self, inputs, shape, scale, image.shape[:2])
+        return self.task.predict(self, inputs, shape, image.shape[:2])
 
 
 def find_images(sources: Sequence[str]) -> list[Path]:
@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
 def predict(args: argparse.Namespace) -> None:
     """Do what the command line asks; no existing file is replaced, and each one appears whole.
 
-    Beside others, an unreadable image has an ``error`` in the JSON text; a ValueError comes last.
+    Beside others, an image that fails has an ``error`` in the JSON text; a ValueError comes last.
     """
     images = find_images(args.images)
     model = Predictor.load(args.model, args.device)
@@ -141,30 +141,30 @@ def predict(args: argparse.Namespace) -> None:
     for output in outputs:
         if os.path.exists(output):
             raise FileExistsError(f"{output} exists already; choose another place")
-    results, unread = [], []
+    results, failed = [], []
     for path in images:
         try:
             image = model.read(path)
-        except (ValueError, OSError) as error:
-            unread.append(str(error))
-            results.append(dict(image=str(path), error=unread[-1]))
+            result = model(image)
+        except Exception as error:  # whatever OpenCV or a runtime raises
+            failed.append(f"{path}: {' '.join(str(error).split())}")
+            results.append(dict(image=str(path), error=failed[-1]))
             continue
-        result = model(image)
         found = model.task.to_json(model, result)
         results.append(dict(image=str(path), task=model.settings["task"], **found))
         drawn = model.task.draw(model, as_picture(image), result) if endings else ()
         for end, picture in zip(endings, drawn):
             _write(Path(args.out_dir, path.stem + end), cv2.imencode(".png", picture)[1].tobytes())
     text = json.dumps(results, indent=None if len(results) > 1 else 1)
-    wrong = "; ".join(unread)
-    if len(unread) == len(images):
+    wrong = "; ".join(failed)
+    if len(failed) == len(images):
         raise ValueError(wrong)
     if args.out:
         _write(Path(args.out), f"{text}\n".encode())
     else:
         print(text)
-    if unread:
-        raise ValueError(f"{wrong}; all others ({len(images) - len(unread)}) are done")
+    if failed:
+        raise ValueError(f"{wrong}; all others ({len(images) - len(failed)}) are done")
 
 
 def _write(path: Path, data: bytes) -> None:

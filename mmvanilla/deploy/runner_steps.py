@@ -12,19 +12,15 @@ import numpy as np
 
 def prepare_image(
     image: np.ndarray, settings: dict[str, Any]
-) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
+) -> tuple[np.ndarray, tuple[int, int]]:
     """Turn an image, (H, W) or (H, W, C) as BGR, into an input, (1, C, H, W) float32.
 
-    Returned, too: height and width before the last padding, and the last resizing's two factors.
+    Returned, too: height and width before the last padding.
     """
     if settings["to_float32"]:
         image = image.astype(np.float32)
-    scale = (1.0, 1.0)
     for step in settings["steps"]:
-        height, width = image.shape[:2]
         image = STEPS[step["type"]](image, step)
-        if "interpolation" in step:
-            scale = (image.shape[1] / width, image.shape[0] / height)
     pixels, channels = image[..., None] if image.ndim == 2 else image, settings["channels"]
     if (found := pixels.shape[2]) not in (1, channels):
         raise ValueError(f"the model takes images of {channels} channels, and this one has {found}")
@@ -38,7 +34,7 @@ def prepare_image(
     below, right = _padding(height, width, settings["pad"])
     value = settings["pad"]["pad_val"]
     inputs = np.pad(inputs, ((0, 0), (0, below), (0, right)), constant_values=value)
-    return np.ascontiguousarray(inputs[None]), (height, width), scale
+    return np.ascontiguousarray(inputs[None]), (height, width)
 
 
 def _padding(height: int, width: int, pad: dict[str, Any]) -> tuple[int, int]:
@@ -101,5 +97,4 @@ STEPS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
 
 def interpolate(maps: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize maps, (K, H, W), to a height and width as PyTorch's bilinear interpolation does."""
-    resized = cv2.resize(np.ascontiguousarray(maps.transpose(1, 2, 0)), tuple(size[::-1]))
-    return resized.reshape(*size, -1).transpose(2, 0, 1)
+    return np.stack([cv2.resize(each, tuple(size[::-1])) for each in maps])

@@ -33,6 +33,8 @@ def _classify(model: Any, inputs: np.ndarray, *_: Any) -> dict[str, Any]:
         scores /= scores.sum()
     elif settings["scores_of"] == "sigmoid":
         scores = 1 / (1 + np.exp(-scores))
+    if not np.isfinite(scores).all():
+        raise ValueError("the model's scores are not finite; compute it in fp32")
     best = int(scores.argmax())
     result: dict[str, Any] = dict(pred_score=float(scores[best]), pred_scores=scores)
     if not settings["multi_label"]:
@@ -55,9 +57,7 @@ def _write_classes(model: Any, picture: np.ndarray, result: dict[str, Any]) -> l
     return [picture]
 
 
-def _segment(
-    model: Any, inputs: np.ndarray, shape: tuple, scale: tuple, original: tuple
-) -> dict[str, Any]:
+def _segment(model: Any, inputs: np.ndarray, shape: tuple, original: tuple) -> dict[str, Any]:
     settings, size = model.settings, inputs.shape[2:]
     crop, stride = settings["slide"] or (size, size)
     total: Any = 0.0

@@ -30,13 +30,7 @@ def fuse_conv_bn(
         gamma: The norm's weight, (C_out,); None for ones.
         beta: The norm's bias, (C_out,); None for zeros.
         eps: Number that the norm adds to the variance.
-
-    Raises:
-        ValueError: The length of a vector is not C_out.
     """
-    for vector in (bias, mean, var, gamma, beta):
-        if vector is not None and vector.shape != weight.shape[:1]:
-            raise ValueError(f"fuse_conv_bn: {tuple(vector.shape)} is not {weight.shape[0]} values")
     bias, gamma, beta = (None if each is None else each.double() for each in (bias, gamma, beta))
     statistics = mean.double(), var.double(), eps, gamma, beta
     fused = fusion.fuse_conv_bn_weights(weight.double(), bias, *statistics)
@@ -62,16 +56,8 @@ def merge_pointwise(
         weight2: Weight of the second convolution, (C_out, C_mid / groups, 1, 1).
         bias2: Bias of the second convolution, (C_out,); None if it has none.
         groups: Number of groups of both convolutions.
-
-    Raises:
-        ValueError: The second convolution cannot follow the first one.
     """
     mid, out = weight1.shape[0], weight2.shape[0]
-    if mid % groups or out % groups or weight2.shape[1:] != (mid // groups, 1, 1):
-        raise ValueError(
-            f"merge_pointwise: a pointwise weight of shape {tuple(weight2.shape)} cannot follow "
-            f"one of shape {tuple(weight1.shape)} with groups={groups}"
-        )
     second = weight2.double().reshape(groups, out // groups, mid // groups)
     first = weight1.double().reshape(groups, mid // groups, -1)
     weight = torch.bmm(second, first).reshape(out, *weight1.shape[1:])

@@ -85,6 +85,7 @@ def run_benchmark(plan: Plan) -> dict[str, Any]:
     device = torch.device(plan.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"no device {device}: torch sees no GPU; take --device cpu")
+    machine = describe_machine(device)  # with the load before it has ours
     results: list[dict[str, Any]] = []
     for mode in plan.modes:
         for dtype in plan.dtypes:
@@ -97,7 +98,7 @@ def run_benchmark(plan: Plan) -> dict[str, Any]:
                 gc.collect()
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
-    return dict(machine=describe_machine(device), plan=asdict(plan), results=results)
+    return dict(machine=machine, plan=asdict(plan), results=results)
 
 
 def _networks(plan: Plan, training: bool) -> Iterator[Network]:

@@ -60,6 +60,7 @@ def initialised(arch: str, images: Tensor) -> nn.Module:
     logging.disable(logging.INFO)  # mmengine lists each weight that it initialises
     net = VanillaNet(arch, out_indices=(-1,))
     net.init_weights()
+    logging.disable(logging.NOTSET)
     for part in net.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = None  # the statistics of what it has seen, with equal weights
@@ -70,6 +71,8 @@ def initialised(arch: str, images: Tensor) -> nn.Module:
 
 def compare(args: Namespace) -> None:
     """Measure, and print the table."""
+    if len(args.trained) not in (0, 2):
+        raise ValueError(f"give a config and its checkpoint, or neither, found {args.trained}")
     if args.write:
         write_table(*args.write, table=None)
     lines = ["| network | weights, plain | equalised | activations, plain | equalised |"]

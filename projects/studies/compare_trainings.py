@@ -126,7 +126,7 @@ def _prepare(name: str, folder: Path) -> Callable[[], object]:
     if len(configs) != 1:
         raise FileNotFoundError(
             f"{folder} has {len(configs)} configs, expected the one of a training of {name}; train "
-            "it here, or leave --rounds out"
+            "it here without --results, or leave --rounds out"
         )
     runner = build_test_runner(
         str(configs[0]),

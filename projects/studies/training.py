@@ -43,7 +43,7 @@ class Result:
         backbone_macs: Those of its backbone alone.
         image_size: Height and width of this image in pixels.
         minutes: Time of the training alone, by the clock.
-        cpu_minutes: Processor time of the training, of all threads.
+        cpu_minutes: Processor time of the training, of all threads; not that of loading in workers.
     """
 
     trained: dict[str, float]

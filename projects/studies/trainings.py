@@ -52,12 +52,14 @@ class Choice:
         """
         table, other = row.load(), row.load(self.options)
         used, chosen = (dict(cfg.val_dataloader.dataset) for cfg in (table, other))
-        decisive = {*used, *chosen} - {"indices", "pipeline"}
+        # MMPretrain's MNIST and FashionMNIST read by test_mode alone, its CIFAR by split.
+        reads = "test_mode" if "MNIST" in str(used.get("type")) else "split"
+        decisive = {*used, *chosen} - {"indices", "pipeline", "split", "test_mode"} | {reads}
         if all(used.get(key) == chosen.get(key) for key in decisive):
             raise ValueError(
                 f"{row.name}: a value would be chosen on the data whose results are reported; hold "
-                "training images out by --choose-on, as val_dataloader.dataset.split=train and "
-                "val_dataloader.dataset.indices=-10000"
+                "training images out by --choose-on, as val_dataloader.dataset.split=train, "
+                "val_dataloader.dataset.test_mode=False and val_dataloader.dataset.indices=-10000"
             )
         node: Any = table
         for part in self.key.split("."):
@@ -90,8 +92,9 @@ class Trainings:
 
     Each finished run leaves a ``result.json`` in a folder of ``work_dir`` whose name has a digest
     of config, options and seed. A run whose result is there is not trained again: the same command
-    goes on where it was stopped, and a changed config is trained anew. Changes of the code are not
-    noticed; take another ``work_dir`` after them.
+    goes on where it was stopped, and a changed config is trained anew. Changes of the code, of a
+    teacher, of weights to begin with and of the data are not noticed; take another ``work_dir`` and
+    ``store`` after them.
 
     Args:
         rows: The rows to train.
@@ -169,7 +172,7 @@ class Trainings:
             result = self._run(what, name, state.row.config, options, _CHOICE_SEED, fuse=False)
             if result is None:
                 return
-            metric = next(iter(result.trained.values()))
+            metric = result.trained.get("mIoU", next(iter(result.trained.values())))
             found[value] = -math.inf if math.isnan(metric) else metric  # NaN: it diverged
         state.value = max(choice.values, key=lambda value: found[value])
         tried = ", ".join(f"{value:g}: {metric:.1f}" for value, metric in found.items())
@@ -220,7 +223,7 @@ class Trainings:
                 self.failures.append(what)
                 print(f"failed: {what}; see {folder / 'log.txt'}", flush=True)
                 return None
-        if path.is_file():
+        if name not in self._known and path.is_file():
             self._keep(name, json.loads(path.read_text(encoding="utf-8")))
         if name not in self._known:
             return None
@@ -231,8 +234,6 @@ class Trainings:
 
     def _keep(self, name: str, result: dict) -> None:
         with self._keeping:
-            if self._known.get(name) == result:
-                return
             self._known[name] = result
             if self._store is not None:
                 entries = (

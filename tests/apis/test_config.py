@@ -68,6 +68,6 @@ def test_options_that_do_not_fit_are_named(tmp_path, options):
 
 
 def test_pure_python_configs_and_those_without_a_test():
-    cfg = Config(dict(model=dict(type=nn.Conv2d), default_scope=None, test_dataloader=None))
-    assert toolbox_of(cfg) == toolbox_of(Config(dict(model=dict(type="torch.nn.Conv2d")))) == "torch"
-    assert module.tested_dataset(cfg) == {}
+    for kind in (nn.Conv2d, "torch.nn.Conv2d"):
+        cfg = Config(dict(model=dict(type=kind), default_scope=None, test_dataloader=None))
+        assert toolbox_of(cfg) == "torch" and module.tested_dataset(cfg) == {}

@@ -39,6 +39,7 @@ def write(tmp_path):
     [
         (TRAINING + "train_cfg = None", {}, r"config\.py has no train_cfg;"),
         (TRAINING, dict(auto_scale_lr=True), "base_batch_size"),
+        (TRAINING + "optim_wrapper = dict(type='Own')", dict(amp=True), "would replace the Own"),
         (TRAINING + "runner_type = 'Nowhere'", {}, r"config\.py: unknown runner_type 'Nowhere'"),
     ],
 )

@@ -69,6 +69,7 @@ def shapes_cfg(tmp_path) -> Config:
     cfg.train_dataloader.batch_size = 2
     cfg.model.data_preprocessor.size = (64, 64)
     cfg.train_cfg.update(max_iters=4, val_interval=4)
+    cfg.custom_hooks[0].decay_iters = 2
     cfg.default_hooks.checkpoint.interval = 4
     cfg.work_dir = str(tmp_path)
     return cfg

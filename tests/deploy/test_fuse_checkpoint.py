@@ -12,6 +12,7 @@ from torch import nn
 from mmvanilla import VanillaNet, fuse_model, set_act_lambda
 from mmvanilla.apis.complexity import measure_complexity
 from mmvanilla.apis.model import load_model
+from mmvanilla.checkpoints.writing import write_checkpoint
 from mmvanilla.deploy import fuse_checkpoint as module
 from mmvanilla.deploy.comparison import compare_forms, first_mismatch
 from mmvanilla.models.merging import merge_pairs
@@ -111,6 +112,8 @@ def test_neither_other_files_nor_fused_weights_are_taken(setup, tmp_path):
     (tmp_path / "fused.py").write_text("precious")
     with pytest.raises(FileExistsError, match="--overwrite"):
         fuse_checkpoint(**arguments)
+    with pytest.raises(ValueError, match="also an input"):
+        fuse_checkpoint(**{**arguments, "out": arguments["checkpoint"]}, overwrite=True)
     assert (tmp_path / "fused.py").read_text() == "precious"
     assert not (tmp_path / "fused.pth").exists()
     report = fuse_checkpoint(**arguments, overwrite=True)
@@ -120,6 +123,17 @@ def test_neither_other_files_nor_fused_weights_are_taken(setup, tmp_path):
         fuse_checkpoint(**again, config=str(report.config))
     with pytest.raises(RuntimeError, match="are fused"):
         fuse_checkpoint(**again, config=arguments["config"])
+
+
+def test_what_stands_in_the_file_is_compared(setup, tmp_path, monkeypatch):
+    def spoil(content, *arguments, **options):
+        content["state_dict"]["fc.bias"] = torch.ones(2)
+        write_checkpoint(content, *arguments, **options)
+
+    monkeypatch.setattr(module, "write_checkpoint", spoil)
+    with pytest.raises(RuntimeError, match=r"nothing was written: fc\.bias has other values"):
+        fuse_checkpoint(**setup[0])
+    assert left_in(tmp_path) == UNTOUCHED
 
 
 def fade(model):
@@ -142,14 +156,6 @@ def test_weights_that_cannot_be_fused_are_refused(setup, tmp_path, change, error
     with pytest.raises(error, match=message):
         fuse_checkpoint(**arguments)
     assert left_in(tmp_path) == UNTOUCHED
-
-
-def test_weights_of_a_model_that_was_wrapped(setup):
-    """As of DistributedDataParallel; mmengine's own loader takes them, too."""
-    arguments, model = setup
-    wrapped = {f"module.{name}": value for name, value in model.state_dict().items()}
-    torch.save(dict(state_dict=wrapped), arguments["checkpoint"])
-    assert fuse_checkpoint(**arguments).max_difference < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,9 @@ def make_config(folder):
     return cfg
 
 
-def export(net, cfg, path, **options):
-    described = describe_for_runner(net, cfg, dict(dataset_meta=META))
-    export_model(net, path, find_format(path), size=(64, 64), metadata=described, **options)
+def export(net, cfg, path, softmax=False, **options):
+    options["metadata"] = describe_for_runner(net, cfg, dict(dataset_meta=META), None, softmax)
+    export_model(net, path, find_format(path), size=(64, 64), softmax=softmax, **options)
 
 
 def with_one_large_channel(net):
@@ -190,6 +190,18 @@ def test_one_scale_a_layer_is_good_enough_once_equalised(exported, tmp_path, suf
         if suffix == ".onnx":
             assert int8_weights(out) == (9, 1)
     assert errors["plain"] > 1.5 * errors["equalised"] > 0, errors
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_scores_of_a_softmax_stay_floats(exported, tmp_path, suffix):
+    cfg, path, net = exported
+    model, out = tmp_path / f"net{SOURCES[suffix]}", tmp_path / f"int8{suffix}"
+    export(net, cfg, model, softmax=True)
+    quantize_classifier(cfg, model, out, **FEW)
+    (image, *_) = sorted((path.parent / "imagenet" / "val").rglob("*.*"))
+    runner = Predictor.load(out)
+    scores = runner(runner.read(image))["pred_scores"]
+    assert abs(scores.sum() - 1) < 1e-5 and (scores * 255 % 1 > 1e-3).any()
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -267,8 +267,8 @@ def test_bad_inputs_end_in_one_line_and_nothing_is_replaced(classifier, tmp_path
     onnx.save(foreign, str(tmp_path / "foreign.onnx"))
     (tmp_path / "link.json").symlink_to(model)
     cases = {
-        (model, "text.png"): "text.png cannot be read as an image",
-        (model, "nothing.png"): "nothing.png cannot be read as an image",
+        (model, "text.png"): "text.png: it cannot be read as an image",
+        (model, "nothing.png"): "nothing.png: it cannot be read as an image",
         (model, "empty"): "no image (.bmp",
         (model, "gone.png"): "at gone.png; check the path",
         ("cut.onnx", image): "cut.onnx cannot be loaded",
@@ -292,15 +292,25 @@ def test_bad_inputs_end_in_one_line_and_nothing_is_replaced(classifier, tmp_path
     assert after == files
 
 
-def test_images_behind_one_that_cannot_be_read_are_predicted(classifier, tmp_path, run_tool):
-    images = write_images(tmp_path / "images", 3)
+def test_images_behind_one_that_fails_are_predicted(classifier, tmp_path, run_tool, monkeypatch):
+    images = write_images(tmp_path / "images", 4)
     images[1].write_text("no image")
+    true_call, white = Predictor.__call__, np.full((20, 20, 3), 255, np.uint8)
+    cv2.imwrite(str(images[2]), white)
+
+    def call(self, image):
+        if image.min() == 255:
+            raise RuntimeError("too\nwhite")
+        return true_call(self, image)
+
+    monkeypatch.setattr(Predictor, "__call__", call)
     (tmp_path / "images" / "folder.png").mkdir()
     args = (classifier[3], tmp_path / "images", "--device", "CPU")
     status, printed = run_tool("predict", *args, "--out", "all.json", "--out-dir", "pictures")
-    assert status == 1 and "give another one; all others (2) are done" in printed.err
+    assert status == 1 and "too white; all others (2) are done" in printed.err
     answers = json.loads((tmp_path / "all.json").read_text())
-    assert ["error" in answer for answer in answers] == [False, True, False]
+    assert ["error" in answer for answer in answers] == [False, True, True, False]
+    assert answers[2]["error"] == f"{images[2]}: too white"
     assert len(list((tmp_path / "pictures").iterdir())) == 2
 
 

@@ -50,6 +50,8 @@ def assert_same_inputs(cfg, images):
     )
     settings = json.loads(json.dumps(runner_metadata.describe_reading(model, cfg)))
     predictor = Predictor(lambda inputs: [], dict(KNOWN, **settings))
+    with pytest.raises(ValueError, match="exported for another version"):
+        Predictor(lambda inputs: [], dict(predictor.settings, version=2))
     pipeline = Compose(cfg.test_dataloader.dataset.pipeline)
     for path in images:
         sample = pipeline(dict(img_path=str(path)))

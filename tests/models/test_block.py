@@ -52,12 +52,6 @@ def test_every_ablation_fuses_exactly(deep_training, series_activation, channels
     assert len(convolutions) == 1 + series_activation
 
 
-def test_a_block_convolves_pools_and_activates_in_this_order():
-    x = torch.randn(2, 6, 8, 8)
-    block = randomise(VanillaBlock(6, 6, pool=nn.MaxPool2d(2))).eval()
-    assert torch.equal(block(x), block.act(block.pool(block.conv(x))))
-
-
 def recomputing_pair():
     """The same block twice: one that keeps its activations and one that recomputes them."""
     plain = randomise(VanillaBlock(4, 6, pool=nn.MaxPool2d(2))).train()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import load_state_dict
 
 from mmvanilla import fuse_model
 from tests.helpers import TINY, randomise, relative_difference
@@ -31,6 +32,13 @@ def make_classifier(deploy: bool = False, num_classes: int = NUM_CLASSES, **head
 
 def feats() -> tuple[torch.Tensor, ...]:
     return (torch.randn(2, 8, 9, 9), torch.randn(2, CHANNELS, 3, 4))
+
+
+def test_weights_of_another_number_of_classes_leave_the_head_as_it_is():
+    model, other = make_classifier(num_classes=3), make_classifier()
+    load_state_dict(model, other.state_dict())  # which logs what does not fit
+    weights = [each.backbone.stem.conv.first.conv.weight for each in (model, other)]
+    assert torch.equal(*weights)
 
 
 def test_dropout_acts_in_training_alone_and_the_rest_fuses_exactly():

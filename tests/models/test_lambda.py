@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-from unittest import mock
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
@@ -99,18 +97,6 @@ def test_functional_call_takes_the_whole_state_dict():
     # Afterwards everything is as it was.
     assert get_act_lambda(net) == 1.0
     assert all(torch.equal(a, b) for a, b in zip(net(x), own, strict=True))
-
-
-@pytest.mark.parametrize("act_lambda", [0.0, 0.25, 1.0])
-def test_loading_a_fading_backbone_is_said_once(act_lambda):
-    source, target = VanillaNet(TINY), VanillaNet(TINY)
-    set_act_lambda(source, act_lambda)
-    logger = MMLogger.get_instance("test_loading_a_fading_backbone_is_said_once")
-    with mock.patch.object(logger, "log") as log:
-        load_state_dict(target, source.state_dict())
-    messages = [call.args[1] for call in log.call_args_list if "λ" in call.args[1]]
-    assert len(messages) == (act_lambda < 1)
-    assert all(f"λ = {act_lambda:g} " in message for message in messages)
 
 
 @pytest.mark.parametrize("with_cp", [False, True])

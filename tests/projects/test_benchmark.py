@@ -49,8 +49,8 @@ def test_every_form_is_measured_and_reported(tmp_path, capsys):
     results = report["results"]
     assert {entry["mode"] for entry in results} == {"forward", "features", "train"}
     missing = {entry["form"]: entry["not_measured"] for entry in results if "ms" not in entry}
-    optional = "compiled openvino openvino_bf16 openvino_int8 onnxruntime int8"
-    assert set(missing) <= set(optional.split())
+    known = ("ImportError", "ModuleNotFoundError", "ValueError: this CPU")
+    assert all(why.startswith(known) or form == "compiled" for form, why in missing.items())
     forms = {entry["form"] for entry in results if entry["mode"] == "forward"}
     assert forms == set(forms_of(torch.device("cpu"))) == set(FORMS) - {"cuda_graph"}
     for entry in results:

@@ -24,7 +24,8 @@ FEW += [f"{loader}.persistent_workers=False" for loader in LOADERS]
 @pytest.mark.parametrize(
     ("tool", "arguments", "words"),
     [
-        ("train", (CONFIG,), "data/shapes"),
+        ("train", (CONFIG,), "cannot be trained"),
+        ("train", (CONFIG, "--no-check"), "error: data/shapes"),
         ("train", ("nowhere.py",), "no config at nowhere.py"),
         ("test", (CONFIG, "nowhere.pth"), "nowhere.pth"),
         ("fuse_backbone", (CONFIG, "other.pth", "fused.pth"), "other.pth"),

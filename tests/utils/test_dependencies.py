@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from unittest import mock
 
 import pytest
 
@@ -65,6 +66,14 @@ def test_a_missing_toolbox_comes_with_one_command(installed, monkeypatch, stack,
 def test_a_wrong_release_and_two_of_one_toolbox_are_refused(installed, changed, words):
     installed.update(pins("fork") | changed)
     with pytest.raises(RuntimeError, match=words):
+        dependencies.require("mmdet")
+
+
+def test_a_toolbox_that_cannot_be_imported_is_one_line(installed, monkeypatch):
+    installed.update(pins("original") | {"mmcv": "2.2.0"})
+    fail = mock.Mock(side_effect=AssertionError("MMCV==2.2.0 is used\nbut"))
+    monkeypatch.setattr(dependencies.importlib, "import_module", fail)
+    with pytest.raises(ImportError, match=r"imported: MMCV==2\.2\.0 is used; .* mmcv==2\.1\.0 "):
         dependencies.require("mmdet")
 
 

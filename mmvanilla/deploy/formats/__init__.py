@@ -19,10 +19,8 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def find_format(out: str | Path, name: str | None = None) -> Format:
-    """Find a format by its name, or else by the suffix of a file (a ValueError if unknown)."""
-    if name is not None:
-        return FORMATS[name]
+def find_format(out: str | Path) -> Format:
+    """Find a format by the suffix of a file (a ValueError if unknown)."""
     by_suffix = {entry.suffix: entry for entry in FORMATS.values()}
     if Path(out).suffix not in by_suffix:
         known = ", ".join(f"{suffix} ({entry.name})" for suffix, entry in by_suffix.items())

@@ -70,6 +70,7 @@ def quantize_onnx(job: QuantizeJob, path: Path) -> None:
 
     nodes = onnx.load(str(job.model), load_external_data=False).graph.node
     layers = [node.name for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
+    scores = [node.name for node in nodes if node.op_type == "Softmax"]  # no steps of 1/255
     job.check_layers(layers)
     prepared = path.with_suffix(".prepared.onnx")
     # Symbolic shape inference does not support every dynamic size, and ONNX's own inference is
@@ -84,7 +85,7 @@ def quantize_onnx(job: QuantizeJob, path: Path) -> None:
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         per_channel=job.per_channel,
-        nodes_to_exclude=list(job.keep_float),
+        nodes_to_exclude=[*job.keep_float, *scores],
     )
     prepared.unlink()
 
