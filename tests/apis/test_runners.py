@@ -137,11 +137,8 @@ def test_accumulated_batches_count_for_the_learning_rate(tmp_path, runner_type, 
 
 @pytest.mark.parametrize("way", ["load_from", "resume", "auto", "init_cfg", "test"])
 def test_no_way_to_a_checkpoint_runs_code(work, tmp_path, way):
-    config, victim, path = (
-        str(work.parent / "config.py"),
-        tmp_path / "victim",
-        tmp_path / "evil.pth",
-    )
+    config, victim = str(work.parent / "config.py"), tmp_path / "victim"
+    path = tmp_path / "evil.pth"
     evil = hostile.attack("pathlib.Path.touch", victim, hostile.call_by_reduce)
     hostile.checkpoint_with(evil, path)
     (tmp_path / "last_checkpoint").write_text(str(path))

@@ -15,6 +15,7 @@ from tests.helpers import ROOT
 
 nbformat = pytest.importorskip("nbformat")
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
+ROWS = re.compile(r"(?:\\n|')│ (\w[^│]*?) +│")  # of the tables that the tools print
 # Enough that something is detected, and that no batch has a single image.
 SHORT = "NUM_TRAIN, NUM_VAL, EPOCHS, ITERATIONS = 52, 8, 6, 4\n"
 
@@ -50,7 +51,6 @@ def test_it_shows_what_it_gave_and_nothing_of_the_machine(notebook):
     assert not [output for output in outputs if output.output_type == "error"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     text = NOTEBOOK.read_text(encoding="utf-8")
-    assert len(text) < 600_000
     assert not re.search(r"[\"' ]/(?:root|home|tmp|usr|work)\b", text)
 
 
@@ -58,6 +58,7 @@ def test_it_shows_what_it_gave_and_nothing_of_the_machine(notebook):
 @pytest.mark.toolbox("mmdet", "mmseg", "mmpretrain")
 def test_it_runs_in_short(notebook, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
+    stored = set(ROWS.findall(str(notebook.cells)))
     pytest.importorskip("ipykernel")
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
@@ -74,3 +75,4 @@ def test_it_runs_in_short(notebook, tmp_path, monkeypatch):
     resources = dict(metadata=dict(path=str(tmp_path)))
     nbclient.NotebookClient(notebook, timeout=1800, resources=resources).execute()
     assert (tmp_path / "fused.pth").is_file()
+    assert set(ROWS.findall(str(notebook.cells))) == stored
