@@ -137,7 +137,7 @@ def _build_runner(cfg: Config, mixin: type) -> Runner:
     # This comes last, after all other checks: a process that fails after joining the process group
     # leaves the others waiting.
     cpu_distributed.prepare(cfg)
-    return type(base.__name__, (mixin, base), {}).from_cfg(cfg)
+    return type(base.__name__, (mixin, base), {}).from_cfg(cfg)  # type: ignore[attr-defined]
 
 
 class _Testing:
