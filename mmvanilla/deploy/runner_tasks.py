@@ -25,16 +25,21 @@ class Task(NamedTuple):
     endings: tuple[str, ...] = (".png",)
 
 
+def _run(model: Any, inputs: np.ndarray) -> np.ndarray:
+    output = model.run(inputs)[0][0]
+    if not np.isfinite(output).all():
+        raise ValueError("the model's outputs are not finite; let it compute in fp32")
+    return output
+
+
 def _classify(model: Any, inputs: np.ndarray, *_: Any) -> dict[str, Any]:
-    scores = model.run(inputs)[0][0]
+    scores = _run(model, inputs)
     settings = model.settings
     if settings["scores_of"] == "softmax":
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()
     elif settings["scores_of"] == "sigmoid":
         scores = 1 / (1 + np.exp(-scores))
-    if not np.isfinite(scores).all():
-        raise ValueError("the model's scores are not finite; compute it in fp32")
     best = int(scores.argmax())
     result: dict[str, Any] = dict(pred_score=float(scores[best]), pred_scores=scores)
     if not settings["multi_label"]:
@@ -65,7 +70,7 @@ def _segment(model: Any, inputs: np.ndarray, shape: tuple, original: tuple) -> d
     for top, left in itertools.product(*map(_windows, size, crop, stride)):
         rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
         window = np.ascontiguousarray(inputs[:, :, rows, columns])
-        logits = interpolate(model.run(window)[0][0], window.shape[2:])
+        logits = interpolate(_run(model, window), window.shape[2:])
         if count.max() == 0:
             total = np.zeros((len(logits), *size), np.float32)
         total[:, rows, columns] += logits
