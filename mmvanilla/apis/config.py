@@ -56,11 +56,9 @@ def use_scope(cfg: Config) -> None:
 
 def toolbox_of(cfg: Config) -> str | None:
     """Return the toolbox of a config: its scope, or in pure Python that of the model's class."""
-    if scope := cfg.get("default_scope"):
-        return scope
-    kind = cfg.model.get("type")  # a class, or its name, with its module or without
+    kind = cfg.get("model", {}).get("type")  # a class, or its name, with its module or without
     module, dot, _ = str(getattr(kind, "__module__", kind)).partition(".")
-    return module if dot else None
+    return cfg.get("default_scope") or (module if dot else None)
 
 
 def tested_dataset(cfg: Config) -> Any:

@@ -61,7 +61,7 @@ def build_train_runner(
             )
         cfg.auto_scale_lr.enable = True
     folder = Path(cfg.work_dir)
-    has_run = (folder / "last_checkpoint").is_file() or any(folder.glob("*.pth"))
+    has_run = (folder / "last_checkpoint").is_file() or any(folder.glob("[ei]*_[0-9]*.pth"))
     if resume is not None and (resume != "auto" or has_run):  # the first start has its load_from
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume

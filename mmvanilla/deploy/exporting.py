@@ -61,7 +61,7 @@ class QuantizeJob(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: its name on the command line, and how it is written, run and quantised.
+    """A file format: its name, and how it is written, run and quantised.
 
     ``packages`` are those that it needs, ``companions`` the suffixes of files beside it; where the
     file has no place for metadata, ``export_model`` writes a companion ``.json`` with them.

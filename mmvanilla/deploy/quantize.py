@@ -45,9 +45,9 @@ def quantize_classifier(
 ) -> list[MeasuredForm]:
     """Quantise a classifier, write it, and return measurements of its fp32 form and its int8 form.
 
-    Weights become int8 (symmetric), activations 8-bit integers, with the ranges that they have on
-    calibration images of the training split: of all, in OpenVINO the mean of each image's; scores
-    of a softmax stay floats. The metadata is kept.
+    Weights become int8 (symmetric), activations 8-bit integers, with ranges that each library
+    chooses on calibration images of the training split (ONNX Runtime and LiteRT: those of all
+    images); scores of a softmax stay floats. The metadata is kept.
 
     Args:
         cfg: Config of the classifier, for its data sets.

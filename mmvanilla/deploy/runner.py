@@ -147,8 +147,9 @@ def predict(args: argparse.Namespace) -> None:
             image = model.read(path)
             result = model(image)
         except Exception as error:  # whatever OpenCV or a runtime raises
-            failed.append(f"{path}: {' '.join(str(error).split())}")
-            results.append(dict(image=str(path), error=failed[-1]))
+            failed.append(error)
+            reason = f"{path}: {' '.join(str(error).split()) or type(error).__name__}"
+            results.append(dict(image=str(path), error=reason))
             continue
         found = model.task.to_json(model, result)
         results.append(dict(image=str(path), task=model.settings["task"], **found))
@@ -156,15 +157,14 @@ def predict(args: argparse.Namespace) -> None:
         for end, picture in zip(endings, drawn):
             _write(Path(args.out_dir, path.stem + end), cv2.imencode(".png", picture)[1].tobytes())
     text = json.dumps(results, indent=None if len(results) > 1 else 1)
-    wrong = "; ".join(failed)
-    if len(failed) == len(images):
-        raise ValueError(wrong)
-    if args.out:
-        _write(Path(args.out), f"{text}\n".encode())
-    else:
-        print(text)
+    wrong = "; ".join([entry["error"] for entry in results if "error" in entry][:3])
+    if len(failed) < len(images):
+        if args.out:
+            _write(Path(args.out), f"{text}\n".encode())
+        else:
+            print(text)
     if failed:
-        raise ValueError(f"{wrong}; all others ({len(images) - len(failed)}) are done")
+        raise ValueError(f"{wrong}; {len(failed)} of {len(images)} images failed") from failed[0]
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -28,7 +28,7 @@ class Task(NamedTuple):
 def _run(model: Any, inputs: np.ndarray) -> np.ndarray:
     output = model.run(inputs)[0][0]
     if not np.isfinite(output).all():
-        raise ValueError("the model's outputs are not finite; let it compute in fp32")
+        raise ValueError("the model's outputs are not finite for this image")
     return output
 
 

@@ -112,5 +112,7 @@ def _command(*names: str) -> str:
     """Return one command that installs toolboxes of the stack that is there, even if in part."""
     there = [entry for name in TOOLBOXES for entry, _ in _installed(name)]
     is_original = bool(there) and not any(entry.name.startswith("onedl-") for entry in there)
-    chosen = [(_installed(name) or [(TOOLBOXES[name][is_original], "")])[0][0] for name in names]
+    part = slice(1, None) if is_original else slice(1)
+    stacks = (TOOLBOXES[name][part] for name in dict.fromkeys(names))
+    chosen = [min(stack, key=lambda entry: entry not in there) for stack in stacks]
     return f"`pip install {' '.join(f'{entry.name}=={entry.tested}' for entry in chosen)}`"

@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 from mmvanilla.deploy import runner
 from mmvanilla.deploy.runner_metadata import describe_data, describe_reading
+from mmvanilla.deploy.runner_steps import STEPS
 from mmvanilla.deploy.runner_tasks import TASKS, Task, colours_of
 from mmvanilla.utils import cli
 
@@ -47,15 +48,15 @@ def describe_detector(model: Any, cfg: Config, meta: dict[str, Any]) -> dict[str
     return {"runner": json.dumps(settings), "classes": json.dumps(known["classes"])}
 
 
-def _detect(
-    model: Any, inputs: np.ndarray, shape: tuple, scale: tuple, original: tuple
-) -> dict[str, Any]:
+def _detect(model: Any, inputs: np.ndarray, shape: tuple, original: tuple) -> dict[str, Any]:
     dets, labels, *masks = (output[0] for output in model.run(inputs))
+    if not np.isfinite(dets).all():
+        raise ValueError("the model's outputs are not finite for this image")
     found = (labels >= 0) & (dets[:, 4] > 0)  # the rest fills up
     boxes, scores = dets[found, :4], dets[found, 4]
     boxes[:, 0::2] = boxes[:, 0::2].clip(0, shape[1])  # the graph knows of the padded size alone
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, shape[0])
-    boxes = boxes * np.array([1 / scale[0], 1 / scale[1]] * 2, np.float32)
+    boxes = boxes / np.array(_scale(model.settings["steps"], original) * 2, np.float32)
     result = dict(labels=labels[found], scores=scores, bboxes=boxes)
     if masks:
         small = masks[0][found].reshape(-1, *masks[0].shape[-2:])
@@ -63,6 +64,17 @@ def _detect(
         threshold = model.settings["mask_threshold"]
         result["masks"] = np.array([mask >= threshold for mask in pasted]).reshape(-1, *original)
     return result
+
+
+def _scale(steps: Sequence[dict[str, Any]], shape: tuple) -> tuple[float, float]:
+    """Return the factors of the last resizing, of width and height, found on a blank image."""
+    image, scale = np.zeros(shape, np.uint8), (1.0, 1.0)
+    for step in steps:
+        height, width = image.shape
+        image = STEPS[step["type"]](image, step)
+        if "interpolation" in step:
+            scale = (image.shape[1] / width, image.shape[0] / height)
+    return scale
 
 
 def _paste(mask: np.ndarray, box: np.ndarray, shape: Sequence[int]) -> np.ndarray:

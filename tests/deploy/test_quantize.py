@@ -201,7 +201,8 @@ def test_the_scores_of_a_softmax_stay_floats(exported, tmp_path, suffix):
     (image, *_) = sorted((path.parent / "imagenet" / "val").rglob("*.*"))
     runner = Predictor.load(out)
     scores = runner(runner.read(image))["pred_scores"]
-    assert abs(scores.sum() - 1) < 1e-5 and (scores * 255 % 1 > 1e-3).any()
+    steps = (255, 256)  # of the int8 of ONNX Runtime, of LiteRT
+    assert abs(scores.sum() - 1) < 1e-5 and all((scores * n % 1 > 1e-3).any() for n in steps)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

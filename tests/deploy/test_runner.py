@@ -306,7 +306,7 @@ def test_images_behind_one_that_fails_are_predicted(classifier, tmp_path, run_to
     (tmp_path / "images" / "folder.png").mkdir()
     args = (classifier[3], tmp_path / "images", "--device", "CPU")
     status, printed = run_tool("predict", *args, "--out", "all.json", "--out-dir", "pictures")
-    assert status == 1 and "compute in fp32; all others (2) are done" in printed.err
+    assert status == 1 and "not finite for this image; 2 of 4 images failed" in printed.err
     answers = json.loads((tmp_path / "all.json").read_text())
     assert ["error" in answer for answer in answers] == [False, True, True, False]
     assert answers[2]["error"].startswith(f"{images[2]}: the model's outputs are not finite")

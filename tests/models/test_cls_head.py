@@ -34,7 +34,7 @@ def feats() -> tuple[torch.Tensor, ...]:
     return (torch.randn(2, 8, 9, 9), torch.randn(2, CHANNELS, 3, 4))
 
 
-def test_weights_of_another_number_of_classes_leave_the_head_as_it_is():
+def test_weights_of_another_number_of_classes_still_load_the_backbone():
     model, other = make_classifier(num_classes=3), make_classifier()
     load_state_dict(model, other.state_dict())  # which logs what does not fit
     weights = [each.backbone.stem.conv.first.conv.weight for each in (model, other)]
