@@ -93,7 +93,7 @@ reproduce-fashion: env
 	$(PY) -m projects.studies.compare_trainings projects/toy_data/configs/*_garments.py \
 	    --seeds 0 --jobs 2 --rounds 100 --write docs/fashion_mnist.md garments
 	$(PY) -m projects.studies.compare_trainings projects/studies/configs/upernet_garments.py \
-	    --seeds 0 1 --jobs 2 --write docs/fashion_mnist.md merging
+	    projects/studies/configs/maskrcnn_garments.py --seeds 0 1 --jobs 2 --write docs/fashion_mnist.md merging
 
 lint: env
 	$(PY) -m ruff check .
